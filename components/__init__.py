@@ -1,0 +1,1 @@
+"""What pipelines are made of: adapters, decoding, Example codec, shard writer, storage, splits, audit."""
