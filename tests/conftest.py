@@ -1,0 +1,19 @@
+"""Fixtures shared by all tiers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Small real subsets of the three data sets; absent on a fresh machine."""
+    folder = Path(os.environ.get("HISTOLINE_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real subsets here: set HISTOLINE_SHARED_DATA to the folder that holds idc/, breakhis/, pcam/")
+    return folder
