@@ -1,0 +1,307 @@
+"""Lists the image files of a folder or bucket once, straight into Arrow columns.
+
+Every later step works on this listing: 277,524 paths as Python objects would cost a hundred megabytes before the
+first image is read.
+"""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import os
+import stat
+from typing import Any, Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.errors import TemporaryError, UsageError
+
+IMAGE_EXTENSIONS = frozenset({".png", ".tif", ".tiff"})
+"""A file with one of these (whatever its case) is *found*, and so is written or rejected, in every data set."""
+
+GCS_SCHEME = "gs://"
+
+_CHUNK = 20_000  # files held as Python strings at a time; one PCam folder alone holds 220,025
+_FILES_SCHEMA = pa.schema([("path", pa.string()), ("size", pa.int64()), ("version", pa.int64())])
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The image files under a root.
+
+    Attributes:
+        files: Columns path (relative to the root, POSIX), size (bytes) and version (mtime_ns, or the object's
+            generation on gs://), sorted by path.
+        rejects: (path, code, detail) of image files that no adapter needs to look at.
+        ignored: Number of files that are no images by extension.
+        warnings: Sentences for the summary.
+    """
+
+    files: pa.Table
+    rejects: list[tuple[str, str, str]]
+    ignored: int
+    warnings: list[str]
+
+
+def extension_of(name: str) -> str:
+    """Lower-case extension with its dot; empty for names such as `.png` that are all extension."""
+    return os.path.splitext(name)[1].lower()
+
+
+def list_images(root: str, extensions: Iterable[str]) -> Listing:
+    """Lists every image file under a folder or a `gs://bucket/prefix`.
+
+    Links to folders are not followed (a warning names them), so loops cannot arise. Links to files are followed
+    where the target lies inside the root. Hidden files and folders (leading dot) and `__MACOSX` hold no patches:
+    what is an image by extension in there is a reject, like every other image that is not taken.
+
+    Args:
+        root: Folder, or `gs://bucket/prefix`.
+        extensions: Extensions that the data set takes, lower case with the dot. Other image files are
+            rejected as `wrong_format`.
+
+    Raises:
+        UsageError: The root is missing or no folder, or a folder in it is unreadable.
+        TemporaryError: The bucket did not answer.
+    """
+    collector = _Collector(frozenset(extensions))
+    if root.startswith(GCS_SCHEME):
+        _list_bucket(root, collector)
+    else:
+        _list_folder(root, collector)
+    return collector.listing()
+
+
+def read_file(root: str, path: str) -> bytes | None:
+    """Reads a small file beside the images, such as a label CSV; None where there is none.
+
+    Args:
+        root: What was given to `list_images`.
+        path: Path relative to it.
+
+    Raises:
+        UsageError: The file is there but can't be read.
+        TemporaryError: The bucket did not answer.
+    """
+    if root.startswith(GCS_SCHEME):
+        bucket, prefix = _split_url(root)
+        with _gcs_errors(root):
+            blob = _gcs_client().bucket(bucket).get_blob(prefix + path)
+            return None if blob is None else blob.download_as_bytes()
+    full = os.path.join(root, path)
+    try:
+        with open(full, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"Cannot read {full!r}: {error.strerror}.", "Check its permissions.") from error
+
+
+class _Collector:
+    """Gathers files into Arrow chunks; paths stay Python strings for one chunk only."""
+
+    def __init__(self, extensions: frozenset[str]) -> None:
+        self.extensions = extensions
+        self.found = IMAGE_EXTENSIONS | extensions
+        self.longest = max(map(len, self.found))
+        self.by_ending: dict[str, str] = {}
+        self.batches: list[pa.RecordBatch] = []
+        self.paths: list[str] = []
+        self.sizes = array.array("q")
+        self.versions = array.array("q")
+        self.rejects: list[tuple[str, str, str]] = []
+        self.ignored = 0
+        self.warnings: list[str] = []
+
+    def extension(self, name: str) -> str:
+        """Extension of an image file, empty for any other file."""
+        found = extension_of(name)
+        found = found if found in self.found else ""
+        # The last characters decide (but for names like `.png`), and a folder has few different ones.
+        if not name.startswith(".") and len(self.by_ending) < _CHUNK:
+            self.by_ending[name[-self.longest :]] = found
+        return found
+
+    def reject(self, path: str, code: str, detail: str) -> None:
+        self.rejects.append((_printable(path), code, detail))
+
+    def add(self, path: str, extension: str, size: int, version: int) -> None:
+        if extension not in self.extensions:
+            self.reject(path, "wrong_format", f"{extension} files are not part of this data set")
+            return
+        self.paths.append(path)
+        self.sizes.append(size)
+        self.versions.append(version)
+        if len(self.paths) >= _CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        try:
+            paths = pa.array(self.paths, pa.string())
+        except UnicodeEncodeError:  # surrogates stand for bytes that are not UTF-8; rare, so found by failing
+            for path in self.paths:
+                if not _is_utf8(path):
+                    self.reject(path, "bad_name", "the path is not valid UTF-8")
+            good = [i for i, path in enumerate(self.paths) if _is_utf8(path)]
+            self.sizes = array.array("q", (self.sizes[i] for i in good))
+            self.versions = array.array("q", (self.versions[i] for i in good))
+            paths = pa.array([self.paths[i] for i in good], pa.string())
+        columns = [paths, pa.array(np.asarray(self.sizes)), pa.array(np.asarray(self.versions))]
+        self.batches.append(pa.RecordBatch.from_arrays(columns, schema=_FILES_SCHEMA))
+        self.paths, self.sizes, self.versions = [], array.array("q"), array.array("q")
+
+    def listing(self) -> Listing:
+        self.flush()
+        table = pa.Table.from_batches(self.batches, _FILES_SCHEMA).combine_chunks()
+        self.batches = []
+        table = table.take(pc.sort_indices(table["path"]))
+        return Listing(table, sorted(self.rejects), self.ignored, sorted(self.warnings))
+
+
+def _list_folder(root: str, out: _Collector) -> None:
+    if not os.path.lexists(root):
+        raise UsageError(f"The input folder {root!r} does not exist.", "Check --input.")
+    if not os.path.isdir(root):
+        raise UsageError(f"The input {root!r} is not a folder.", "Give the folder that holds the images.")
+    real_root = os.path.join(os.path.realpath(root), "")
+    folders = [""]
+    by_ending, longest = out.by_ending, out.longest
+    while folders:
+        prefix = folders.pop()
+        folder = os.path.join(root, prefix)
+        hidden = _hidden_part(prefix)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_symlink():
+                        _add_link(entry, prefix + name, hidden, real_root, out)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{prefix}{name}/")
+                    elif hidden or name[0] == ".":
+                        if out.extension(name):
+                            out.reject(prefix + name, "bad_name", _hidden_detail(hidden or name))
+                        else:
+                            out.ignored += 1
+                    elif not (extension := by_ending.get(name[-longest:]) or out.extension(name)):
+                        out.ignored += 1
+                    else:
+                        info = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(info.st_mode):
+                            out.add(prefix + name, extension, info.st_size, info.st_mtime_ns)
+                        else:
+                            out.reject(prefix + name, "unreadable", "not a regular file")
+        except OSError as error:
+            raise UsageError(
+                f"Cannot read the folder {_printable(folder)!r}: {error.strerror}.",
+                "Make it readable, or move it out of the input folder.",
+            ) from error
+
+
+def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, out: _Collector) -> None:
+    """Sorts a symbolic link into files, rejects or warnings."""
+    try:
+        info = entry.stat()
+    except OSError as error:  # broken, or a link that leads to itself
+        if not out.extension(entry.name):
+            out.ignored += 1
+        else:
+            out.reject(path, "unreadable", f"the link cannot be followed: {error.strerror}")
+        return
+    if stat.S_ISDIR(info.st_mode):
+        out.warnings.append(f"The link to a folder {_printable(path)!r} is not followed.")
+        return
+    if not (extension := out.extension(entry.name)):
+        out.ignored += 1
+    elif hidden or entry.name.startswith("."):
+        out.reject(path, "bad_name", _hidden_detail(hidden or entry.name))
+    elif not os.path.realpath(entry.path).startswith(real_root):
+        out.reject(path, "outside_root", "the link leads out of the input folder")
+    elif not stat.S_ISREG(info.st_mode):
+        out.reject(path, "unreadable", "not a regular file")
+    else:
+        out.add(path, extension, info.st_size, info.st_mtime_ns)
+
+
+def _list_bucket(root: str, out: _Collector) -> None:
+    bucket, prefix = _split_url(root)
+    with _gcs_errors(root):
+        fields = "items(name,size,generation),nextPageToken"
+        for blob in _gcs_client().list_blobs(bucket, prefix=prefix, fields=fields):
+            path = blob.name[len(prefix) :]
+            name = path.rpartition("/")[2]
+            # Consoles make "folders" as empty objects whose name ends in a slash.
+            if not name:
+                continue
+            if not (extension := out.extension(name)):
+                out.ignored += 1
+            elif part := _hidden_part(path):
+                out.reject(path, "bad_name", _hidden_detail(part))
+            else:
+                out.add(path, extension, int(blob.size), int(blob.generation))
+
+
+def _split_url(root: str) -> tuple[str, str]:
+    """`gs://bucket/a/b` -> (`bucket`, `a/b/`)."""
+    bucket, _, prefix = root[len(GCS_SCHEME) :].partition("/")
+    if not bucket:
+        raise UsageError(f"{root!r} names no bucket.", "Write gs://BUCKET/PREFIX.")
+    prefix = prefix.strip("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+def _gcs_client() -> Any:
+    from google.cloud import storage  # costs a second and 50 MB: only where a bucket is read
+
+    return storage.Client()
+
+
+class _gcs_errors:  # noqa: N801, a context manager
+    """Turns the client's errors into ours: what a person must mend, and what may pass."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        from google.api_core import exceptions
+        from google.auth import exceptions as auth_exceptions
+
+        if isinstance(error, (exceptions.ClientError, auth_exceptions.DefaultCredentialsError)):
+            if not isinstance(error, exceptions.TooManyRequests):
+                raise UsageError(
+                    f"Cannot read {self.root!r}: {error}.", "Check the bucket's name and your credentials."
+                ) from error
+        known = (exceptions.GoogleAPIError, auth_exceptions.GoogleAuthError, OSError)
+        if isinstance(error, known):
+            raise TemporaryError(f"{self.root!r} did not answer: {error}.", "Try again.") from error
+
+
+def _hidden_part(path: str) -> str:
+    """First component of a path that is hidden or made by macOS' archiver; empty where there is none."""
+    return next((part for part in path.split("/") if part.startswith(".") or part == "__MACOSX"), "")
+
+
+def _hidden_detail(part: str) -> str:
+    kind = "macOS side file" if part.startswith("._") or part == "__MACOSX" else "hidden file or folder"
+    return f"{kind} {_printable(part)!r}: not a patch, delete it"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(path: str) -> str:
+    r"""A path that any file and terminal can hold: bytes that are not UTF-8 become `\xNN`."""
+    return path if _is_utf8(path) else os.fsencode(path).decode("utf-8", "backslashreplace")
