@@ -1,0 +1,347 @@
+"""From written shards to a committed data set: policies, audit, tables, manifest.
+
+Reads sidecars only; a shard is opened again just where a policy takes a record out of it. Nothing counts before
+manifest.json is written, which is last.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import hashlib
+import shutil
+from typing import Any, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from components import manifest as manifests
+from components.duplicates import Resolution, Rows, near_duplicates, resolve
+from components.errors import DataError
+from components.ingest_config import INGEST_VERSION, IngestConfig, canonical
+from components.patch import REJECT_KINDS
+from components.plan import Planned, reject_table
+from components.rewrite import drop_records
+from components.shards import ShardSpec, sha256_file, sidecar_meta
+from components.storage import TMP, Storage, open_storage
+from components.thumbnails import write_thumbnails
+from components.version import __version__
+from schemas.tables import PATCHES, REJECTS, SPLITS
+
+MAX_EXAMPLES = 20
+
+
+@dataclasses.dataclass
+class Written:
+    """One shard as its sidecar tells of it.
+
+    Attributes:
+        spec: The shard.
+        meta: count, bytes, sha256, rejects, dropped.
+        table: The sidecar's rows.
+        sidecar_sha256: Of the sidecar's file.
+    """
+
+    spec: ShardSpec
+    meta: dict[str, Any]
+    table: pa.Table
+    sidecar_sha256: str
+
+
+def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
+    """Resolves duplicates, audits, and commits what the shard writers left.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: Too many faults, or the audit failed; rejects.parquet is left for a look.
+    """
+    storage = open_storage(config.workspace)
+    home = planned.write.dataset_dir
+    shards = [_read_sidecar(storage, home, spec) for spec in planned.specs]
+    discovered = pq.read_table(storage.local_copy(planned.rejects_path))
+    _check_faults(config, planned, storage, discovered, shards)
+    resolution, near = _resolve(config, planned, storage, shards)
+    _remove_strays(storage, home, planned.specs)
+    splits, content_digest = _write_patches(planned, storage, shards)
+    rejects = _write_rejects(config, planned, storage, discovered, shards)
+    storage.write_atomic(f"{home}/splits.json", planned.ledger.encode())
+    written = sum(s["patches"] for s in splits.values())
+    problems = [
+        f"class {name} has no patch left in {split}"
+        for split, names in planned.expected.items()
+        for name in names
+        if not splits[split]["by_class"][name]
+    ]
+    if written + len(rejects) != planned.found:
+        problems.append(f"{written} written + {len(rejects)} rejected is not {planned.found} found (a bug: please report)")
+    if problems:
+        raise DataError(
+            f"The data set in {storage.uri(home)} was not committed: {'; '.join(problems)}.",
+            "rejects.parquet there says which images were left out and why; use fewer filters, other --ratios, or "
+            "--on-infeasible train-only, which keeps rare classes in train.",
+        )
+    tables = ("patches.parquet", "rejects.parquet", "splits.json")
+    pictures = [path[len(home) + 1 :] for path, _ in storage.list_files(f"{home}/thumbnails")]
+    manifest = {
+        **_describe(config, planned),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "content_digest": content_digest,
+        "written": written,
+        "rejects": _count_rejects(rejects),
+        "splits": splits,
+        "policies": {
+            "on_duplicate": config.on_duplicate,
+            "on_conflict": config.on_conflict,
+            "on_infeasible": config.on_infeasible,
+            "copies_kept_within_split": resolution.within_split,
+            "blank_copies_exempt": resolution.blank_copies,
+        },
+        "near_duplicates": near,
+        "files": {name: sha256_file(storage.local_copy(f"{home}/{name}")) for name in (*tables, *pictures)},
+    }
+    sealed = manifests.dump(manifest)
+    storage.delete_tree(f"{home}/{TMP}")
+    storage.sweep(home)
+    storage.write_atomic(f"{home}/{manifests.NAME}", sealed)
+    return manifests.load(storage, home)
+
+
+def _describe(config: IngestConfig, planned: Planned) -> dict[str, Any]:
+    """The part of the manifest that was known before the first image was decoded."""
+    adapter = config.adapter
+    return {
+        "histoline_version": __version__,
+        "ingest_version": INGEST_VERSION,
+        "dataset": config.dataset,
+        "task": config.task,
+        "plan_id": planned.plan_id,
+        "input": "" if config.pseudonymise else config.input_root,
+        "config": planned.identity,
+        "classes": list(adapter.classes(config.task)),
+        "group_unit": planned.group_unit,
+        "source_size": list(adapter.source_size),
+        "stored_size": list(config.stored_size),
+        "image_format": config.image_format,
+        "label_region": list(adapter.label_region) if adapter.label_region else None,
+        "microns_per_pixel": adapter.microns_per_pixel,
+        "found": planned.found,
+        "ledger": {"path": "splits.json", "sha256": hashlib.sha256(planned.ledger.encode()).hexdigest()},
+        "ids_without_file": planned.ids_without_file,
+        "flags": planned.flags,
+        "warnings": planned.warnings,
+    }
+
+
+def _count_rejects(rejects: pa.Table) -> dict[str, dict[str, Any]]:
+    counts = collections.Counter(rejects.column("code").to_pylist())
+    return {code: {"kind": REJECT_KINDS[code], "count": n} for code, n in sorted(counts.items())}
+
+
+def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
+    local = storage.local_copy(f"{home}/{spec.sidecar}")
+    table = pq.read_table(local, use_threads=False)
+    return Written(spec, sidecar_meta(table.schema), table.replace_schema_metadata(None), sha256_file(local))
+
+
+def move_latest(config: IngestConfig, manifest: Mapping[str, Any]) -> bool:
+    """Lets latest.json name this data set, where the ingest was a plain one; tells whether it does now."""
+    if not config.moves_latest:
+        return False
+    storage = open_storage(config.workspace)
+    latest = {
+        "dataset_dir": f"{config.home}/{manifest['plan_id']}",
+        "plan_id": manifest["plan_id"],
+        "content_digest": manifest["content_digest"],
+    }
+    data = canonical(latest) + b"\n"
+    path = f"{config.home}/latest.json"
+    if not storage.exists(path) or storage.read_bytes(path) != data:
+        storage.write_atomic(path, data)
+    return True
+
+
+def _check_faults(
+    config: IngestConfig, planned: Planned, storage: Storage, discovered: pa.Table, shards: list[Written]
+) -> None:
+    home = planned.write.dataset_dir
+    rows = [tuple(r) for shard in shards for r in shard.meta["rejects"]]
+    table = pa.concat_tables([discovered, reject_table(rows)])
+    faults = table.filter(pc.equal(table.column("kind"), "fault"))
+    if len(faults) <= config.max_faults * planned.found:
+        return
+    scratch = storage.scratch(home)
+    pq.write_table(table, scratch / "rejects")
+    storage.commit_file(scratch / "rejects", f"{home}/rejects.parquet")
+    shutil.rmtree(scratch, ignore_errors=True)
+    codes = collections.Counter(faults.column("code").to_pylist())
+    shown = "; ".join(f"{f['path']!r}: {f['code']}, {f['detail']}" for f in faults.slice(0, 3).to_pylist())
+    raise DataError(
+        f"{len(faults)} of {planned.found} images are faulty "
+        f"({', '.join(f'{c} {n}' for c, n in codes.most_common())}), more than --max-faults {config.max_faults:g} allows. "
+        f"First: {shown}. All are listed in {storage.uri(home)}/rejects.parquet.",
+        "Repair or remove them, or raise --max-faults if they may be left out.",
+    )
+
+
+def hash_pairs(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
+    """fixed_size_binary(16) column -> uint64[N, 2]."""
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], pa.binary(16))
+    if not len(values):
+        return np.empty((0, 2), np.uint64)
+    data = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * 16 : (values.offset + len(values)) * 16]
+    return data.view(np.uint64).reshape(-1, 2)
+
+
+def _resolve(
+    config: IngestConfig, planned: Planned, storage: Storage, shards: list[Written]
+) -> tuple[Resolution, dict[str, Any]]:
+    """Applies the policies; shards that lose records are rewritten and read again in place."""
+    dropped = [d for shard in shards for d in shard.meta["dropped"]]
+    shard_of_row = np.concatenate(
+        [np.full(len(s.table), i) for i, s in enumerate(shards)]
+        + [np.full(len(s.meta["dropped"]), i) for i, s in enumerate(shards)]
+    ).astype(np.int64)
+    split_of_shard = np.array([SPLITS.index(s.spec.split) for s in shards], np.int8)
+    gone = np.frombuffer(bytes.fromhex("".join(d["pixel_hash"] for d in dropped)), np.uint64).reshape(-1, 2)
+
+    def texts(name: str) -> pa.ChunkedArray:
+        chunks = [chunk for s in shards for chunk in s.table.column(name).chunks]
+        return pa.chunked_array([*chunks, pa.array([d[name] for d in dropped], pa.string())])
+
+    def numbers(name: str, extra: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([*(s.table.column(name).to_numpy() for s in shards), extra])
+
+    rows = Rows(
+        patch_id=texts("patch_id"),
+        path=texts("path"),
+        split=split_of_shard[shard_of_row],
+        label=numbers("label", np.array([d["label"] for d in dropped], np.int32)),
+        pixel_hash=np.concatenate([*(hash_pairs(s.table.column("pixel_hash")) for s in shards), gone]),
+        constant=numbers("constant", np.zeros(len(dropped), bool)),
+    )
+    resolution = resolve(rows, config.on_duplicate, config.on_conflict)
+    if resolution.violations:
+        raise DataError(
+            f"{len(resolution.violations)} sets of identical images break a rule: {'; '.join(resolution.violations[:3])}.",
+            "--on-duplicate keep-train and --on-conflict reject-all (the defaults) resolve them and list what they took out.",
+        )
+    near = _near(shards, rows, resolution)
+    by_shard: dict[int, dict[str, tuple[str, str]]] = collections.defaultdict(dict)
+    for drop in resolution.drops:
+        by_shard[int(shard_of_row[drop.row])][rows.id(drop.row)] = (drop.code, drop.detail)
+    for number, drops in sorted(by_shard.items()):
+        drop_records(planned.write, shards[number].spec, drops)
+        shards[number] = _read_sidecar(storage, planned.write.dataset_dir, shards[number].spec)
+    return resolution, near
+
+
+def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> dict[str, Any]:
+    def numbers(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([s.table.column(name).to_numpy() for s in shards])
+
+    kept = np.ones(sum(len(s.table) for s in shards), bool)
+    kept[[d.row for d in resolution.drops if d.row < len(kept)]] = False
+    at = np.flatnonzero(kept)
+    pairs, crowded = near_duplicates(
+        numbers("perceptual_hash")[at],
+        rows.split[at],
+        np.stack([numbers(f"color/{c}_mean")[at] for c in ("red", "green", "blue")], 1),
+        numbers("color/tissue_fraction")[at],
+    )
+    examples = [[f"{rows.name(at[i])} ({SPLITS[rows.split[at[i]]]})" for i in pair] for pair in pairs[:MAX_EXAMPLES]]
+    return {"pairs_across_splits": len(pairs), "examples": examples, "plain_textures_skipped": crowded}
+
+
+def _remove_strays(storage: Storage, home: str, specs: list[ShardSpec]) -> None:
+    wanted = {f"{home}/{s.path}" for s in specs} | {f"{home}/{s.sidecar}" for s in specs}
+    for folder in (*(f"Split-{s}" for s in SPLITS), "sidecars"):
+        for path, _ in storage.list_files(f"{home}/{folder}"):
+            if path not in wanted:
+                storage.delete(path)
+
+
+def _write_patches(planned: Planned, storage: Storage, shards: list[Written]) -> tuple[dict[str, Any], str]:
+    """Writes patches.parquet shard by shard and counts on the way; returns `splits` and the content digest."""
+    home, classes = planned.write.dataset_dir, planned.write.classes
+    splits: dict[str, Any] = {
+        s: {"patches": 0, "by_class": dict.fromkeys(classes, 0), "groups_by_class": {}, "shards": []} for s in SPLITS
+    }
+    groups: dict[str, dict[str, set[str]]] = {s: {c: set() for c in classes} for s in SPLITS}
+    digest = ContentDigest()
+    scratch = storage.scratch(home)
+    with pq.ParquetWriter(scratch / "patches", PATCHES, compression="zstd") as writer:
+        for shard in shards:
+            writer.write_table(shard.table.select(PATCHES.names).cast(PATCHES))
+            split, seen = splits[shard.spec.split], groups[shard.spec.split]
+            labels = shard.table.column("label").to_numpy()
+            group_ids = shard.table.column("group_id")
+            digest.add(hash_pairs(shard.table.column("pixel_hash")), labels, group_ids, shard.spec.split)
+            split["patches"] += len(shard.table)
+            for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
+                split["by_class"][classes[number]] += int(count)
+                if count:
+                    seen[classes[number]].update(group_ids.filter(pa.array(labels == number)).unique().to_pylist())
+            facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
+            split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
+    storage.commit_file(scratch / "patches", f"{home}/patches.parquet")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for s in SPLITS:
+        splits[s]["groups"] = len(set().union(*groups[s].values()))
+        splits[s]["groups_by_class"] = {c: len(g) for c, g in groups[s].items()}
+    return splits, digest.hexdigest()
+
+
+class ContentDigest:
+    """SHA-256 over the set of (pixels, label, group, split): independent of names, order, shards and times."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._parts: list[npt.NDArray[np.uint64]] = []
+
+    def add(self, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int32], groups: pa.ChunkedArray, split: str) -> None:
+        """Adds the records of one shard: uint64[N, 2], int32[N], string[N]."""
+        coded = pa.concat_arrays(groups.chunks).dictionary_encode() if groups.num_chunks else None
+        if coded is None or not len(coded):
+            return
+        known = [self._codes.setdefault(g, len(self._codes)) for g in coded.dictionary.to_pylist()]
+        codes = np.array(known, np.uint64)[coded.indices.to_numpy()]
+        place = np.full(len(labels), SPLITS.index(split), np.uint64)
+        self._parts.append(np.column_stack([hashes, labels.astype(np.uint64), codes, place]))
+
+    def hexdigest(self) -> str:
+        """The digest of all that was added."""
+        names = sorted(self._codes)
+        rank = np.empty(len(names), np.uint64)
+        rank[[self._codes[n] for n in names]] = np.arange(len(names), dtype=np.uint64)
+        rows = np.concatenate(self._parts) if self._parts else np.empty((0, 5), np.uint64)
+        rows[:, 3] = rank[rows[:, 3].astype(np.int64)] if len(rows) else rows[:, 3]
+        rows = rows[np.lexsort(rows.T[::-1])]
+        digest = hashlib.sha256(canonical(names))
+        digest.update(np.ascontiguousarray(rows, "<u8").tobytes())
+        return digest.hexdigest()
+
+
+def _write_rejects(
+    config: IngestConfig, planned: Planned, storage: Storage, discovered: pa.Table, shards: list[Written]
+) -> pa.Table:
+    home = planned.write.dataset_dir
+    rows = [tuple(r) for s in shards for r in s.meta["rejects"]]
+    rows += [(d["path"], d["code"], d["detail"]) for s in shards for d in s.meta["dropped"]]
+    table = pa.concat_tables([discovered, reject_table(rows)])
+    table = table.sort_by([("path", "ascending"), ("code", "ascending")])
+    shown = {} if config.pseudonymise else write_thumbnails(storage, home, config.input_root, table)
+    names = [shown.get(path, "") for path in table.column("path").to_pylist()]
+    table = table.append_column("thumbnail", pa.array(names, pa.string()))
+    scratch = storage.scratch(home)
+    pq.write_table(table.cast(REJECTS), scratch / "rejects", compression="zstd")
+    storage.commit_file(scratch / "rejects", f"{home}/rejects.parquet")
+    shutil.rmtree(scratch, ignore_errors=True)
+    return table

@@ -1,0 +1,113 @@
+"""Keyed pseudonyms for group, slide and patch ids and paths.
+
+HMAC-SHA256 with a key that never leaves its file; without the key a token can't be tied to its id, and equal ids give
+equal tokens, so that splits stay patient-disjoint over many ingests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import os
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+
+from components.errors import UsageError
+
+MIN_KEY_BYTES = 16
+TOKEN_HEX = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Pseudonymiser:
+    """Turns ids into tokens.
+
+    Attributes:
+        key: At least 16 bytes.
+    """
+
+    key: bytes = dataclasses.field(repr=False)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Pseudonymiser:
+        """Reads the key.
+
+        Raises:
+            UsageError: The file is missing, too short, or readable by others.
+        """
+        try:
+            mode = path.stat().st_mode
+            key = path.read_bytes().strip()
+        except OSError as error:
+            raise UsageError(
+                f"The key file {path} can't be read: {error.strerror}.",
+                f"Make one with: (umask 077; head -c 32 /dev/urandom | base64 > {path})",
+            ) from None
+        if stat.S_IMODE(mode) & 0o077:
+            raise UsageError(f"The key file {path} is readable by others.", f"chmod 600 {path}")
+        if len(key) < MIN_KEY_BYTES:
+            raise UsageError(f"The key in {path} has {len(key)} bytes; at least {MIN_KEY_BYTES} are needed.")
+        return cls(key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the key without telling it; stored in the ledger and the manifest."""
+        return self.token("fingerprint", "histoline")[:16]
+
+    def token(self, field: str, value: str) -> str:
+        """Token of a value; the field separates equal strings that mean different things. Empty stays empty."""
+        if not value:
+            return ""
+        message = f"{field}\0{value}".encode()
+        return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:TOKEN_HEX]
+
+    def column(self, field: str, values: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Tokens of a string column; each distinct value is hashed once."""
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        coded = values.dictionary_encode()
+        tokens = pa.array([self.token(field, v) for v in coded.dictionary.to_pylist()], pa.string())
+        return tokens.take(coded.indices) if len(tokens) else values
+
+
+def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
+    """Adds to the token-to-path map (CSV `token,path`, mode 0600) that only the key's owner keeps.
+
+    Raises:
+        UsageError: The file can't be written.
+    """
+    import csv
+
+    try:
+        known = dict(read_path_map(path)) if path.exists() else {}
+        known.update(zip(tokens.to_pylist(), sources.to_pylist()))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("token", "path"))
+            writer.writerows(sorted(known.items()))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"The path map {path} can't be written: {error.strerror}.", "Choose another --path-map.") from None
+
+
+def read_path_map(path: Path) -> dict[str, str]:
+    """Reads what `write_path_map` wrote: token -> path.
+
+    Raises:
+        UsageError: The file is missing.
+    """
+    import csv
+
+    try:
+        with open(path, newline="") as file:
+            return {row["token"]: row["path"] for row in csv.DictReader(file)}
+    except OSError as error:
+        raise UsageError(
+            f"The path map {path} can't be read: {error.strerror}.", "It lies beside the key that ingest was given."
+        ) from None

@@ -1,0 +1,123 @@
+"""Reading raw image files, from a folder or from gs://, many at a time."""
+
+from __future__ import annotations
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Iterator, Protocol, Sequence
+
+from components.errors import TemporaryError, UsageError
+from components.patch import Rejected
+
+
+class Source(Protocol):
+    """A root under which raw images lie."""
+
+    def read_many(self, paths: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Rejected]:
+        """Yields the bytes of each path (relative to the root), or why it can't be read, in order.
+
+        Args:
+            paths: POSIX paths relative to the root.
+            sizes: Bytes that discovery saw.
+
+        Raises:
+            TemporaryError: A file has changed since discovery.
+        """
+
+    def read_any(self, path: str, limit: int) -> bytes | None:
+        """The bytes of one path, whatever happened to it since; None where it can't be had or exceeds `limit`."""
+
+
+@functools.lru_cache(maxsize=8)
+def open_source(root: str) -> Source:
+    """A folder or a gs:// prefix."""
+    return GcsSource(root) if root.startswith("gs://") else FolderSource(root)
+
+
+def _changed(root: str, path: str) -> TemporaryError:
+    return TemporaryError(
+        f"{path!r} under {root} has changed while it was being ingested.",
+        "Let the copying or downloading end, then run again.",
+    )
+
+
+class FolderSource:
+    """A local or mounted folder."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.join(root, "")
+
+    def read_many(self, paths: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Rejected]:
+        """See `Source`."""
+        prefix, read, close, opened, flags = self._root, os.read, os.close, os.open, os.O_RDONLY | os.O_CLOEXEC
+        for path, size in zip(paths, sizes):
+            try:
+                fd = opened(prefix + path, flags)
+            except PermissionError:
+                yield Rejected("unreadable", "permission denied")
+                continue
+            except FileNotFoundError:
+                raise _changed(prefix, path) from None
+            try:
+                data = read(fd, size + 1)  # one byte more than expected shows a file that has grown
+            except OSError as error:
+                yield Rejected("unreadable", error.strerror or str(error))
+                continue
+            finally:
+                close(fd)
+            if len(data) != size:
+                raise _changed(prefix, path)
+            yield data
+
+
+    def read_any(self, path: str, limit: int) -> bytes | None:
+        """See `Source`."""
+        try:
+            with open(self._root + path, "rb") as file:
+                data = file.read(limit + 1)
+        except (OSError, ValueError):
+            return None
+        return data if len(data) <= limit else None
+
+
+class GcsSource:
+    """A prefix in a bucket; requests overlap, since each one waits for the network."""
+
+    THREADS = 16
+
+    def __init__(self, root: str) -> None:
+        from components.storage_gcs import open_bucket
+
+        self._root = root
+        self._bucket, self._prefix = open_bucket(root)
+        self._pool = ThreadPoolExecutor(self.THREADS)
+
+    def _read(self, path: str) -> bytes:
+        from google.api_core.exceptions import Forbidden, NotFound
+
+        name = f"{self._prefix}/{path}" if self._prefix else path
+        try:
+            data: bytes = self._bucket.blob(name).download_as_bytes()
+        except NotFound:
+            raise _changed(self._root, path) from None
+        except Forbidden as error:
+            raise UsageError(f"{self._root}/{path} may not be read: {error.message}.", "Check the account.") from error
+        return data
+
+    def read_many(self, paths: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Rejected]:
+        """See `Source`."""
+        for path, size, data in zip(paths, sizes, self._pool.map(self._read, paths)):
+            if len(data) != size:
+                raise _changed(self._root, path)
+            yield data
+
+    def read_any(self, path: str, limit: int) -> bytes | None:
+        """See `Source`."""
+        from google.api_core.exceptions import GoogleAPIError
+
+        try:
+            data = self._read(path)
+        except (GoogleAPIError, TemporaryError, UsageError):
+            return None
+        return data if len(data) <= limit else None

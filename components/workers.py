@@ -1,0 +1,125 @@
+"""Helper processes that write shards on this machine.
+
+Threads share one interpreter lock, and the fastest PNG decoder holds it (docs/decisions/0004), so on one machine
+shards are written by processes. They are forked before Beam is imported: small, ready at once, and able to plan
+while the parent still imports. On a worker of a cluster, where this pool does not exist, a DoFn uses threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable, Iterator
+
+from components.errors import TemporaryError
+
+_pool: ProcessPoolExecutor | None = None
+_listener: Callable[[Any], None] | None = None
+_failure: BaseException | None = None
+
+PR_SET_PDEATHSIG = 1
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start(parent: int) -> None:
+    """Runs first in each helper: dies with its parent, leaves Ctrl-C to it, uses one core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
+def _warm() -> int:
+    import components.shards  # noqa: F401 - imported here so that the first job need not
+
+    time.sleep(0.05)  # keeps this helper busy while the others are started
+    return os.getpid()
+
+
+@contextlib.contextmanager
+def helper_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Forks `workers` helper processes, all of them at once, and makes them the pool of this process.
+
+    Must be entered before threads are started (Beam, gRPC). On an error or Ctrl-C they are killed, not waited for.
+
+    Raises:
+        TemporaryError: A helper was killed, by a lack of memory most often.
+    """
+    global _pool
+    method = "fork" if sys.platform == "linux" else "spawn"
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(os.getpid(),))
+    _pool = pool
+    try:
+        for _ in range(workers):
+            pool.submit(_warm)
+        yield pool
+        pool.shutdown()
+    except BaseException as error:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise TemporaryError(
+                "A helper process was killed (by the system for lack of memory, or by hand).",
+                "Run again: finished shards are kept. Use fewer --workers if memory is short.",
+            ) from error
+        raise
+    finally:
+        _pool = None
+
+
+def shard_executor(threads: int) -> tuple[Executor, bool]:
+    """Where a DoFn runs its shards: this process's helpers, else threads of its own.
+
+    Returns:
+        The executor, and whether the caller has to shut it down.
+    """
+    if _pool is not None:
+        return _pool, False
+    return ThreadPoolExecutor(threads), True
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[Any], None]) -> Iterator[None]:
+    """Calls `listener` with each shard that a DoFn finishes in this process (none are seen on remote workers)."""
+    global _listener, _failure
+    _listener, _failure = listener, None
+    try:
+        yield
+    except Exception as error:
+        # Beam wraps what a DoFn raises; the user is told the first cause.
+        if _failure is not None and error is not _failure:
+            raise _failure from None
+        raise
+    finally:
+        _listener = None
+
+
+def finished(result: Any) -> None:
+    """Tells the listener of this process."""
+    if _listener is not None:
+        _listener(result)
+
+
+def failed(error: BaseException) -> None:
+    """Remembers the first cause of a failing job."""
+    global _failure
+    if _failure is None:
+        _failure = error

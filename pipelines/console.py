@@ -1,0 +1,140 @@
+"""How commands speak: results on stdout (tables or one JSON document), everything else on stderr."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+import traceback
+from types import TracebackType
+from typing import Any, Callable, Iterable, Sequence
+
+import click
+
+from components.errors import EXIT_BUG, HistolineError, TemporaryError, UsageError
+
+EXIT_INTERRUPTED = 130
+LINE_EVERY_SECONDS = 5.0
+
+
+def log(message: str, level: str = "info") -> None:
+    """Writes one line to stderr; as {level, msg} where HISTOLINE_LOG_FORMAT=json."""
+    if os.environ.get("HISTOLINE_LOG_FORMAT") == "json":
+        click.echo(json.dumps({"level": level, "msg": message}), err=True)
+    else:
+        click.echo(message if level == "info" else f"{level}: {message}", err=True)
+
+
+def emit(document: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """Prints a command's result: the document where --json was given, else what `show` prints."""
+    if as_json:
+        click.echo(json.dumps(document, indent=1, ensure_ascii=True, default=str))
+    else:
+        show()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[int] = ()) -> None:
+    """Prints a table on stdout.
+
+    Args:
+        title: Heading.
+        columns: Names.
+        rows: Cells; shown by `str`, never read as markup.
+        right: Columns to align right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(columns):
+        grid.add_column(name, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(str(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else 160
+    Console(highlight=False, width=width).print(grid)
+
+
+class Progress:
+    """Progress of long work: a bar on a terminal, elsewhere a line every few seconds.
+
+    Args:
+        what: What is being counted, such as `patches`.
+        total: How many there are.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._started = self._said = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and os.environ.get("HISTOLINE_LOG_FORMAT") != "json":
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            rate = TextColumn("{task.fields[rate]}")
+            columns = (TextColumn(self._what), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=self._total, rate="")
+        return self
+
+    def advance(self, n: int) -> None:
+        """Counts n more."""
+        self._done += n
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._task, advance=n, rate=f"{rate:,.0f}/s")
+        elif now - self._said >= LINE_EVERY_SECONDS:
+            self._said = now
+            left = (self._total - self._done) / max(rate, 1e-9)
+            log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left:,.0f} s left")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def told(error: BaseException) -> HistolineError | None:
+    """The error that can be told to the user as one paragraph, where there is one."""
+    if isinstance(error, HistolineError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TemporaryError(f"The disk is full: {error}.", "Free space and run again; what is finished is kept.")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UsageError(f"{error.filename or 'A file'} can't be used: {error.strerror}.", "Check owner and mode.")
+    return None
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Runs a command and turns what goes wrong into a message and an exit code (design: 0, 64, 65, 70, 75)."""
+    try:
+        command()
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return UsageError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        log("Interrupted. What is finished is kept: the same command goes on from there.", "error")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        problem = told(error)
+        if problem is not None:
+            log(str(problem), "error")
+            return problem.exit_code
+        log(traceback.format_exc().rstrip(), "error")
+        log("This is a bug in histoline. Please report it with the lines above.", "error")
+        return EXIT_BUG

@@ -1,0 +1,340 @@
+"""Raw patches to audited, sharded TFRecords: the command and the job.
+
+Plan (a helper process) while Beam is imported (this process); write shards on a Beam runner; commit (a helper).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import TemporaryError, UsageError
+from pipelines import console
+
+LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an ingest came to.
+
+    Attributes:
+        state: `committed`, `unchanged` (stood already) or `folds` (only ledgers were planned).
+        dataset_dir: Full name of the data set's folder.
+        manifest: The manifest; empty for `folds`.
+        is_latest: True where latest.json names this data set.
+        split_table: Patches and groups by class and split, as planned.
+        timings: Seconds by stage.
+    """
+
+    state: str
+    dataset_dir: str
+    manifest: dict[str, Any]
+    is_latest: bool
+    split_table: str
+    timings: dict[str, float]
+
+
+def run_ingest(config: Any, workers: int, beam_args: list[str]) -> Outcome:
+    """Runs one ingest under the lock of its data set and task.
+
+    Args:
+        config: An `IngestConfig`.
+        workers: Helper processes on this machine; threads on a remote worker.
+        beam_args: Flags for Beam; without a runner among them, the embedded one is used.
+
+    Raises:
+        UsageError, DataError, TemporaryError: See `components.errors`.
+    """
+    from components.storage import open_storage
+    from components.workers import helper_pool
+
+    started = time.monotonic()
+    storage = open_storage(config.workspace)
+    with helper_pool(workers) as pool:
+        # The lock is taken after the helpers were forked: a copy of it in a helper would outlive this process.
+        with storage.lock(f"{config.home}/{LOCK}", owner=f"histoline ingest {config.dataset} {config.task}"):
+            return _ingest(config, storage, pool, workers, beam_args, started)
+
+
+def _ingest(
+    config: Any, storage: Any, pool: ProcessPoolExecutor, workers: int, beam_args: list[str], started: float
+) -> Outcome:
+    from components import manifest as manifests
+    from components.commit import commit, move_latest
+    from components.plan import plan_ingest
+    from components.workers import listening
+
+    timings = {"start_s": time.monotonic() - started}
+
+    def lap(name: str) -> None:
+        timings[name] = time.monotonic() - started - sum(timings.values())
+
+    attempt = f"{time.time_ns()}-{os.getpid()}"
+    planning = pool.submit(plan_ingest, config, attempt)
+    if storage.exists(f"{config.home}/latest.json") or config.plans_folds_only:
+        planning.result()  # a finished ingest may need no Beam at all
+    else:
+        _import_beam()
+    planned = planning.result()
+    lap("plan_s")
+    uri = storage.uri(planned.write.dataset_dir)
+    if config.plans_folds_only:
+        return Outcome("folds", storage.uri(f"{config.home}/folds"), {}, False, planned.split_table, timings)
+    if planned.committed:
+        manifest = manifests.load(storage, planned.write.dataset_dir)
+        latest = move_latest(config, manifest)
+        return Outcome("unchanged", uri, manifest, latest, planned.split_table, timings)
+    _import_beam()
+    check_beam_args(beam_args)
+    from pipelines.write_shards import run_beam
+
+    with console.Progress("patches", sum(planned.patches)) as progress:
+        with listening(lambda result: progress.advance(result.written + result.rejected)):
+            timings |= run_beam(planned.write, len(planned.specs), workers, beam_args)
+    manifest = pool.submit(commit, config, planned).result()
+    lap("commit_s")
+    return Outcome("committed", uri, manifest, move_latest(config, manifest), planned.split_table, timings)
+
+
+def _import_beam() -> None:
+    import logging
+
+    import pipelines.write_shards  # noqa: F401 - imports Beam, while a helper plans
+
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+
+
+def runner_args(extra: list[str]) -> list[str]:
+    """Beam's flags with the runner made explicit: DirectRunner would fetch a binary first, FnApiRunner never does."""
+    args = ["--runner=FnApiRunner" if a in ("--runner=DirectRunner", "--runner=direct") else a for a in extra]
+    for i in range(len(args) - 1):
+        if args[i] == "--runner" and args[i + 1].lower() in ("directrunner", "direct"):
+            args[i + 1] = "FnApiRunner"
+    return args if any(a.split("=")[0] == "--runner" for a in args) else ["--runner=FnApiRunner", *args]
+
+
+def check_own_typos(extra: list[str]) -> None:
+    """Refuses a mistyped option of ours before it passes for one of Beam's.
+
+    Raises:
+        UsageError: Names the option that was probably meant.
+    """
+    import difflib
+
+    own = [o for p in command.params for o in p.opts if o.startswith("--")]
+    for arg in extra:
+        name = arg.split("=")[0]
+        near = difflib.get_close_matches(name, own, 1, cutoff=0.8) if name.startswith("--") else []
+        if near:
+            raise UsageError(f"There is no option {name}.", f"Did you mean {near[0]}?")
+
+
+def check_beam_args(beam_args: list[str]) -> None:
+    """Refuses flags that no Beam options class knows; Beam itself would drop them without a word.
+
+    Raises:
+        UsageError: Names the flag.
+    """
+    import argparse
+
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if "DaskRunner" in " ".join(beam_args):
+        import apache_beam.runners.dask.dask_runner  # noqa: F401 - registers its options
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for options in PipelineOptions.__subclasses__():
+        try:
+            options._add_argparse_args(parser)
+        except argparse.ArgumentError:
+            continue  # two runners share a flag
+    try:
+        _, unknown = parser.parse_known_args(beam_args)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"Beam refuses a flag: {error}.") from None
+    if unknown:
+        raise UsageError(f"Neither histoline nor Beam knows {unknown[0]}.", "See histoline ingest --help.")
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """The lines that every ingest ends with."""
+    manifest = outcome.manifest
+    kinds: dict[str, list[str]] = {}
+    for code, facts in manifest["rejects"].items():
+        kinds.setdefault(facts["kind"], []).append(f"{code} {facts['count']:,}")
+    rejected = sum(facts["count"] for facts in manifest["rejects"].values())
+    lines = [f"{manifest['found']:,} images found, {manifest['written']:,} written, {rejected:,} rejected"]
+    lines += [f"  {kind}: {', '.join(codes)}" for kind, codes in sorted(kinds.items())]
+    near = manifest["near_duplicates"]["pairs_across_splits"]
+    if near:
+        example = " and ".join(manifest["near_duplicates"]["examples"][0])
+        lines.append(f"near-duplicates across splits: {near:,} pairs, such as {example}")
+    absent = manifest["ids_without_file"]["count"]
+    if absent:
+        lines.append(f"ids in the label file without an image: {absent:,}")
+    lines += [f"WARNING: {text}; never promoted" for text in _flag_texts(manifest)]
+    return lines + [f"warning: {text}" for text in manifest["warnings"]]
+
+
+def _flag_texts(manifest: dict[str, Any]) -> list[str]:
+    from components.manifest import flags
+
+    return flags(manifest)
+
+
+def show(outcome: Outcome) -> None:
+    """Prints the human summary."""
+    if outcome.state == "folds":
+        click.echo(outcome.split_table)
+        click.echo(f"Fold ledgers are in {outcome.dataset_dir}; write one with --fold 1.")
+        return
+    manifest = outcome.manifest
+    unit = manifest["group_unit"]
+    columns = ["split", "share", f"{unit}s", "patches", *(f"{c} ({unit}s)" for c in manifest["classes"])]
+    rows = []
+    for split, facts in manifest["splits"].items():
+        share = f"{facts['patches'] / max(manifest['written'], 1):.1%}"
+        cells = [f"{facts['by_class'][c]:,} ({facts['groups_by_class'][c]:,})" for c in manifest["classes"]]
+        rows.append((split, share, f"{facts['groups']:,}", f"{facts['patches']:,}", *cells))
+    console.table(f"{manifest['dataset']} {manifest['task']}, split by {unit}", columns, rows, right=range(1, len(columns)))
+    for line in summary(outcome):
+        click.echo(line)
+    said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
+    took = sum(outcome.timings.values())
+    click.echo(f"{said} in {outcome.dataset_dir} ({took:.1f} s){'' if outcome.is_latest else '; latest.json was not moved'}")
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """What --json prints, and Airflow reads."""
+    manifest = outcome.manifest
+    facts = {k: manifest.get(k) for k in ("dataset", "task", "plan_id", "content_digest", "found", "written", "rejects", "flags")}
+    splits = {s: {k: v for k, v in f.items() if k != "shards"} for s, f in manifest.get("splits", {}).items()}
+    return {
+        "state": outcome.state,
+        "dataset_dir": outcome.dataset_dir,
+        "is_latest": outcome.is_latest,
+        **facts,
+        "splits": splits,
+        "near_duplicates": manifest.get("near_duplicates"),
+        "ids_without_file": manifest.get("ids_without_file"),
+        "warnings": manifest.get("warnings", []),
+        "timings": {k: round(v, 3) for k, v in outcome.timings.items()},
+    }
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+@click.command(
+    "ingest",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog="Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099.",
+)
+@click.argument("name", metavar="DATASET", required=False)
+@click.option("--dataset", default="", help="The data set: idc, breakhis or pcam; same as DATASET.")
+@click.option("--input", "input_root", required=True, help="Folder or gs:// prefix with the raw images.")
+@click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix.")
+@click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis).")
+@click.option("--size", default="", help="Stored WIDTHxHEIGHT; the source size divided by a whole number.")
+@click.option("--image-format", default="raw", show_default=True, help="raw, or encoded (PNG files untouched).")
+@click.option("--seed", default=0, show_default=True, help="Of the split and of the order of records.")
+@click.option("--ratios", default="", help="Train, eval, test, such as 70/10/20 (the default of a new ledger).")
+@click.option("--split-by", default="group", show_default=True, help="group, or image: leaky, only to measure leakage.")
+@click.option("--group-by", default="", help="image: every image its own group, where no patient is known.")
+@click.option("--groups-csv", default="", help="CSV with patch id and patient or slide.")
+@click.option("--unmapped", default="reject", show_default=True, help="Patches that --groups-csv does not name: reject or train.")
+@click.option("--splits-csv", default="", help="CSV with group and split: a published split.")
+@click.option("--ledger", default="", help="splits.json to go on from, instead of the latest data set's.")
+@click.option("--folds", default=0, help="Plan K cross-validation ledgers in folds/.")
+@click.option("--fold", default=0, help="Write the shards of fold I (1 to K).")
+@click.option("--magnification", "magnifications", multiple=True, type=int, help="Keep this one; repeatable.")
+@click.option("--max-per-class", default=0, help="Cap per class, spread over patients.")
+@click.option("--exclude-groups", default="", help="File with groups that must never be written (withdrawn consent).")
+@click.option("--on-infeasible", default="fail", show_default=True, help="fail, train-only or drop-class.")
+@click.option("--on-duplicate", default="keep-train", show_default=True, help="Same pixels in two splits: keep-train or fail.")
+@click.option("--on-conflict", default="reject-all", show_default=True, help="Same pixels, two labels: reject-all or fail.")
+@click.option("--max-faults", default=0.01, show_default=True, help="Share of faulty images past which the ingest fails.")
+@click.option("--shard-mb", default=16, show_default=True, help="Size at which shards are cut, MiB.")
+@click.option("--pseudonymise", default="", help="Key file (mode 0600): ids and paths become keyed tokens.")
+@click.option("--path-map", default="", help="Token-to-path map; beside the key by default.")
+@click.option("--rehash", is_flag=True, help="Tell changed files by content instead of modification time.")
+@click.option("--set-latest", is_flag=True, help="Train from a filtered or fold data set by default.")
+@click.option("--workers", default=0, help="Parallel shard writers on each machine; all cores by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def command(ctx: click.Context, **given: Any) -> None:
+    """Raw patches to audited, sharded TFRecords whose splits never share a patient."""
+    check_own_typos(ctx.args)
+    workers, as_json = given.pop("workers"), given.pop("as_json")
+    config = build_config(**given)
+    from components.workers import cores
+
+    if workers < 0 or workers > 256:
+        raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out for all cores.")
+    try:
+        outcome = run_ingest(config, workers or cores(), runner_args(ctx.args))
+    except MemoryError as error:
+        raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
+    console.emit(document(outcome), as_json, lambda: show(outcome))
+    _leave_result(outcome)
+
+
+def _leave_result(outcome: Outcome) -> None:
+    """Writes HISTOLINE_RESULT_JSON for a scheduler."""
+    path = os.environ.get("HISTOLINE_RESULT_JSON")
+    if path:
+        import json
+
+        wanted = ("state", "dataset_dir", "task", "content_digest", "plan_id", "found", "written")
+        small = {k: v for k, v in document(outcome).items() if k in wanted}
+        temporary = f"{path}.{os.getpid()}"
+        Path(temporary).write_text(json.dumps(small))
+        os.replace(temporary, path)
+
+
+def build_config(
+    *,
+    name: str | None,
+    dataset: str,
+    input_root: str,
+    workspace: str,
+    size: str,
+    ratios: str,
+    magnifications: tuple[int, ...],
+    **given: Any,
+) -> Any:
+    """Command-line values to an `IngestConfig`.
+
+    Raises:
+        UsageError: A value is out of range, or two contradict each other.
+    """
+    from components.ingest_config import IngestConfig, parse_size
+    from components.ledger import parse_ratios
+
+    if name and dataset and name != dataset:
+        raise UsageError(f"Two data sets are named: {name} and {dataset}.", "Give one.")
+    if not (name or dataset):
+        raise UsageError("No data set is named.", "For example: histoline ingest idc --input DIR.")
+    paths = ("groups_csv", "splits_csv", "ledger", "exclude_groups", "pseudonymise", "path_map")
+    given = {key: _path(value) if key in paths else value for key, value in given.items()}
+    return IngestConfig(
+        dataset=name or dataset,
+        input_root=input_root.rstrip("/") if input_root.startswith("gs://") else str(Path(input_root).resolve()),
+        workspace=workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()),
+        size=parse_size(size) if size else None,
+        ratios=parse_ratios(ratios) if ratios else None,
+        magnifications=tuple(sorted(set(magnifications))),
+        **given,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.ingest")))
