@@ -1,0 +1,38 @@
+# Each target does the set-up it needs; set-up that is up to date costs a moment.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test e2e lint bench lock clean
+SHELL := /bin/bash
+export PYTHON310
+
+PYTHON := .venv/bin/python
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## build or update .venv from the lock (finds or obtains Python 3.10 and uv)
+	@bash infra/setup.sh
+
+demo: setup ## from drawn raw patches to a verified, patient-split data set, in .demo/
+	@bash infra/demo.sh
+
+test: setup ## fast and integration tests
+	$(PYTHON) -m pytest -m "not e2e" $(ARGS)
+
+e2e: setup ## end-to-end tests
+	$(PYTHON) -m pytest -m e2e $(ARGS)
+
+lint: setup ## ruff (with docstring rules on public names) and mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy components pipelines schemas
+
+bench: setup ## every benchmark that README numbers come from (minutes)
+	@for script in benchmarks/bench_*.py; do \
+	  [ -e "$$script" ] || { echo "no benchmarks/bench_*.py here" >&2; exit 1; }; \
+	  echo "== $$script" >&2; $(PYTHON) "$$script" || exit 1; done
+
+lock: ## refresh the locks from the .in files (UPGRADE=1 lets every version move)
+	@bash infra/lock.sh
+
+clean: ## remove what make built: .venv, .tools, .demo, caches
+	rm -rf .venv .tools .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find components pipelines schemas tests benchmarks dags -name __pycache__ -type d -prune -exec rm -rf {} +
