@@ -71,6 +71,7 @@ class Adapter(Protocol):
     Attributes:
         name: Name on the command line.
         title: One line for people.
+        layout: The folder layout in a few words, for messages.
         extensions: Lower-case file extensions that count as images of the data set.
         source_size: (width, height) in pixels of a regular source image.
         stored_size: (width, height) in pixels as stored by default; source_size divided by an integer.
@@ -81,6 +82,7 @@ class Adapter(Protocol):
 
     name: str
     title: str
+    layout: str
     extensions: frozenset[str]
     source_size: tuple[int, int]
     stored_size: tuple[int, int]
@@ -94,6 +96,9 @@ class Adapter(Protocol):
 
     def classes(self, task: str) -> tuple[str, ...]:
         """Class names in label order; raises UsageError for an unknown task."""
+
+    def matches(self, paths: pa.Array) -> pa.Array:
+        """Whether each path is in this data set's layout (null counts as no); used to name the right adapter."""
 
     def discover(self, root: str, options: DiscoverOptions) -> Discovery:
         """Lists the folder once and sorts every image file into patches or rejects.

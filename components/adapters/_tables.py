@@ -1,0 +1,155 @@
+"""What the adapters share: sorting rows of an Arrow table into patches and rejects, column by column."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import schemas
+from components.adapters.base import Adapter, DiscoverOptions
+from components.errors import UsageError
+from components.listing import Listing, list_images
+from components.patch import REJECT_KINDS, REJECT_SCHEMA
+
+class Sieve:
+    """A table that loses rows to rejects: every row that enters ends in exactly one of the two.
+
+    Attributes:
+        table: The rows that are left.
+        rejects: Tables of `REJECT_SCHEMA`.
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self.table = listing.files
+        self.rejects: list[pa.Table] = []
+        for path, code, detail in listing.rejects:
+            self._add([path], code, [detail])
+
+    def reject(self, mask: Any, code: str, detail: Any) -> int:
+        """Moves rows to the rejects.
+
+        Args:
+            mask: Boolean array over `table`; null counts as false.
+            code: A key of `REJECT_KINDS`.
+            detail: A sentence, or a string array over `table`.
+
+        Returns:
+            How many rows were moved.
+        """
+        mask = pc.fill_null(pa.array(mask) if isinstance(mask, np.ndarray) else mask, False)
+        count = pc.sum(mask).as_py() or 0
+        if count:
+            lost = self.table["path"].filter(mask)
+            self._add(lost, code, [detail] * count if isinstance(detail, str) else detail.filter(mask))
+            self.table = self.table.filter(pc.invert(mask))
+        return count
+
+    def set(self, name: str, column: Any) -> None:
+        """Adds or replaces a column."""
+        if name in self.table.column_names:
+            self.table = self.table.drop([name])
+        self.table = self.table.append_column(name, column)
+
+    def parse_paths(self, pattern: str) -> None:
+        """Adds the named groups of a regular expression (RE2) as columns; null where a path does not match."""
+        found = extract(self.table["path"], pattern)
+        for field, column in zip(found.type, found.flatten()):
+            self.set(field.name, column)
+
+    def reject_table(self) -> pa.Table:
+        """All rejects, sorted by path."""
+        table = pa.concat_tables(self.rejects or [REJECT_SCHEMA.empty_table()])
+        return table.take(pc.sort_indices(table["path"])).combine_chunks()
+
+    def _add(self, paths: Any, code: str, details: Any) -> None:
+        def strings(values: Any) -> Any:
+            return pa.array(values, pa.string()) if isinstance(values, list) else values
+
+        columns = [strings(paths), [code] * len(paths), [REJECT_KINDS[code]] * len(paths), strings(details)]
+        self.rejects.append(pa.table(columns, schema=REJECT_SCHEMA))
+
+
+def extract(values: Any, pattern: str) -> pa.StructArray:
+    """Named groups of a regular expression (RE2) as string fields; null where it does not match."""
+    found = pc.extract_regex(values, pattern=pattern)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def numbers(values: Any) -> pa.Array:
+    """Decimal strings as int32; null stays null."""
+    return pc.cast(values, pa.int32())
+
+
+def constant(value: Any, count: int, kind: pa.DataType) -> pa.Array:
+    """A column that holds one value."""
+    return pa.repeat(pa.scalar(value, kind), count)
+
+
+@functools.cache
+def task_names(dataset: str) -> tuple[str, ...]:
+    """Tasks of a data set, as schemas/classes.json names them."""
+    return tuple(schemas.load_json("classes.json")[dataset])
+
+
+def class_names(dataset: str, task: str) -> tuple[str, ...]:
+    """Class names of a task in label order.
+
+    Raises:
+        UsageError: The data set has no such task.
+    """
+    if task not in task_names(dataset):
+        known = ", ".join(task_names(dataset))
+        raise UsageError(f"{dataset} has no task {task!r}.", f"Its tasks: {known}.")
+    return schemas.classes(dataset, task)
+
+
+def begin(adapter: Adapter, root: str, options: DiscoverOptions, magnifications: tuple[int, ...]) -> Listing:
+    """Checks the options, lists the folder and proves that it is in the adapter's layout at all.
+
+    Args:
+        adapter: The adapter.
+        root: Folder or gs:// prefix.
+        options: What the user asked for.
+        magnifications: Those that the data set has; empty where it knows none.
+
+    Raises:
+        UsageError: Impossible options, no images, or no image in the adapter's layout.
+    """
+    adapter.classes(options.task)
+    if options.group_by not in ("", "image"):
+        raise UsageError(f"Cannot group by {options.group_by!r}.", "The only choice is `image`.")
+    if options.group_by and options.groups_csv:
+        raise UsageError("--group-by image and --groups-csv contradict each other.", "Give one of them.")
+    if options.unmapped not in ("reject", "train"):
+        raise UsageError(f"Unmapped patches cannot be treated as {options.unmapped!r}.", "Say `reject` or `train`.")
+    if options.unmapped == "train" and not options.groups_csv:
+        raise UsageError("--unmapped train says what to do with patches that --groups-csv leaves out.", "Give both.")
+    if options.max_per_class < 0:
+        raise UsageError(f"--max-per-class is {options.max_per_class}.", "Give a positive number, or 0 for no cap.")
+    if unknown := sorted(set(options.magnifications) - set(magnifications)):
+        known = f"It has {', '.join(map(str, magnifications))}." if magnifications else "It has one magnification only."
+        raise UsageError(f"{adapter.name} has no magnification {unknown[0]}.", known)
+    listing = list_images(root, adapter.extensions)
+    if not len(listing.files) or not pc.any(adapter.matches(listing.files["path"])).as_py():
+        raise _wrong_layout(adapter, root, listing)
+    return listing
+
+
+def _wrong_layout(adapter: Adapter, root: str, listing: Listing) -> UsageError:
+    """Says what was expected and which adapter would fit what is there."""
+    from components.adapters import ADAPTERS  # they import this module
+
+    expected = f"{adapter.name} expects {adapter.layout}."
+    paths = listing.files["path"].to_pylist()[:1000] + [path for path, _, _ in listing.rejects[:1000]]
+    if not paths:
+        others = f", only {listing.ignored} other files" if listing.ignored else ""
+        return UsageError(f"There are no PNG or TIFF images under {root!r}{others}.", expected)
+    what = f"No image under {root!r} is in the layout of {adapter.name}: the first is {paths[0]!r}."
+    for other in ADAPTERS.values():
+        if other.name != adapter.name and 2 * pc.sum(other.matches(pa.array(paths))).as_py() >= len(paths):
+            return UsageError(what, f"{expected} This looks like {other.name}: did you mean that?")
+    return UsageError(what, expected)
