@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 uv_minimum=0.4.0
 stamp=.venv/histoline-setup.stamp
+unfinished=.venv/histoline-setup.unfinished
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { printf 'setup: %s\n' "$@" >&2; exit 69; }
@@ -137,18 +138,21 @@ if up_to_date; then exit 0; fi
 uv=$(find_uv)
 python=$(find_python310 "$uv")
 rm -f "$stamp"
-if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null ||
+# A killed installer can leave a package that looks whole; a fresh start from uv's cache is cheap.
+if [ -e "$unfinished" ] || ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null ||
   [ "$(sed -n 's/^histoline-root = //p' .venv/pyvenv.cfg 2>/dev/null)" != "$root" ]; then
   say "creating .venv with $python"
   rm -rf .venv
   "$uv" venv --quiet --no-project --python "$python" .venv
   printf 'histoline-root = %s\n' "$root" >>.venv/pyvenv.cfg
 fi
+touch "$unfinished"
 say "installing requirements-dev.lock into .venv (about 3 GB; a minute or two where packages are near)"
 "$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements-dev.lock ||
   die "the packages could not be installed (see the lines above)." \
-    "Check the network and the free disk space (6 GB), then run make setup again: it goes on where it stopped."
+    "Check the network and the free disk space (6 GB), then run make setup again: what was downloaded is kept."
 # No resolution here: the lock is the only source of versions.
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+rm -f "$unfinished"
 fingerprint >"$stamp"
 say "done: .venv/bin/histoline is ready"
