@@ -1,0 +1,290 @@
+"""Augmentation as Keras layers: pure Keras 3, so they run in the training graph of any backend and under XLA.
+
+Every layer takes grey levels 0-255, float or integer, gives the dtype that it took, keeps values in 0-255, changes
+nothing outside training and nothing at strength zero, and draws from its own seed for every image on its own.
+Sampling is written with gathers: Keras' own RandomRotation uses an op that XLA can't compile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from components.augmentation import Augmentation
+
+STAIN_MATRIX = np.array(((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776)), "float32")
+"""Optical-density vectors (R, G, B) of haematoxylin, eosin and DAB: Ruifrok and Johnston,
+Anal Quant Cytol Histol 23:291-299 (2001). The same numbers as in components.features."""
+
+_LN10 = math.log(10.0)
+
+
+def layers(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
+    """The layers that carry out a recipe's augmentation, in order; empty for none.
+
+    Args:
+        augmentation: Strengths.
+        seed: Each layer draws from its own seed made of this one.
+    """
+    a = augmentation
+    made: list[keras.Layer] = []
+    if a.flip or a.rotate90:
+        made.append(RandomDihedral(a.flip, a.rotate90, seed=seed * 8 + 1, name="augment_dihedral"))
+    if a.rotation or a.translation:
+        made.append(RandomShiftAndTurn(a.rotation, a.translation, seed=seed * 8 + 2, name="augment_turn"))
+    if a.stain:
+        made.append(StainJitter(a.stain, seed=seed * 8 + 3, name="augment_stain"))
+    if a.contrast or a.brightness:
+        made.append(RandomContrastBrightness(a.contrast, a.brightness, seed=seed * 8 + 4, name="augment_contrast"))
+    return made
+
+
+class _Augment(keras.Layer):
+    """What the layers share: active in training only, same dtype out as in, values kept in 0-255."""
+
+    def __init__(self, *, seed: int = 0, **kwargs: Any) -> None:
+        # Grey levels and densities need float32 whatever the precision of the model behind.
+        super().__init__(dtype="float32", autocast=False, trainable=False, **kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed % (2**31))
+
+    @property
+    def identity(self) -> bool:
+        """Whether the strengths leave every image as it is."""
+        raise NotImplementedError
+
+    def augment(self, images: Any, count: Any) -> Any:
+        """Changes float32[N, H, W, 3]; `count` is N."""
+        raise NotImplementedError
+
+    def draw(self, shape: tuple[Any, ...], low: float = 0.0, high: float = 1.0) -> Any:
+        """Uniform random numbers of a shape."""
+        return keras.random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Gives back images of the same shape and dtype, [N, H, W, 3]."""
+        if not training or self.identity:
+            return images
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        out = ops.clip(self.augment(ops.cast(images, "float32"), ops.shape(images)[0]), 0.0, 255.0)
+        return ops.cast(ops.round(out) if "int" in dtype else out, dtype)
+
+    def compute_output_spec(self, images: Any, training: bool = False) -> keras.KerasTensor:
+        """Same shape and dtype as the input."""
+        return keras.KerasTensor(images.shape, dtype=images.dtype)
+
+
+class RandomDihedral(_Augment):
+    """Flips and quarter turns; with both, each of the eight symmetries of the square is equally likely.
+
+    Args:
+        flip: Mirror on both axes with probability 1/2 each.
+        rotate90: Turn by 0, 90, 180, 270 degrees; by 0 or 180 where height and width differ.
+        seed: Of the draws.
+        **kwargs: To `keras.Layer`.
+    """
+
+    def __init__(self, flip: bool = True, rotate90: bool = True, *, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(seed=seed, **kwargs)
+        self.flip = flip
+        self.rotate90 = rotate90
+
+    @property
+    def identity(self) -> bool:
+        """Neither flips nor turns."""
+        return not (self.flip or self.rotate90)
+
+    def augment(self, images: Any, count: Any) -> Any:
+        """Each symmetry is a product of three mirrors: left-right, top-bottom, main diagonal."""
+        coins = self.draw((3, count, 1, 1, 1)) < 0.5
+        square = images.shape[1] == images.shape[2]
+        if self.flip:
+            left_right, top_bottom = coins[0], coins[1]
+        else:  # without mirrors only products of an even number of them are allowed
+            left_right = coins[0] if not square else ops.logical_xor(coins[0], coins[2])
+            top_bottom = coins[0]
+        images = ops.where(left_right, ops.flip(images, axis=2), images)
+        images = ops.where(top_bottom, ops.flip(images, axis=1), images)
+        if self.rotate90 and square:
+            images = ops.where(coins[2], ops.transpose(images, (0, 2, 1, 3)), images)
+        return images
+
+
+class RandomShiftAndTurn(_Augment):
+    """Turns about the centre and shifts in one bilinear resampling; mirrors what comes in from outside.
+
+    Args:
+        rotation: Largest turn in degrees.
+        translation: Largest shift as a fraction of the side.
+        seed: Of the draws.
+        **kwargs: To `keras.Layer`.
+    """
+
+    def __init__(self, rotation: float = 0.0, translation: float = 0.0, *, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(seed=seed, **kwargs)
+        self.rotation = rotation
+        self.translation = translation
+
+    @property
+    def identity(self) -> bool:
+        """Neither turns nor shifts."""
+        return self.rotation == 0 and self.translation == 0
+
+    def augment(self, images: Any, count: Any) -> Any:
+        """Samples every output pixel from where it came from."""
+        height, width = images.shape[1], images.shape[2]
+        angle = self.draw((count, 1, 1), -1.0, 1.0) * (self.rotation * math.pi / 180)
+        shift_y = self.draw((count, 1, 1), -1.0, 1.0) * (self.translation * height)
+        shift_x = self.draw((count, 1, 1), -1.0, 1.0) * (self.translation * width)
+        y = ops.reshape(ops.arange(height, dtype="float32") - (height - 1) / 2, (1, height, 1)) - shift_y
+        x = ops.reshape(ops.arange(width, dtype="float32") - (width - 1) / 2, (1, 1, width)) - shift_x
+        cos, sin = ops.cos(angle), ops.sin(angle)
+        return bilinear(images, cos * y - sin * x + (height - 1) / 2, sin * y + cos * x + (width - 1) / 2)
+
+
+class RandomContrastBrightness(_Augment):
+    """Scales each image about its own channel means, then shifts all channels alike.
+
+    Args:
+        contrast: Factor from 1 - contrast to 1 + contrast.
+        brightness: Shift from -brightness to brightness, as a fraction of 255.
+        seed: Of the draws.
+        **kwargs: To `keras.Layer`.
+    """
+
+    def __init__(self, contrast: float = 0.0, brightness: float = 0.0, *, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(seed=seed, **kwargs)
+        self.contrast = contrast
+        self.brightness = brightness
+
+    @property
+    def identity(self) -> bool:
+        """Neither contrast nor brightness changes."""
+        return self.contrast == 0 and self.brightness == 0
+
+    def augment(self, images: Any, count: Any) -> Any:
+        """(x - mean) * factor + mean + shift."""
+        factor = self.draw((count, 1, 1, 1), 1 - self.contrast, 1 + self.contrast)
+        shift = self.draw((count, 1, 1, 1), -self.brightness, self.brightness) * 255.0
+        mean = ops.mean(images, axis=(1, 2), keepdims=True)
+        return images * factor + (mean * (1.0 - factor) + shift)
+
+
+class StainJitter(_Augment):
+    """Jitter of the stains in HED space: density of each stain times a factor, plus a shift.
+
+    Tellez et al., Medical Image Analysis 58:101544 (2019), doi 10.1016/j.media.2019.101544; factor and shift are
+    drawn per image and stain from U(1 - s, 1 + s) and U(-s, s), densities in decadic optical-density units.
+
+    Args:
+        strength: s.
+        seed: Of the draws.
+        **kwargs: To `keras.Layer`.
+    """
+
+    def __init__(self, strength: float = 0.05, *, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(seed=seed, **kwargs)
+        self.strength = strength
+
+    @property
+    def identity(self) -> bool:
+        """No jitter."""
+        return self.strength == 0
+
+    def augment(self, images: Any, count: Any) -> Any:
+        """Unmixing, jitter and mixing are one 3x3 matrix and one vector per image, so they are applied at once."""
+        factor = self.draw((count, 1, 3), 1 - self.strength, 1 + self.strength)
+        shift = self.draw((count, 1, 3), -self.strength, self.strength)
+        mix, unmix = ops.convert_to_tensor(STAIN_MATRIX), ops.convert_to_tensor(np.linalg.inv(STAIN_MATRIX))
+        matrix = ops.matmul(unmix[None] * factor, mix)  # [N, 3, 3]
+        density = ops.reshape(optical_density(images), (count, -1, 3))
+        jittered = ops.matmul(density, matrix) + ops.matmul(shift, mix)
+        return ops.reshape(grey_levels(jittered), ops.shape(images))
+
+
+class InputStatistics(keras.Layer):
+    """Passes images through and keeps what the last training batch looked like, for the NaN guard's message.
+
+    The weight `last` holds minimum, maximum, mean, standard deviation and the share of constant images, of one
+    replica where there are several.
+    """
+
+    NAMES = ("min", "max", "mean", "std", "constant")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", trainable=False, **kwargs)
+        self.last = self.add_weight(
+            shape=(5,), initializer="zeros", trainable=False, name="last", aggregation="only_first_replica"
+        )
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Gives back `images` as they are."""
+        if training:
+            flat = ops.reshape(ops.cast(images, "float32"), (ops.shape(images)[0], -1))
+            low, high = ops.min(flat, axis=1), ops.max(flat, axis=1)
+            mean = ops.mean(flat)
+            std = ops.sqrt(ops.maximum(ops.mean(ops.square(flat)) - ops.square(mean), 0.0))
+            constant = ops.mean(ops.cast(low == high, "float32"))
+            self.last.assign(ops.stack([ops.min(low), ops.max(high), mean, std, constant]))
+        return images
+
+
+def optical_density(images: Any) -> Any:
+    """Decadic optical density -log10((I + 1) / 256) of grey levels I in 0-255; 0 for 255, 2.41 for black."""
+    return ops.log((images + 1.0) / 256.0) * (-1.0 / _LN10)
+
+
+def grey_levels(density: Any) -> Any:
+    """The inverse of `optical_density`."""
+    return ops.exp(density * -_LN10) * 256.0 - 1.0
+
+
+def rgb_to_hed(images: Any) -> Any:
+    """Densities of haematoxylin, eosin and DAB, [..., 3], of RGB grey levels 0-255."""
+    return ops.matmul(optical_density(images), ops.convert_to_tensor(np.linalg.inv(STAIN_MATRIX)))
+
+
+def hed_to_rgb(stains: Any) -> Any:
+    """The inverse of `rgb_to_hed`."""
+    return grey_levels(ops.matmul(stains, ops.convert_to_tensor(STAIN_MATRIX)))
+
+
+def bilinear(images: Any, y: Any, x: Any) -> Any:
+    """Samples images at fractional places, mirrored at the edge pixels.
+
+    Args:
+        images: float32[N, H, W, C].
+        y: float32[N, H, W], rows to sample at.
+        x: float32[N, H, W], columns.
+
+    Returns:
+        float32[N, H, W, C].
+    """
+    _, height, width, channels = images.shape
+    y, x = _mirror(y, height), _mirror(x, width)
+    top, left = ops.floor(y), ops.floor(x)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    row0, column0 = ops.cast(top, "int32"), ops.cast(left, "int32")
+    row1, column1 = ops.minimum(row0 + 1, height - 1), ops.minimum(column0 + 1, width - 1)
+    flat = ops.reshape(images, (-1, channels))
+    first = ops.reshape(ops.arange(ops.shape(images)[0], dtype="int32") * (height * width), (-1, 1, 1))
+
+    def pick(row: Any, column: Any) -> Any:
+        return ops.take(flat, first + row * width + column, axis=0)
+
+    upper = pick(row0, column0) * (1 - right) + pick(row0, column1) * right
+    lower = pick(row1, column0) * (1 - right) + pick(row1, column1) * right
+    return upper * (1 - down) + lower * down
+
+
+def _mirror(place: Any, size: int) -> Any:
+    """Folds places outside [0, size - 1] back in, as often as needed."""
+    if size == 1:
+        return ops.zeros_like(place)
+    period = 2.0 * (size - 1)
+    folded = ops.mod(place, period)
+    return ops.minimum(folded, period - folded)

@@ -1,0 +1,188 @@
+"""Keras callbacks: stop on a loss that is no number, a line per epoch, random streams that survive a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from typing import Any, Callable
+
+import keras
+import numpy as np
+
+from components.augmentation_layers import InputStatistics
+from components.errors import DataError
+
+
+class NanGuard(keras.callbacks.Callback):
+    """Ends training with `DataError` (exit 65) at the first batch whose loss is not finite.
+
+    The message says what the batch looked like (from the `InputStatistics` layer of the training model), what in it
+    looks wrong, and which layers hold weights that are not finite.
+
+    Args:
+        first_epoch: Number of epochs of earlier phases, for the message.
+    """
+
+    def __init__(self, first_epoch: int = 0) -> None:
+        super().__init__()
+        self._first = first_epoch
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the running loss, which stays without a value once one batch had none.
+
+        Raises:
+            DataError: It is not finite.
+        """
+        self._check(logs or {}, f"in epoch {self._first + self._epoch + 1}, batch {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the validation loss too.
+
+        Raises:
+            DataError: It is not finite.
+        """
+        self._check(logs or {}, f"after epoch {self._first + epoch + 1}")
+
+    def _check(self, logs: dict[str, Any], where: str) -> None:
+        for name in ("loss", "val_loss"):
+            value = logs.get(name)
+            if value is not None and not math.isfinite(value):
+                raise DataError(f"{name} became {value} {where}: {explain(self.model)}", FIX)
+
+
+FIX = "Lower the learning rate, check the images of the training split, or set mixed_precision to off."
+
+
+def explain(model: keras.Model) -> str:
+    """What the last training batch looked like, what in it looks wrong, and where weights are not finite.
+
+    Args:
+        model: The training model; without an `InputStatistics` layer there is nothing to say of the batch.
+    """
+    said = []
+    statistics = [layer for layer in model._flatten_layers() if isinstance(layer, InputStatistics)]
+    if statistics:
+        values = dict(zip(InputStatistics.NAMES, np.asarray(statistics[0].last), strict=True))
+        said.append(
+            f"the last batch had pixels from {values['min']:.4g} to {values['max']:.4g}, mean {values['mean']:.4g}, "
+            f"standard deviation {values['std']:.4g}, {values['constant']:.0%} constant images"
+        )
+        said.append(judge(values))
+    broken = [
+        layer.name
+        for layer in model._flatten_layers()
+        if not layer._layers and any(not np.isfinite(np.asarray(w)).all() for w in layer.weights)
+    ]
+    if broken:
+        more = f" and {len(broken) - 3} more layers" if len(broken) > 3 else ""
+        said.append(f"weights that are not finite are in {', '.join(broken[:3])}{more}")
+    rate = float(np.asarray(model.optimizer.learning_rate)) if model.optimizer is not None else math.nan
+    return "; ".join([*said, f"the learning rate is {rate:.3g}."])
+
+
+def judge(values: dict[str, float]) -> str:
+    """Which statistics of a batch look wrong for stained tissue, in words.
+
+    Args:
+        values: By the names of `InputStatistics.NAMES`.
+    """
+    if not all(math.isfinite(v) for v in values.values()):
+        return "some pixels are not finite, so the images are damaged"
+    if values["min"] < 0 or values["max"] > 255:
+        return "pixels lie outside 0-255, so the images are damaged"
+    if values["max"] <= 1:
+        return "no pixel is above 1, so the images seem to be scaled twice, or are black"
+    if values["constant"] > 0.5 or values["std"] < 2:
+        return "most images are constant, so there is next to nothing to learn from"
+    return "nothing in these looks wrong, so the optimizer has probably diverged"
+
+
+class EpochLine(keras.callbacks.Callback):
+    """One line per epoch: where training is, loss and metrics, seconds, images per second, learning rate.
+
+    Args:
+        images_per_epoch: Training images per epoch.
+        epochs: Of all phases.
+        phases: Number of phases.
+        phase: Index of this one.
+        first_epoch: Number of epochs of earlier phases.
+        emit: Takes the line.
+    """
+
+    def __init__(
+        self,
+        images_per_epoch: int,
+        epochs: int,
+        *,
+        phases: int = 1,
+        phase: int = 0,
+        first_epoch: int = 0,
+        emit: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__()
+        self._images = images_per_epoch
+        self._epochs = epochs
+        self._phase = f", phase {phase + 1}/{phases}" if phases > 1 else ""
+        self._first = first_epoch
+        self._emit = emit
+        self._begun = 0.0
+        self._trained = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self._begun = time.perf_counter()
+        self._trained = 0.0
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Training of the epoch is over, validation begins."""
+        self._trained = time.perf_counter() - self._begun
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the line."""
+        seconds = time.perf_counter() - self._begun
+        speed = self._images / max(self._trained or seconds, 1e-9)
+        figures = "  ".join(f"{k} {v:.4f}" for k, v in (logs or {}).items() if k != "learning_rate")
+        rate = float(np.asarray(self.model.optimizer.learning_rate))
+        self._emit(
+            f"epoch {self._first + epoch + 1}/{self._epochs}{self._phase}  {figures}  "
+            f"{seconds:.1f} s  {speed:,.0f} images/s  learning rate {rate:.2e}"
+        )
+
+
+class SeedPerEpoch(keras.callbacks.Callback):
+    """Sets every random stream of the model (dropout, crops, augmentation) anew at each epoch from (seed, epoch).
+
+    Checkpoints don't hold the streams' states; so a run that resumes draws what an unbroken run would have drawn.
+
+    Args:
+        seed: Of the recipe.
+        first_epoch: Number of epochs of earlier phases.
+    """
+
+    def __init__(self, seed: int, first_epoch: int = 0) -> None:
+        super().__init__()
+        self._seed = seed
+        self._first = first_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Sets the streams."""
+        reseed(self.model, self._seed, self._first + epoch)
+
+
+def reseed(model: keras.Model, seed: int, epoch: int) -> int:
+    """Sets the state of every seed generator in a model from seed, epoch and place in the model.
+
+    Returns:
+        How many there are.
+    """
+    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
+    for place, generator in enumerate(generators):
+        key = hashlib.sha256(f"{seed}:{epoch}:{place}".encode()).digest()
+        generator.state.assign(np.array([int.from_bytes(key[:4], "big") & 0x7FFFFFFF, 0]))
+    return len(generators)

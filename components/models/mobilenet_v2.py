@@ -1,0 +1,65 @@
+"""MobileNetV2 backbone with a small head; images are resized to at least 96 pixels in the graph."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from components.models.info import ModelInfo, Option, dropout, weights
+
+INFO = ModelInfo(
+    name="mobilenet_v2",
+    title="MobileNetV2 backbone, ImageNet weights, small head",
+    source=(
+        "Sandler et al. 2018 (doi 10.1109/CVPR.2018.00474), backbone and ImageNet weights of keras.applications; the "
+        "head is ours: global average pooling, dropout, one dense layer."
+    ),
+    input_size=(50, 50),
+    n_classes=2,
+    parameters=412_770,
+    backbone_parameters=410_208,
+    options=(
+        Option(
+            "alpha", "choice", 0.35, "Width of the backbone", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+        ),
+        Option("resize", "int", 96, "Shorter side to which smaller images are resized, in pixels", 96, 224),
+        dropout(0.2),
+        weights("imagenet", imagenet=True),
+    ),
+    min_size=8,
+)
+
+
+def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Adds the layers up to `logits`.
+
+    Args:
+        images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
+        n_classes: Width of the output.
+        options: Checked options.
+
+    Returns:
+        (logits [N, n_classes], the backbone without weights loaded).
+    """
+    import keras
+    from keras import layers
+
+    height, width = images.shape[1:3]
+    scale = max(1.0, options["resize"] / min(height, width))
+    x = images
+    if scale > 1:
+        height, width = round(height * scale), round(width * scale)
+        x = layers.Resizing(height, width, name="resize")(x)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
+    backbone = keras.applications.MobileNetV2(
+        input_shape=(height, width, 3), alpha=options["alpha"], include_top=False, weights=None, name="backbone"
+    )
+    x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
+    if options["dropout"]:
+        x = layers.Dropout(options["dropout"], name="head_dropout")(x)
+    return layers.Dense(n_classes, dtype="float32", name="logits")(x), backbone
+
+
+def imagenet_file(options: Mapping[str, Any]) -> str:
+    """Address of the published weights without the classifier, made for 224x224 (any size fits)."""
+    name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(options['alpha'])}_224_no_top.h5"
+    return f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{name}"

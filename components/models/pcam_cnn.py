@@ -1,0 +1,64 @@
+"""Compact CNN for PCam: looks at the centre that the label speaks of, and averages over turned views."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from components.models.info import ModelInfo, Option, dropout, weights
+
+INFO = ModelInfo(
+    name="pcam_cnn",
+    title="Compact CNN for 96x96 with a separate look at the centre",
+    source=(
+        "Ours: seven 3x3 convolutions with batch normalisation; centre and whole are pooled apart, since a PCam "
+        "label speaks of the centre 32x32 only (Veeling et al. 2018, doi 10.1007/978-3-030-00934-2_24). In place of "
+        "their group convolutions, evaluation averages the logits over turned views, which makes the model "
+        "invariant to quarter turns."
+    ),
+    input_size=(96, 96),
+    n_classes=2,
+    parameters=147_506,
+    options=(
+        Option("views", "choice", 4, "Turned and mirrored views averaged in evaluation", choices=(1, 4, 8)),
+        dropout(0.3),
+        weights("none", imagenet=False),
+    ),
+    min_size=24,
+)
+
+
+def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, None]:
+    """Adds the layers up to `logits`.
+
+    Args:
+        images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
+        n_classes: Width of the output.
+        options: Checked options.
+
+    Returns:
+        (logits [N, n_classes], no backbone).
+    """
+    from keras import layers
+
+    from components.models.views import MeanOverViews, TurnedViews
+
+    views = TurnedViews(options["views"], name="turned_views")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(views(images))
+    for block, (filters, depth) in enumerate(((16, 2), (32, 2), (64, 2), (128, 1)), start=1):
+        if block > 1:
+            x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
+        for i in range(depth):
+            name = f"block{block}_{i}"
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
+            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+            x = layers.Activation("relu", name=f"{name}_relu")(x)
+    # The middle third of the map (4x4 of 12x12 at 96x96) is what lies under the label.
+    rows, columns = x.shape[1] // 3, x.shape[2] // 3
+    centre = layers.Cropping2D(((rows, rows), (columns, columns)), name="centre")(x)
+    x = layers.Concatenate(name="features")(
+        [layers.GlobalMaxPooling2D(name="centre_max")(centre), layers.GlobalAveragePooling2D(name="average")(x)]
+    )
+    if options["dropout"]:
+        x = layers.Dropout(options["dropout"], name="head_dropout")(x)
+    x = layers.Dense(n_classes, dtype="float32", name="head_logits")(x)
+    return MeanOverViews(views.count(images.shape), name="logits")(x), None

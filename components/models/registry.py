@@ -1,0 +1,100 @@
+"""All models by name. Reading about a model costs nothing; Keras is loaded when one is built."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Mapping
+
+from components.config_fields import choice
+from components.errors import UsageError
+from components.models import cnn_105k, mobilenet_v2, pcam_cnn, resnet50, simple_cnn, weights
+from components.models.info import ModelInfo
+
+if TYPE_CHECKING:
+    import keras
+
+_MODULES: dict[str, ModuleType] = {
+    module.INFO.name: module for module in (cnn_105k, simple_cnn, mobilenet_v2, resnet50, pcam_cnn)
+}
+
+MODELS: dict[str, ModelInfo] = {name: module.INFO for name, module in _MODULES.items()}
+"""Every model of the registry; a new one is one new file and its name above."""
+
+
+def info(name: str) -> ModelInfo:
+    """What is known of a model.
+
+    Raises:
+        UsageError: No such model; names the nearest.
+    """
+    return MODELS[choice("model", name, tuple(MODELS))]
+
+
+def build(
+    name: str,
+    input_shape: tuple[int, int, int],
+    n_classes: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> keras.Model:
+    """Builds a model with its starting weights.
+
+    Args:
+        name: A key of `MODELS`.
+        input_shape: (height, width, 3) of the stored images.
+        n_classes: Number of classes, at least 2 (binary models have two outputs).
+        options: See `ModelInfo.options`; defaults where absent.
+        image_size: (height, width) to which images are resized in the graph first; None: as stored.
+
+    Returns:
+        A functional model named after the registry: float32[N, H, W, 3] (or uint8) in grey levels 0-255 to softmax
+        probabilities float32[N, n_classes], also under mixed precision. Its last layer is `probabilities`, fed by
+        the layer `logits`; layers whose names start with `head` and `logits` are its head.
+
+    Raises:
+        UsageError: Unknown model or option, images that the model can't take, or weights that can't be had.
+    """
+    entry = info(name)
+    checked = entry.check_options(options)
+    check_size(entry, image_size or input_shape[:2])
+    if len(input_shape) != 3 or input_shape[2] != 3 or n_classes < 2:
+        raise UsageError(f"{name} takes RGB images and at least two classes, not {input_shape} and {n_classes}.")
+
+    import keras
+
+    images = keras.Input(tuple(input_shape), dtype="float32", name="images")
+    x = images
+    if image_size and tuple(image_size) != tuple(input_shape[:2]):
+        x = keras.layers.Resizing(*image_size, name="image_size")(x)
+    module = _MODULES[name]
+    logits, backbone = module.logits(x, n_classes, checked)
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
+    model = keras.Model(images, probabilities, name=name)
+    url = module.imagenet_file(checked) if backbone is not None else ""
+    weights.load(model, backbone, entry, checked["weights"], url)
+    return model
+
+
+def check_size(entry: ModelInfo, size: tuple[int, ...]) -> None:
+    """Checks that images are large enough for a model.
+
+    Args:
+        entry: The model.
+        size: (height, width) in pixels as the model sees them.
+
+    Raises:
+        UsageError: They are not.
+    """
+    if min(size[:2]) < entry.min_size:
+        raise UsageError(
+            f"{entry.name} needs images of at least {entry.min_size} pixels on both sides, not {size[0]}x{size[1]}.",
+            f"Set image_size to at least [{entry.min_size}, {entry.min_size}] or choose another model.",
+        )
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The same model cut before the softmax: images to logits [N, C], sharing weights; for temperature scaling."""
+    import keras
+
+    return keras.Model(model.input, model.get_layer("logits").output, name=f"{model.name}_logits")

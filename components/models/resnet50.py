@@ -1,0 +1,69 @@
+"""ResNet50 over 224x224 crops: one random crop in training, the mean over fixed crops in evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from components.models.info import ModelInfo, Option, dropout, l2, weights
+
+INFO = ModelInfo(
+    name="resnet50",
+    title="ResNet50 over 224x224 crops, for BreakHis",
+    source=(
+        "He et al. 2016 (doi 10.1109/CVPR.2016.90), backbone and ImageNet weights of keras.applications; averaging "
+        "over crops as Krizhevsky et al. 2012, on logits. The head is ours: global average pooling, dropout, one "
+        "dense layer; L2 on every kernel."
+    ),
+    input_size=(230, 350),
+    n_classes=8,
+    parameters=23_604_104,
+    backbone_parameters=23_587_712,
+    options=(
+        Option("crop", "int", 224, "Side of the square crops in pixels; a smaller image is taken whole", 32, 512),
+        dropout(0.3),
+        l2(1e-4),
+        weights("imagenet", imagenet=True),
+    ),
+)
+
+MEAN_BGR = (103.939, 116.779, 123.68)
+"""Channel means of ImageNet that the published weights expect to be taken off, in the order blue, green, red."""
+
+
+def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Adds the layers up to `logits`.
+
+    Args:
+        images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
+        n_classes: Width of the output.
+        options: Checked options.
+
+    Returns:
+        (logits [N, n_classes], the backbone without weights loaded).
+    """
+    import keras
+    from keras import layers, ops
+
+    from components.models.views import CropViews, MeanOverViews
+
+    views = CropViews(options["crop"], name="crops")
+    x = views(images)
+    x = layers.Rescaling(1.0, offset=[-mean for mean in MEAN_BGR], name="rescale")(ops.flip(x, axis=-1))
+    backbone = keras.applications.ResNet50(
+        input_shape=tuple(x.shape[1:]), include_top=False, weights=None, name="backbone"
+    )
+    decay = keras.regularizers.L2(options["l2"]) if options["l2"] else None
+    for weight in backbone.trainable_weights:
+        if weight.name == "kernel":
+            weight.regularizer = decay
+    x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
+    if options["dropout"]:
+        x = layers.Dropout(options["dropout"], name="head_dropout")(x)
+    x = layers.Dense(n_classes, kernel_regularizer=decay, dtype="float32", name="head_logits")(x)
+    return MeanOverViews(views.count(images.shape), name="logits")(x), backbone
+
+
+def imagenet_file(options: Mapping[str, Any]) -> str:
+    """Address of the published weights without the classifier."""
+    name = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{name}"

@@ -1,0 +1,135 @@
+"""Weights to start from: published ones where a network exists, or a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from components.errors import UsageError
+from components.models.info import ModelInfo
+
+if TYPE_CHECKING:
+    import keras
+
+WORDS = ("imagenet", "none")
+"""What `options.weights` may say instead of a file."""
+
+DOWNLOAD_TIMEOUT_S = 60.0
+"""A server that says nothing for so long counts as no network."""
+
+
+def load(
+    model: keras.Model, backbone: keras.Model | None, info: ModelInfo, weights: str, imagenet_url: str = ""
+) -> None:
+    """Loads weights into a freshly built model.
+
+    Args:
+        model: The whole model.
+        backbone: The part of it that published weights fit, None where there is none.
+        info: Its registry entry, for messages.
+        weights: `none`, `imagenet`, or a file with weights of the backbone or of the whole model.
+        imagenet_url: Where the published weights are.
+
+    Raises:
+        UsageError: No published weights, no network, no such file, or a file that fits neither.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        if backbone is None:
+            raise UsageError(
+                f"there are no ImageNet weights for {info.name}.", "Set options.weights to none or to a file."
+            )
+        _read(backbone, None, info, fetch(imagenet_url, info))
+        return
+    _read(backbone or model, model if backbone is not None else None, info, check_file(weights))
+
+
+def check_file(weights: str) -> str:
+    """Gives back the path of a weights file.
+
+    Raises:
+        UsageError: There is no such file; says which words are possible.
+    """
+    path = os.path.expanduser(weights)
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"options.weights is {weights!r}: there is no such file.",
+            "Give imagenet, none, or the path of an .h5 or .weights.h5 file.",
+        )
+    return path
+
+
+def fingerprint(weights: str) -> str:
+    """SHA-256 of a weights file, so that a cache notices other content under the same name; the word itself else.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if weights in WORDS:
+        return weights
+    digest = hashlib.sha256()
+    with open(check_file(weights), "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch(url: str, info: ModelInfo) -> str:
+    """Downloads published weights once into Keras' cache folder (`KERAS_HOME`, default `~/.keras`).
+
+    Raises:
+        UsageError: No network, or the download was cut; says how to supply the file.
+    """
+    import socket
+
+    import keras
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    try:
+        return str(keras.utils.get_file(url.rsplit("/", 1)[1], url, cache_subdir="models"))
+    except Exception as error:  # get_file raises bare Exception where the server can't be reached
+        raise UsageError(
+            f"the ImageNet weights of {info.name} could not be downloaded from {url} ({error}).",
+            "Fetch that file on a machine with a network and give it with --weights FILE "
+            "(options.weights in a recipe), or start from random weights with --weights none.",
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read(part: keras.Model, whole: keras.Model | None, info: ModelInfo, path: str) -> None:
+    """Loads a file into the part that it fits."""
+    reasons = []
+    for model in [part] + ([whole] if whole is not None else []):
+        try:
+            _loader(model, path)(path)
+            return
+        except Exception as error:  # ValueError, KeyError, OSError, by format and by what is wrong
+            reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+    wanted = f"{info.name} with {(whole or part).count_params():,} weights"
+    if info.backbone_parameters:
+        wanted = f"the backbone of {info.name} with {part.count_params():,} weights, or {wanted}"
+    raise UsageError(
+        f"options.weights is {path!r}, a file that does not fit: {reasons[0]}. It should hold {wanted}.",
+        "Check that file and options (such as alpha) belong together.",
+    )
+
+
+def _loader(model: keras.Model, path: str) -> Callable[[str], None]:
+    """Keras tells its own format by the name; a file in that format under another name is read as well."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            native = "layers" in file or "_layer_checkpoint_dependencies" in file
+    except OSError as error:
+        raise ValueError(f"{Path(path).name} is no HDF5 file") from error
+    if native and not path.endswith(".weights.h5"):
+        from keras.src.saving import saving_lib
+
+        return lambda name: saving_lib.load_weights_only(model, name)
+    return model.load_weights

@@ -1,0 +1,95 @@
+"""Finds presets by name and applies overrides; `training_config` gives them their meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Mapping
+
+import yaml
+
+from components.config_fields import as_number, nearest, set_dotted
+from components.errors import UsageError
+
+FOLDER = Path(__file__).resolve().parents[1] / "pipelines" / "presets"
+"""Where the presets of the project lie, one YAML file each, named by what they are."""
+
+DEFAULTS = {
+    ("idc", "binary"): "idc_cnn_105k",
+    ("breakhis", "binary"): "breakhis_binary_resnet50",
+    ("breakhis", "subtype"): "breakhis_subtype_resnet50",
+    ("pcam", "binary"): "pcam_cnn",
+}
+"""The preset where a data set and a task are given and nothing else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PresetInfo:
+    """What a form shows of a preset.
+
+    Attributes:
+        name: File name without `.yaml`.
+        title: One line for people.
+        dataset: Data set that it was made for, empty for any.
+        task: `binary` or `subtype`.
+        model: Name in the registry.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    task: str
+    model: str
+
+
+def names() -> list[str]:
+    """All presets by name, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def infos() -> list[PresetInfo]:
+    """All presets with what a form shows."""
+    from components.training_config import TrainingConfig
+
+    out = []
+    for name in names():
+        c = TrainingConfig.from_preset(name)
+        out.append(PresetInfo(name, c.title, c.dataset, c.task, c.model))
+    return out
+
+
+def read(name_or_path: str, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Reads a preset as a tree and applies overrides; its fields are not checked yet.
+
+    Args:
+        name_or_path: Name of a preset, or the path of a YAML file.
+        overrides: Dotted names and YAML values.
+
+    Raises:
+        UsageError: No such preset or file, not YAML, or an override that leads nowhere.
+    """
+    path = FOLDER / f"{name_or_path}.yaml"
+    if name_or_path not in names():
+        path = Path(name_or_path).expanduser()
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise UsageError(
+                f"there is no preset {name_or_path!r} and no YAML file of that name; presets are {', '.join(names())}.",
+                nearest(name_or_path, names()),
+            )
+    try:
+        tree = as_number(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path} holds {type(tree).__name__}, not a mapping of fields.")
+    # A name leaves no room for single fields: `augmentation.stain=0.1` starts from the preset that stands there.
+    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0] != "model"):
+        if key.startswith("augmentation.") and isinstance(tree.get("augmentation"), str):
+            tree["augmentation"] = {"preset": tree["augmentation"]}
+        if key.startswith("early_stopping.") and not isinstance(tree.get("early_stopping"), dict):
+            tree["early_stopping"] = {}
+        # Options belong to a model (that is why it is set first): another model starts from its own defaults.
+        if key == "model" and value != tree.get("model"):
+            tree["options"] = {}
+        set_dotted(tree, key, value)
+    return tree
