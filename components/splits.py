@@ -118,8 +118,8 @@ def plan_splits(
     new = [name for row, name in enumerate(data.names) if kept[row] and name not in old]
     if previous is not None and previous.source == "fold" and new:
         raise UsageError(
-            f"The ledger is fold {previous.fold} of {previous.folds} and lacks {plural(len(new), group_unit)} "
-            f"of the data, such as {new[0]!r}.",
+            f"The ledger is fold {previous.fold} of {previous.folds} and lacks "
+            f"{plural(len(new), group_unit)} of the data, such as {new[0]!r}.",
             "Plan all folds again over the grown data with --folds.",
         )
     splits = dict(old)

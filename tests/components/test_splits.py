@@ -118,12 +118,16 @@ def test_two_classes_with_three_groups_each_are_always_in_every_split(counts) ->
 
 
 def test_classes_that_share_groups_are_placed_by_search() -> None:
-    # Only one kind of placement works: the three groups that hold two classes each must go to three splits.
-    counts = {"ab": [900, 9, 0, 0], "cd": [0, 0, 9, 9], "ac": [1, 0, 500, 0], "bd": [0, 5, 0, 5], "ad": [3, 0, 0, 3],
-              "bc": [0, 70, 1, 0]}  # fmt: skip
+    # Neither moves nor swaps find a way here, though there is one.
+    counts = {
+        "v": [5, 0, 0, 1],
+        "w": [40, 1, 1, 40],
+        "x": [40, 1, 5, 0],
+        "y": [1, 0, 40, 5],
+        "z": [0, 1, 0, 0],
+    }
     splits = plan(counts, "abcd").ledger.splits
-    assert {splits["ab"], splits["ac"], splits["ad"]} == set(SPLITS)
-    assert splits["ab"] == splits["cd"] and splits["ac"] == splits["bd"] and splits["ad"] == splits["bc"]
+    assert all(held(splits, counts, c, split) for c in range(4) for split in SPLITS)
 
 
 def test_three_groups_of_each_class_may_still_be_impossible() -> None:
@@ -331,7 +335,7 @@ def test_options_of_the_ledger_are_kept() -> None:
 
 
 def test_weak_test_splits_are_announced() -> None:
-    assert any("'positive'" in warning and "below 5" in warning for warning in plan(cohort(12)).warnings)
+    assert any("positive (2)" in warning for warning in plan(cohort(12)).warnings)
     assert not plan(cohort(60)).warnings
 
 
@@ -340,9 +344,7 @@ def test_folds_that_cannot_be() -> None:
         plan_folds(cohort(30), BINARY, 1, group_unit="patient")
     with pytest.raises(DataError, match="each of 4 folds"):
         plan_folds(rare(3), THREE, 4, group_unit="patient")
-    with pytest.raises(
-        DataError, match="train, eval"
-    ):  # each fold has its test group, but one cannot be train and eval
+    with pytest.raises(DataError, match="train and eval"):  # one group is left for both
         plan_folds(rare(2), THREE, 2, group_unit="patient")
     dropped = plan_folds(rare(3), THREE, 4, group_unit="patient", on_infeasible="drop-class")
     assert {p.dropped_classes for p in dropped} == {("c",)}
