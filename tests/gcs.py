@@ -1,0 +1,75 @@
+"""A Google Storage emulator for tests: one process on a free loopback port, stopped by its own pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BINARY = ROOT / ".tools" / "bin" / "fake-gcs-server"
+
+
+def binary() -> Path:
+    """Returns the emulator, built if Go is there, or skips the test."""
+    if not BINARY.is_file():
+        if shutil.which("go") is None:
+            pytest.skip("no Google Storage emulator: neither .tools/bin/fake-gcs-server nor Go is here")
+        built = subprocess.run([ROOT / "infra" / "fake_gcs.sh"], capture_output=True, text=True, timeout=600)
+        if built.returncode != 0:
+            pytest.skip(f"the Google Storage emulator could not be built: {built.stderr.strip()[-300:]}")
+    return BINARY
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def emulator() -> Iterator[str]:
+    """Runs an empty emulator and yields its URL, for STORAGE_EMULATOR_HOST."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    process = subprocess.Popen(
+        [binary(), *arguments, "-public-host", f"127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{url}/_internal/healthcheck", timeout=5).close()
+                break
+            assert process.poll() is None, "the emulator died at start"
+            time.sleep(0.05)
+        yield url
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+        process.wait()
+
+
+def make_bucket(url: str, name: str) -> None:
+    """Makes an empty bucket in a running emulator."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    client = storage.Client(
+        project="emulator", credentials=AnonymousCredentials(), client_options={"api_endpoint": url}
+    )
+    client.create_bucket(name)
