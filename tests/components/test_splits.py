@@ -67,7 +67,7 @@ def possible(counts, classes: int, bins: int = 3) -> bool:
 # The laws
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(COUNTS, st.integers(0, 5), st.randoms(use_true_random=False))
 def test_laws_of_a_plan(counts, seed, rng) -> None:
     feasible = possible(counts, 3)
@@ -86,7 +86,7 @@ def test_laws_of_a_plan(counts, seed, rng) -> None:
     assert plan(counts, THREE, previous=ledger).ledger == ledger
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(COUNTS, COUNTS, st.sets(st.integers(0, 23)))
 def test_growth_moves_nobody(counts, more, gone) -> None:
     try:
@@ -105,7 +105,7 @@ def test_growth_moves_nobody(counts, more, gone) -> None:
     assert third.splits == second.splits  # vanished groups stay, and nobody moves
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(
         st.text("abcdef", min_size=1, max_size=4), st.tuples(*[st.integers(0, 9)] * 2).filter(any)
@@ -216,7 +216,7 @@ def test_one_patient_with_most_of_the_images() -> None:
 
 def test_golden_ledger() -> None:
     assert plan(golden_counts(), seed=7).ledger.to_json() == GOLDEN.read_text(encoding="ascii"), (
-        "the algorithm gives another ledger: raise ALGORITHM_VERSION, say so in the changelog, and write the file anew"
+        "the algorithm gives another ledger: raise ALGORITHM_VERSION and write the file anew"
     )
 
 
