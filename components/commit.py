@@ -26,7 +26,7 @@ from components.ingest_config import INGEST_VERSION, IngestConfig, canonical
 from components.patch import REJECT_KINDS
 from components.plan import Planned, reject_table
 from components.rewrite import drop_records
-from components.shards import ShardSpec, sha256_file, sidecar_meta
+from components.shard_plan import ShardSpec, sha256_file, sidecar_meta
 from components.storage import TMP, Storage, open_storage
 from components.thumbnails import write_thumbnails
 from components.version import __version__

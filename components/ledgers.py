@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from components.adapters.base import Discovery
 from components.errors import DataError, HistolineError, UsageError
+from components.folds import plan_folds
 from components.ingest_config import IngestConfig
 from components.ledger import Ledger
 from components.published_splits import published_ledger
-from components.splits import Plan, plan_folds, plan_splits
+from components.splits import Plan, plan_splits
 from components.storage import Storage, StorageMissing
 from schemas.tables import SPLITS
 

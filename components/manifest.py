@@ -6,9 +6,10 @@ what it can't read instead of guessing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from typing import Any
+from typing import Any, Callable
 
 from components.errors import DataError, UsageError
 from components.storage import Storage, StorageMissing
@@ -81,12 +82,21 @@ def load(storage: Storage, dataset_dir: str) -> dict[str, Any]:
 
 
 def _schema_problem(manifest: dict[str, Any]) -> str:
-    import jsonschema
+    import fastjsonschema  # jsonschema takes seconds to import where all its formats are installed
 
-    validator = jsonschema.Draft202012Validator(load_json("manifest.schema.json"))
-    for error in validator.iter_errors(manifest):
-        return f"{'/'.join(map(str, error.absolute_path)) or 'top level'}: {error.message[:200]}"
+    try:
+        _validator()(manifest)
+    except fastjsonschema.JsonSchemaValueException as error:
+        return str(error.message)[:200]
     return ""
+
+
+@functools.cache
+def _validator() -> Callable[[Any], Any]:
+    import fastjsonschema
+
+    validate: Callable[[Any], Any] = fastjsonschema.compile(load_json("manifest.schema.json"))
+    return validate
 
 
 def missing_or_resized(storage: Storage, dataset_dir: str, manifest: dict[str, Any]) -> list[str]:

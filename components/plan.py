@@ -28,7 +28,7 @@ from components.ledger import Ledger
 from components.patch import REJECT_KINDS, REJECT_SCHEMA
 from components.privacy import Pseudonymiser, write_path_map
 from components.published_splits import read_published_splits
-from components.shards import META_KEY, ShardSpec, WriteConfig
+from components.shard_plan import META_KEY, ShardSpec, WriteConfig
 from components.sources import open_source
 from components.storage import TMP, Storage, open_storage
 from schemas.tables import SPLITS
@@ -291,7 +291,7 @@ def _cut(
         Order of rows; the shards; row positions (in that order) between shards.
     """
     ids = index.column("patch_id").to_pylist()
-    keys = np.fromiter((xxhash.xxh3_64_intdigest(i, config.seed) for i in ids), np.uint64, len(ids))
+    keys = np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), config.seed) for i in ids), np.uint64, len(ids))
     order = np.lexsort((keys, split_of_row))
     width, height = config.stored_size
     if config.image_format == "raw":

@@ -10,7 +10,7 @@ from typing import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.shards import META_KEY, ShardSpec, WriteConfig, sidecar_meta
+from components.shard_plan import META_KEY, ShardSpec, WriteConfig, sidecar_meta
 from components.storage import open_storage
 from components.tfrecord import footer, header, read_records
 

@@ -70,19 +70,17 @@ def helper_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         for _ in range(workers):
             pool.submit(_warm)
         yield pool
-        pool.shutdown()
-    except BaseException as error:
+    except BrokenProcessPool as error:
+        raise TemporaryError(
+            "A helper process was killed (by the system for lack of memory, or by hand).",
+            "Run again: finished shards are kept. Use fewer --workers if memory is short.",
+        ) from error
+    finally:
+        # All results are in, or nobody waits for them any more: helpers hold nothing that a kill could harm.
+        _pool = None
         for process in list((pool._processes or {}).values()):
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
-        if isinstance(error, BrokenProcessPool):
-            raise TemporaryError(
-                "A helper process was killed (by the system for lack of memory, or by hand).",
-                "Run again: finished shards are kept. Use fewer --workers if memory is short.",
-            ) from error
-        raise
-    finally:
-        _pool = None
 
 
 def shard_executor(threads: int) -> tuple[Executor, bool]:

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,11 @@ def _ingest(
 
     attempt = f"{time.time_ns()}-{os.getpid()}"
     planning = pool.submit(plan_ingest, config, attempt)
-    if storage.exists(f"{config.home}/latest.json") or config.plans_folds_only:
-        planning.result()  # a finished ingest may need no Beam at all
-    else:
-        _import_beam()
-    planned = planning.result()
+    if not (storage.exists(f"{config.home}/latest.json") or config.plans_folds_only):
+        wait([planning], timeout=0.2)  # most wrong input shows at once
+        if not planning.done():
+            _import_beam()
+    planned = planning.result()  # where a data set stands already, Beam may not be needed at all
     lap("plan_s")
     uri = storage.uri(planned.write.dataset_dir)
     if config.plans_folds_only:
@@ -106,8 +106,12 @@ def _ingest(
 
 def _import_beam() -> None:
     import logging
+    import warnings
 
-    import pipelines.write_shards  # noqa: F401 - imports Beam, while a helper plans
+    with warnings.catch_warnings():
+        # Google's libraries announce the end of Python 3.10, which TFX 1.16 needs.
+        warnings.simplefilter("ignore", FutureWarning)
+        import pipelines.write_shards  # noqa: F401 - imports Beam, while a helper plans
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
 
@@ -235,10 +239,10 @@ def _path(text: str) -> Path | None:
 
 @click.command(
     "ingest",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    context_settings={"ignore_unknown_options": True},
     epilog="Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099.",
 )
-@click.argument("name", metavar="DATASET", required=False)
+@click.argument("rest", metavar="DATASET [BEAM FLAGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--dataset", default="", help="The data set: idc, breakhis or pcam; same as DATASET.")
 @click.option("--input", "input_root", required=True, help="Folder or gs:// prefix with the raw images.")
 @click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix.")
@@ -269,18 +273,18 @@ def _path(text: str) -> Path | None:
 @click.option("--set-latest", is_flag=True, help="Train from a filtered or fold data set by default.")
 @click.option("--workers", default=0, help="Parallel shard writers on each machine; all cores by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_context
-def command(ctx: click.Context, **given: Any) -> None:
+def command(rest: tuple[str, ...], **given: Any) -> None:
     """Raw patches to audited, sharded TFRecords whose splits never share a patient."""
-    check_own_typos(ctx.args)
+    name, extra = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (None, rest)
+    check_own_typos(list(extra))
     workers, as_json = given.pop("workers"), given.pop("as_json")
-    config = build_config(**given)
+    config = build_config(name=name, **given)
     from components.workers import cores
 
     if workers < 0 or workers > 256:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out for all cores.")
     try:
-        outcome = run_ingest(config, workers or cores(), runner_args(ctx.args))
+        outcome = run_ingest(config, workers or cores(), runner_args(list(extra)))
     except MemoryError as error:
         raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
     console.emit(document(outcome), as_json, lambda: show(outcome))

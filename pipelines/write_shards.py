@@ -14,7 +14,8 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from components import workers
-from components.shards import ShardResult, WriteConfig, write_shard
+from components.shard_plan import ShardResult, WriteConfig
+from components.shards import write_shard
 
 AHEAD = 4
 """Shards per worker that are handed out before the first one's result is taken."""
