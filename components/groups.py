@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pyarrow as pa
 
@@ -58,7 +58,9 @@ def csv_rows(data: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name!r} is not UTF-8 text (byte {error.start}).", "Save it as CSV in UTF-8.") from error
+        raise UsageError(
+            f"{name!r} is not UTF-8 text (byte {error.start}).", "Save it as CSV in UTF-8."
+        ) from error
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -107,11 +109,14 @@ def read_groups_csv(path: str | Path) -> GroupMapping:
     if id_column is None or group_column is None:
         raise UsageError(
             f"{name!r} has the columns {', '.join(header) or '(none)'}.",
-            f"Its first line must name one of {', '.join(ID_COLUMNS)} and one of {', '.join(_GROUP_COLUMNS)}.",
+            f"Its first line must name one of {', '.join(ID_COLUMNS)} and one of "
+            f"{', '.join(_GROUP_COLUMNS)}.",
         )
     mapping: dict[str, tuple[str, str]] = {}
     for line, row in rows:
-        cells = [row[i] if i is not None and i < len(row) else "" for i in (id_column, group_column, slide_column)]
+        cells = [
+            row[i] if i is not None and i < len(row) else "" for i in (id_column, group_column, slide_column)
+        ]
         key, group, slide = patch_key(cells[0]), cells[1], cells[2]
         if not key:
             raise UsageError(f"{name!r}, line {line}: no patch id.", "Fill it in or delete the line.")
@@ -120,8 +125,8 @@ def read_groups_csv(path: str | Path) -> GroupMapping:
         known = mapping.setdefault(key, (group, slide))
         if known != (group, slide):
             raise UsageError(
-                f"{name!r}, line {line}: patch {key!r} is in {group!r} (slide {slide!r}), an earlier line says "
-                f"{known[0]!r} (slide {known[1]!r}).",
+                f"{name!r}, line {line}: patch {key!r} is in {group!r} (slide {slide!r}), an earlier "
+                f"line says {known[0]!r} (slide {known[1]!r}).",
                 "A patch belongs to one group: delete the wrong line. Patches are known by file stem.",
             )
     return GroupMapping(
@@ -143,7 +148,9 @@ def read_group_list(path: str | Path) -> frozenset[str]:
     try:
         text = _read(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{str(path)!r} is not UTF-8 text.", "Save it as UTF-8, one group a line.") from error
+        raise UsageError(
+            f"{str(path)!r} is not UTF-8 text.", "Save it as UTF-8, one group a line."
+        ) from error
     lines = [line.strip().strip('"').strip() for line in text.splitlines()]
     groups = [line for line in lines if line and not line.startswith("#")]
     if groups and groups[0].lower() in (*_GROUP_COLUMNS, "group", "group_id"):

@@ -1,7 +1,7 @@
 """Lists the image files of a folder or bucket once, straight into Arrow columns.
 
-Every later step works on this listing: 277,524 paths as Python objects would cost a hundred megabytes before the
-first image is read.
+Every later step works on this listing: 277,524 paths as Python objects would cost a hundred megabytes before
+the first image is read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import array
 import dataclasses
 import os
 import stat
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 from components.errors import TemporaryError, UsageError
 
 IMAGE_EXTENSIONS = frozenset({".png", ".tif", ".tiff"})
-"""A file with one of these (whatever its case) is *found*, and so is written or rejected, in every data set."""
+"""A file with one of these (whatever its case) is *found*, and so written or rejected, in every data set."""
 
 GCS_SCHEME = "gs://"
 
@@ -53,9 +54,9 @@ def extension_of(name: str) -> str:
 def list_images(root: str, extensions: Iterable[str]) -> Listing:
     """Lists every image file under a folder or a `gs://bucket/prefix`.
 
-    Links to folders are not followed (a warning names them), so loops cannot arise. Links to files are followed
-    where the target lies inside the root. Hidden files and folders (leading dot) and `__MACOSX` hold no patches:
-    what is an image by extension in there is a reject, like every other image that is not taken.
+    Links to folders are not followed (a warning names them), so loops cannot arise. Links to files are
+    followed where the target lies inside the root. Hidden files and folders (leading dot) and `__MACOSX` hold no
+    patches: what is an image by extension in there is a reject, like every other image that is not taken.
 
     Args:
         root: Folder, or `gs://bucket/prefix`.

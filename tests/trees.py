@@ -63,7 +63,12 @@ def idc_tree(root: Path, patients: int | Sequence[str] = 3, per_class: int = 2) 
 
 
 def breakhis_path(
-    kind: str, case: str, magnification: int = 40, number: int = 1, layout: str = "official", underscores: bool = True
+    kind: str,
+    case: str,
+    magnification: int = 40,
+    number: int = 1,
+    layout: str = "official",
+    underscores: bool = True,
 ) -> str:
     """Path of one image.
 
@@ -80,8 +85,8 @@ def breakhis_path(
     prefix = f"SOB_{letter}_{kind}" if underscores else f"SOB{letter}{kind}"
     name = f"{prefix}-{case}-{magnification}-{number:03}.png"
     folder = {
-        "official": f"BreaKHis_v1/histology_slides/breast/{benign}/SOB/{class_name}/SOB_{letter}_{kind}_{case}/"
-        f"{magnification}X/",
+        "official": f"BreaKHis_v1/histology_slides/breast/{benign}/SOB/{class_name}/"
+        f"SOB_{letter}_{kind}_{case}/{magnification}X/",
         "classes": f"{class_name}/",
         "flat": "",
     }[layout]
@@ -97,7 +102,9 @@ def breakhis_tree(
     size: tuple[int, int] = (700, 460),
 ) -> list[str]:
     """A BreakHis folder; `cases` maps type codes to cases (default: two cases of every type)."""
-    cases = cases or {kind: [f"14-{1000 + 10 * i}", f"14-{1001 + 10 * i}"] for i, kind in enumerate(BREAKHIS_TYPES)}
+    cases = cases or {
+        kind: [f"14-{1000 + 10 * i}", f"14-{1001 + 10 * i}"] for i, kind in enumerate(BREAKHIS_TYPES)
+    }
     paths = [
         breakhis_path(kind, case, scale, number + 1, layout)
         for kind, names in cases.items()

@@ -1,4 +1,4 @@
-"""From labelled patches to a Discovery: groups, counts, exclusions, filters and caps, the same for every data set."""
+"""From labelled patches to a Discovery: groups, counts, exclusions, filters, caps; for every data set alike."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ UNMAPPED_PREFIX = "unmapped:"
 """Begins the ids of groups that `--unmapped train` makes up, one for each patch."""
 
 
-def finish(sieve: Sieve, adapter: Adapter, options: DiscoverOptions, listing: Listing, warnings: list[str]) -> Discovery:
+def finish(
+    sieve: Sieve, adapter: Adapter, options: DiscoverOptions, listing: Listing, warnings: list[str]
+) -> Discovery:
     """Groups, counts, exclusions, filters and caps: all that is the same for every data set.
 
     Args:
@@ -74,7 +76,10 @@ def _fill_absent(sieve: Sieve) -> None:
     count = len(sieve.table)
     for field in INDEX_SCHEMA:
         if field.name not in sieve.table.column_names:
-            sieve.set(field.name, constant("" if pa.types.is_string(field.type) else ABSENT_NUMBER, count, field.type))
+            sieve.set(
+                field.name,
+                constant("" if pa.types.is_string(field.type) else ABSENT_NUMBER, count, field.type),
+            )
 
 
 def _map_groups(sieve: Sieve, mapping: GroupMapping, unmapped: str, warnings: list[str]) -> frozenset[str]:
@@ -88,7 +93,8 @@ def _map_groups(sieve: Sieve, mapping: GroupMapping, unmapped: str, warnings: li
     if not used:
         first = ids[0].as_py() if len(ids) else ""
         raise UsageError(
-            f"The groups CSV names none of the {len(ids)} patches.", f"Its ids must be file stems, such as {first!r}."
+            f"The groups CSV names none of the {len(ids)} patches.",
+            f"Its ids must be file stems, such as {first!r}.",
         )
     made: frozenset[str] = frozenset()
     if unmapped == "train" and groups.null_count:
@@ -100,7 +106,9 @@ def _map_groups(sieve: Sieve, mapping: GroupMapping, unmapped: str, warnings: li
     if mapping.unit == "slide":
         slides = pc.if_else(pc.is_valid(at), groups, "")
     # Where the file knows no slide, what the data set itself says stays.
-    slides = pc.if_else(pc.equal(pc.fill_null(slides, ""), ""), sieve.table["slide_id"].combine_chunks(), slides)
+    slides = pc.if_else(
+        pc.equal(pc.fill_null(slides, ""), ""), sieve.table["slide_id"].combine_chunks(), slides
+    )
     sieve.set("slide_id", slides)
     sieve.reject(pc.is_null(groups), "no_group", "the groups CSV gives it no group")
     return made
@@ -113,7 +121,7 @@ def count_groups(groups: Any, labels: Any, classes: int) -> dict[str, list[int]]
     names = encoded.dictionary.to_pylist()
     cells = encoded.indices.to_numpy().astype(np.int64) * classes + labels.to_numpy()
     table = np.bincount(cells, minlength=len(names) * classes).reshape(-1, classes)
-    return dict(sorted(zip(names, table.tolist())))
+    return dict(sorted(zip(names, table.tolist(), strict=True)))
 
 
 def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]], warnings: list[str]) -> None:
@@ -135,8 +143,8 @@ def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]],
 def over_cap(table: pa.Table, cap: int, seed: int) -> np.ndarray:
     """Patches beyond a cap per class, chosen so that every group keeps its share.
 
-    Groups, in an order drawn from the seed, give one patch in turn until the class is full; within a group the
-    order is drawn too. It depends on ids only, never on the order of rows.
+    Groups, in an order drawn from the seed, give one patch in turn until the class is full; within a group
+    the order is drawn too. It depends on ids only, never on the order of rows.
 
     Returns:
         Boolean mask over the table.

@@ -13,8 +13,8 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     """Keeps one file of each patch id: the one with the shortest way from the root, then the first by path.
 
     A file that repeats another one below a further folder (same path but for the added folders, same size) is
-    `nested_copy`: the IDC download has been seen with the whole tree in it a second time. Any other repetition
-    is `duplicate_id`.
+    `nested_copy`: the IDC download has been seen with the whole tree in it a second time. Any other
+    repetition is `duplicate_id`.
 
     Args:
         sieve: Table with path (sorted), size and patch_id.
@@ -39,11 +39,17 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     parts = extract(paths, r"(?s)^(?P<folder>(?:.*/)?)(?P<name>[^/]*)$")
     encoded = parts.field("folder").dictionary_encode()
     folder, folders = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
-    pairs, pair_of = np.unique(folder[kept[again]].astype(np.int64) * len(folders) + folder[again], return_inverse=True)
-    added = [_added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()]
+    pairs, pair_of = np.unique(
+        folder[kept[again]].astype(np.int64) * len(folders) + folder[again], return_inverse=True
+    )
+    added = [
+        _added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()
+    ]
     names = parts.field("name")
     same_name = pc.equal(names.take(pa.array(kept[again])), names.take(pa.array(again))).to_numpy(False)
-    copied = np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
+    copied = (
+        np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
+    )
 
     nested, repeated = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
     nested[again[copied]] = True
@@ -58,7 +64,8 @@ def reject_repeated_ids(sieve: Sieve) -> int:
 
 
 def _numbered(values: pa.Array) -> np.ndarray:
-    """Numbers equal values equally, from 0 without gaps. By sorting: a hash table of 277,524 ids costs 60 MB."""
+    """Numbers equal values equally, from 0 without gaps."""
+    # By sorting: a hash table of 277,524 ids costs 60 MB and five times as long.
     order = pc.sort_indices(values)
     ordered = values.take(order)
     numbers = np.empty(len(values), np.int64)
@@ -69,7 +76,7 @@ def _numbered(values: pa.Array) -> np.ndarray:
 
 
 def _added_folder(outer: str, inner: str) -> str:
-    """Folder below which `inner` repeats `outer` (`a/b/`, `a/copy/b/` -> `a/copy/`); empty where it does not."""
+    """Folder below which `inner` repeats `outer` (`a/b/`, `a/copy/b/`: `a/copy/`), else empty."""
     a, b = outer.split("/")[:-1], inner.split("/")[:-1]
     more = len(b) - len(a)
     for i in range(len(a) + 1):

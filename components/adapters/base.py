@@ -41,8 +41,8 @@ class Discovery:
     Attributes:
         patches: Rows of `INDEX_SCHEMA`, sorted by path: what is to be written.
         rejects: Rows of `REJECT_SCHEMA`, sorted by path: found but not to be written.
-        group_counts: Group -> patches per class over *all* labelled patches that have a group, before filters,
-            caps and exclusions. The split ledger is planned over these.
+        group_counts: Group -> patches per class over *all* labelled patches that have a group, before
+            filters, caps and exclusions. The split ledger is planned over these.
         group_unit: `patient`, `slide` or `image`.
         unmapped_groups: Groups that `--unmapped train` made up; they may be in train only.
         ids_without_file: Ids named by a label CSV for which there is no file.
@@ -75,7 +75,7 @@ class Adapter(Protocol):
         extensions: Lower-case file extensions that count as images of the data set.
         source_size: (width, height) in pixels of a regular source image.
         stored_size: (width, height) in pixels as stored by default; source_size divided by an integer.
-        label_region: (left, top, width, height) in source pixels that the label speaks of; None for the whole patch.
+        label_region: (left, top, width, height) in source pixels that the label speaks of; None: all of it.
         group_unit: `patient` or `slide`; what `group_id` is without a groups CSV.
         microns_per_pixel: Of the source image, None where unknown or dependent on magnification.
     """
@@ -98,11 +98,11 @@ class Adapter(Protocol):
         """Class names in label order; raises UsageError for an unknown task."""
 
     def matches(self, paths: pa.Array) -> pa.Array:
-        """Whether each path is in this data set's layout (null counts as no); used to name the right adapter."""
+        """Whether each path is in this data set's layout, as booleans; used to name the right adapter."""
 
     def discover(self, root: str, options: DiscoverOptions) -> Discovery:
         """Lists the folder once and sorts every image file into patches or rejects.
 
         Raises:
-            UsageError: The folder is missing or unreadable, holds no images, or is not in this data set's layout.
+            UsageError: The folder is missing or unreadable, or holds no image in this data set's layout.
         """

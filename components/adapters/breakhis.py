@@ -37,7 +37,9 @@ _PATH = (
     rf"(?P<patch_id>SOB_?(?:B_?(?P<benign>{_BENIGN})|M_?(?P<malignant>{_MALIGNANT}))"
     r"-(?P<year>[0-9]{2})-(?P<digits>[0-9]+)(?P<part>[A-Za-z]*)-(?P<magnification>40|100|200|400)-[0-9]+)\.(?i:png)$"
 )
-_CASE_FOLDER = re.compile(rf"SOB_?[BM]_?(?P<type>{_BENIGN}|{_MALIGNANT})[_-](?P<case>[0-9]{{2}}-[0-9]+[A-Za-z]*)")
+_CASE_FOLDER = re.compile(
+    rf"SOB_?[BM]_?(?P<type>{_BENIGN}|{_MALIGNANT})[_-](?P<case>[0-9]{{2}}-[0-9]+[A-Za-z]*)"
+)
 _CODES = {name: code for code, name in TYPES.items()}
 _SCALE_FOLDER = re.compile(r"(40|100|200|400)x")
 
@@ -47,13 +49,13 @@ class BreakHis:
 
     name = "breakhis"
     title = "BreakHis, 7,909 images of 700x460 at 40x to 400x, eight tumour types"
-    layout = "SOB_{B,M}_{type}-YEAR-CASE-MAGNIFICATION-SEQ.png in any folders (type folders must agree with the name)"
+    layout = "SOB_{B,M}_{type}-YEAR-CASE-MAGNIFICATION-SEQ.png in any folders (that agree with the name)"
     extensions = frozenset({".png"})
     source_size = (700, 460)
     stored_size = (350, 230)
-    label_region = None
+    label_region: tuple[int, int, int, int] | None = None
     group_unit = "patient"
-    microns_per_pixel = None  # depends on the magnification
+    microns_per_pixel: float | None = None  # depends on the magnification
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def _reject_contradictions(sieve: Sieve) -> None:
     """Rejects images whose folders say another class, case or magnification than their name."""
     # Row by row: this data set is small, and its folders are far fewer than its files.
     columns = ("folder", "tumor_type", "slide_id", "magnification")
-    rows = zip(*(sieve.table[name].to_pylist() for name in columns))
+    rows = zip(*(sieve.table[name].to_pylist() for name in columns), strict=True)
     found = [_contradiction(*row) for row in rows]
     details = pa.array([detail for _, detail in found], pa.string())
     for code in ("class_mismatch", "bad_name"):

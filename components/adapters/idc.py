@@ -29,11 +29,11 @@ class Idc:
     extensions = frozenset({".png"})
     source_size = (50, 50)
     stored_size = (50, 50)
-    label_region = None
+    label_region: tuple[int, int, int, int] | None = None
     group_unit = "patient"
     # Slides were scanned at 40x and read at a 16th of that (Cruz-Roa 2014: 4 um); the public archive of 50x50
     # patches does not state its own scale, so none is claimed.
-    microns_per_pixel = None
+    microns_per_pixel: float | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """PatchCamelyon as Kaggle's histopathologic-cancer-detection: 96x96 patches of lymph node sections.
 
-Sources: Veeling et al. 2018 (MICCAI, arXiv:1806.03962), from Camelyon16 (Ehteshami Bejnordi et al. 2017, JAMA).
+Sources: Veeling et al. 2018 (MICCAI, arXiv:1806.03962), from Camelyon16 (Bejnordi et al. 2017, JAMA).
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ class PCam:
     extensions = frozenset({".tif", ".tiff"})
     source_size = (96, 96)
     stored_size = (96, 96)
-    # Positive means tumour tissue in the centre 32x32 (Veeling et al. 2018); what lies around it is context only.
-    label_region = (32, 32, 32, 32)
+    # Positive means tumour tissue in the centre 32x32 (Veeling et al. 2018); around it is context only.
+    label_region: tuple[int, int, int, int] | None = (32, 32, 32, 32)
     group_unit = "slide"
-    microns_per_pixel = 0.972  # 10x, from 0.243 um at the scan's full resolution (Veeling et al. 2018)
+    microns_per_pixel: float | None = (
+        0.972  # 10x, from 0.243 um at the scan's full resolution (Veeling et al. 2018)
+    )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -74,8 +76,8 @@ class PCam:
         if not options.groups_csv and not options.group_by:
             raise UsageError(
                 "PCam names neither patient nor slide, so nothing says which patches may not be split.",
-                "Give --groups-csv FILE with columns id and slide (or patient); or, knowing that the splits are "
-                "then not patient-clustered, --group-by image.",
+                "Give --groups-csv FILE with columns id and slide (or patient); or, knowing that the splits "
+                "are then not patient-clustered, --group-by image.",
             )
         listing = begin(self, root, options, magnifications=())
         sieve = Sieve(listing)
@@ -98,7 +100,9 @@ class PCam:
         sieve.reject(conflicting, "label_conflict", f"{LABELS_FILE} gives it both labels")
         known = pa.array(labels.label.keys(), pa.string())
         values = pa.array(labels.label.values(), pa.int32())
-        sieve.set("label", values.take(pc.index_in(sieve.table["patch_id"].combine_chunks(), value_set=known)))
+        sieve.set(
+            "label", values.take(pc.index_in(sieve.table["patch_id"].combine_chunks(), value_set=known))
+        )
         sieve.reject(pc.is_null(sieve.table["label"]), "unlabelled", f"not in {LABELS_FILE}")
         discovery = finish(sieve, self, options, listing, warnings)
         discovery.ids_without_file = absent
@@ -112,7 +116,8 @@ def _labels(root: str, folders: list[str]) -> Labels:
         if data is not None:
             return parse_labels(data, folder + LABELS_FILE)
     raise UsageError(
-        f"There is no {LABELS_FILE} beside train/ under {root!r}.", "Give the folder that holds both, as downloaded."
+        f"There is no {LABELS_FILE} beside train/ under {root!r}.",
+        "Give the folder that holds both, as downloaded.",
     )
 
 
@@ -150,4 +155,8 @@ def parse_labels(data: bytes, name: str) -> Labels:
             repeated += 1
         else:
             conflicting.add(key)
-    return Labels({key: value for key, value in label.items() if key not in conflicting}, frozenset(conflicting), repeated)
+    return Labels(
+        {key: value for key, value in label.items() if key not in conflicting},
+        frozenset(conflicting),
+        repeated,
+    )

@@ -10,12 +10,24 @@ def mapping(tmp_path, text: str | bytes):
     file = tmp_path / "groups.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     read = read_groups_csv(file)
-    return dict(zip(read.patch_ids.to_pylist(), zip(read.groups.to_pylist(), read.slides.to_pylist()))), read.unit
+    return dict(
+        zip(
+            read.patch_ids.to_pylist(),
+            zip(read.groups.to_pylist(), read.slides.to_pylist(), strict=True),
+            strict=True,
+        )
+    ), read.unit
 
 
 @pytest.mark.parametrize(
     ("header", "unit"),
-    [("patient", "patient"), ("patient_id", "patient"), ("slide", "slide"), ("Slide_ID", "slide"), ("wsi", "slide")],
+    [
+        ("patient", "patient"),
+        ("patient_id", "patient"),
+        ("slide", "slide"),
+        ("Slide_ID", "slide"),
+        ("wsi", "slide"),
+    ],
 )
 @pytest.mark.parametrize("column", ["id", "patch_id", "Image", "filename", "path"])
 def test_headers_say_the_unit(tmp_path, header, unit, column):
@@ -31,7 +43,9 @@ def test_patient_wins_and_the_slide_is_kept(tmp_path):
     assert mapping(tmp_path, "id,slide,patient\na,s1,p1\n") == ({"a": ("p1", "s1")}, "patient")
 
 
-@pytest.mark.parametrize("text", [b"\xef\xbb\xbfid,slide\r\na,s\r\n\r\n", b"id;slide\na;s\n", b"x\tid\tslide\n1\ta\ts"])
+@pytest.mark.parametrize(
+    "text", [b"\xef\xbb\xbfid,slide\r\na,s\r\n\r\n", b"id;slide\na;s\n", b"x\tid\tslide\n1\ta\ts"]
+)
 def test_what_spreadsheets_write(tmp_path, text):
     assert mapping(tmp_path, text)[0].keys() == {"a"}
 
@@ -72,4 +86,9 @@ def test_group_list(tmp_path):
 
 
 def test_patch_key_takes_image_extensions_only():
-    assert [patch_key(text) for text in ("a.b", "a.b.tif", " d/e.PNG ", ".png")] == ["a.b", "a.b", "e", ".png"]
+    assert [patch_key(text) for text in ("a.b", "a.b.tif", " d/e.PNG ", ".png")] == [
+        "a.b",
+        "a.b",
+        "e",
+        ".png",
+    ]

@@ -74,7 +74,11 @@ def test_links(tmp_path):
     found = list_images(str(root), PNG)
     assert paths(found) == ["d/real.png", "inside.png"]
     assert found.files["size"].to_pylist() == [3, 3]
-    assert codes(found) == {"outside.png": "outside_root", "broken.png": "unreadable", "self.png": "unreadable"}
+    assert codes(found) == {
+        "outside.png": "outside_root",
+        "broken.png": "unreadable",
+        "self.png": "unreadable",
+    }
     assert found.ignored == 1
     assert len(found.warnings) == 1 and "d/loop" in found.warnings[0]
 
@@ -152,7 +156,15 @@ class FakeClient:
 
 
 def test_bucket_is_listed_in_one_call_with_generations(monkeypatch):
-    names = ["data/b.png", "data/a.png", "data/", "data/x.csv", "data/.h/c.png", "data/t.tif", "database/z.png"]
+    names = [
+        "data/b.png",
+        "data/a.png",
+        "data/",
+        "data/x.csv",
+        "data/.h/c.png",
+        "data/t.tif",
+        "database/z.png",
+    ]
     client = FakeClient([SimpleNamespace(name=n, size=i, generation=100 + i) for i, n in enumerate(names)])
     monkeypatch.setattr(listing, "_gcs_client", lambda: client)
     found = list_images("gs://bucket/data/", PNG)

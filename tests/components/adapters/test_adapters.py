@@ -37,7 +37,7 @@ def test_registry():
     assert set(ADAPTERS) == {"idc", "breakhis", "pcam"}
     for name, adapter in ADAPTERS.items():
         assert adapter.name == name and "binary" in adapter.tasks
-        assert all(a % b == 0 for a, b in zip(adapter.source_size, adapter.stored_size))
+        assert all(a % b == 0 for a, b in zip(adapter.source_size, adapter.stored_size, strict=True))
     with pytest.raises(UsageError, match="'camelyon'.*idc, breakhis, pcam"):
         get_adapter("camelyon")
     with pytest.raises(UsageError, match="no task 'subtype'.*binary"):
@@ -84,10 +84,16 @@ def test_wrong_folder_says_what_was_expected_and_which_adapter_fits(tmp_path, na
 def test_groups_csv_replaces_groups_and_sets_the_unit(tmp_path):
     paths = trees.idc_tree(tmp_path / "raw", 3, 1)
     ids = [Path(path).stem for path in paths]
-    mapping = trees.groups_csv(tmp_path / "g.csv", {one: f"s{i // 3}" for i, one in enumerate(ids)} | {"gone": "s9"})
+    mapping = trees.groups_csv(
+        tmp_path / "g.csv", {one: f"s{i // 3}" for i, one in enumerate(ids)} | {"gone": "s9"}
+    )
     found = discover("idc", tmp_path / "raw", groups_csv=mapping)
     assert found.group_unit == "slide"
-    assert found.patches["group_id"].to_pylist() == found.patches["slide_id"].to_pylist() == ["s0"] * 3 + ["s1"] * 3
+    assert (
+        found.patches["group_id"].to_pylist()
+        == found.patches["slide_id"].to_pylist()
+        == ["s0"] * 3 + ["s1"] * 3
+    )
     assert found.group_counts == {"s0": [2, 1], "s1": [1, 2]}
     assert any("1 patches that are not here" in text for text in found.warnings)
 
@@ -95,7 +101,9 @@ def test_groups_csv_replaces_groups_and_sets_the_unit(tmp_path):
 def test_unmapped_patches_are_rejected_or_become_groups_of_their_own(tmp_path):
     paths = trees.idc_tree(tmp_path / "raw", 2, 1)
     ids = [Path(path).stem for path in paths]
-    mapping = trees.groups_csv(tmp_path / "g.csv", {ids[0]: "p", ids[1]: "p", ids[2]: ""}, ("patch_id", "patient"))
+    mapping = trees.groups_csv(
+        tmp_path / "g.csv", {ids[0]: "p", ids[1]: "p", ids[2]: ""}, ("patch_id", "patient")
+    )
     found = discover("idc", tmp_path / "raw", groups_csv=mapping)
     assert codes(found) == {"no_group": 2} and found.group_counts == {"p": [1, 1]}
     assert found.unmapped_groups == frozenset()
@@ -169,7 +177,7 @@ def test_cap_law(rows, cap, seed, data):
                 "label": pa.array([rows[i][0] for i in order], pa.int32()),
             }
         )
-        return dict(zip(order, over_cap(table, cap, seed).tolist()))
+        return dict(zip(order, over_cap(table, cap, seed).tolist(), strict=True))
 
     over = mask(list(range(len(rows))))
     assert over == mask(data.draw(st.permutations(range(len(rows)))))

@@ -17,7 +17,7 @@ def discover(root: Path, **options) -> Discovery:
 
 
 def codes(found: Discovery) -> dict[str, str]:
-    return dict(zip(found.rejects["path"].to_pylist(), found.rejects["code"].to_pylist()))
+    return dict(zip(found.rejects["path"].to_pylist(), found.rejects["code"].to_pylist(), strict=True))
 
 
 def test_patch_is_read_from_its_name(tmp_path):
@@ -42,7 +42,13 @@ def test_layouts_and_names(tmp_path, layout, underscores):
 
 
 def test_group_is_the_case_over_magnifications_types_and_letters(tmp_path):
-    cases = {"A": ["14-29960CD"], "F": ["14-29960AB"], "DC": ["14-13412"], "LC": ["14-13412"], "PC": ["15-13412"]}
+    cases = {
+        "A": ["14-29960CD"],
+        "F": ["14-29960AB"],
+        "DC": ["14-13412"],
+        "LC": ["14-13412"],
+        "PC": ["15-13412"],
+    }
     trees.breakhis_tree(tmp_path, cases, magnifications=(40, 100, 200, 400), size=SIZE)
     assert discover(tmp_path).group_counts == {"14-13412": [0, 8], "14-29960": [8, 0], "15-13412": [0, 4]}
     counts = discover(tmp_path, task="subtype").group_counts
@@ -81,7 +87,12 @@ def test_folders_that_contradict_the_name(tmp_path, folder, code):
 
 @pytest.mark.parametrize(
     "name",
-    ["SOB_M_A-14-1-40-001.png", "SOB_B_XX-14-1-40-001.png", "SOB_B_A-14-1-50-001.png", "SOB_B_A-14-AB-40-001.png"],
+    [
+        "SOB_M_A-14-1-40-001.png",
+        "SOB_B_XX-14-1-40-001.png",
+        "SOB_B_A-14-1-50-001.png",
+        "SOB_B_A-14-AB-40-001.png",
+    ],
 )
 def test_names_that_say_nothing(tmp_path, name):
     trees.write_images(tmp_path, [name, "SOB_B_A-14-9-40-001.png"], SIZE)
@@ -93,7 +104,7 @@ def test_several_contradictions_keep_their_own_details(tmp_path):
     trees.write_images(tmp_path, [*bad, "SOB_B_A-14-9-40-001.png"], SIZE)
     found = discover(tmp_path)
     details = found.rejects["detail"].to_pylist()
-    assert codes(found) == dict(zip(bad, ["bad_name", "class_mismatch", "bad_name"]))
+    assert codes(found) == dict(zip(bad, ["bad_name", "class_mismatch", "bad_name"], strict=True))
     assert "'400X'" in details[0] and "'malignant'" in details[1] and "expected" in details[2]
 
 

@@ -18,7 +18,7 @@ def discover(root: Path) -> Discovery:
 
 
 def codes(found: Discovery) -> dict[str, str]:
-    return dict(zip(found.rejects["path"].to_pylist(), found.rejects["code"].to_pylist()))
+    return dict(zip(found.rejects["path"].to_pylist(), found.rejects["code"].to_pylist(), strict=True))
 
 
 def test_patch_is_read_from_its_name(tmp_path):
@@ -45,7 +45,10 @@ def test_patch_is_read_from_its_name(tmp_path):
 
 def test_any_idx_and_any_case_of_the_extension(tmp_path):
     trees.write_images(tmp_path, [trees.idc_path("1", 0, idx=12), "2/1/2_idx5_x1_y1_class1.PNG"])
-    assert discover(tmp_path).patches["patch_id"].to_pylist() == ["1_idx12_x1_y1_class0", "2_idx5_x1_y1_class1"]
+    assert discover(tmp_path).patches["patch_id"].to_pylist() == [
+        "1_idx12_x1_y1_class0",
+        "2_idx5_x1_y1_class1",
+    ]
 
 
 def test_nested_second_copy_counts_once(tmp_path):

@@ -17,7 +17,7 @@ def discover(root: Path, **options) -> Discovery:
 
 
 def codes(found: Discovery) -> dict[str, str]:
-    return dict(zip(found.rejects["path"].to_pylist(), found.rejects["code"].to_pylist()))
+    return dict(zip(found.rejects["path"].to_pylist(), found.rejects["code"].to_pylist(), strict=True))
 
 
 def test_labels_come_from_the_csv_and_test_is_unlabelled(tmp_path):
