@@ -55,8 +55,8 @@ def list_images(root: str, extensions: Iterable[str]) -> Listing:
     """Lists every image file under a folder or a `gs://bucket/prefix`.
 
     Links to folders are not followed (a warning names them), so loops cannot arise. Links to files are
-    followed where the target lies inside the root. Hidden files and folders (leading dot) and `__MACOSX` hold no
-    patches: what is an image by extension in there is a reject, like every other image that is not taken.
+    followed where the target lies inside the root. Hidden files and folders (leading dot) and `__MACOSX` hold
+    no patches: what is an image by extension in there is a reject, like every other image that is not taken.
 
     Args:
         root: Folder, or `gs://bucket/prefix`.

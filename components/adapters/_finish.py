@@ -1,4 +1,4 @@
-"""From labelled patches to a Discovery: groups, counts, exclusions, filters, caps; for every data set alike."""
+"""From labelled patches to a Discovery: groups, counts, exclusions, filters, caps; alike for every data set."""
 
 from __future__ import annotations
 
