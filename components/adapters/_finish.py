@@ -1,4 +1,4 @@
-"""From labelled patches to a Discovery: groups, counts, exclusions, filters, caps; alike for every data set."""
+"""From labelled patches to a Discovery: groups, counts, exclusions, filters and caps of every data set."""
 
 from __future__ import annotations
 
