@@ -1,7 +1,7 @@
 """Storage on Google Cloud Storage: generation preconditions instead of rename, heartbeats instead of flock.
 
 An object appears whole or not at all, so one upload is one commit. With STORAGE_EMULATOR_HOST set, an
-emulator is used without credentials. Readers get local files from a cache that is proved by CRC-32C at each use.
+emulator is used without credentials. Readers get local files from a cache that is proved by CRC-32C.
 """
 
 from __future__ import annotations

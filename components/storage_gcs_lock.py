@@ -1,9 +1,9 @@
 """Exclusive locks on Google Storage: an object that only one writer can create, kept alive by a heartbeat.
 
 Nothing frees such a lock when its process is killed. So the holder rewrites it every minute, and a lock that
-was not rewritten for ten minutes, by the server's clock, may be taken over; so may, at once, a lock of a process
-that this machine knows to be dead. A take-over names the generation that it saw, so it never beats a heartbeat.
-A holder that was suspended for long can lose its lock: `check` says so.
+was not rewritten for ten minutes, by the server's clock, may be taken over; so may, at once, a lock of a
+process that this machine knows to be dead. A take-over names the generation that it saw, so it never beats a
+heartbeat. A holder that was suspended for long can lose its lock: `check` says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from google.cloud import storage
 
 from components.errors import TemporaryError
 from components.storage_gcs_client import conditional_write, gcs_errors, read_with_blob, retry_for
-from components.storage_lock import busy
+from components.storage_lock import busy, read_info
 
 BEAT_SECONDS = 60.0
 STALE_SECONDS = 600.0
@@ -64,10 +64,8 @@ class GcsLock:
     def try_acquire(self) -> dict[str, Any] | None:
         """Takes the lock if it is free or abandoned; else returns what its holder wrote into it."""
         found = read_with_blob(self.store, self.name, self.retry)
-        holder: dict[str, Any] = {}
+        holder = read_info(found[0]) if found is not None else {}
         if found is not None:
-            with contextlib.suppress(ValueError):
-                holder = dict(json.loads(found[0]))
             if not (is_dead(holder) or self._is_stale(found[1])):
                 return holder
             _log.warning("%s: taking over the lock that %s left behind", self.uri, holder.get("owner", "?"))
@@ -94,7 +92,7 @@ class GcsLock:
         self._beat.join()
         try:
             found = read_with_blob(self.store, self.name, self.retry)
-            if found is not None and self._is_ours(found[0]):
+            if found is not None and read_info(found[0]).get("token") == self.info["token"]:
                 found[1].delete(if_generation_match=found[1].generation, retry=self.retry)
         except (api.NotFound, api.PreconditionFailed):
             pass
@@ -116,11 +114,6 @@ class GcsLock:
                 return
             except Exception as error:  # the next beat may get through; `check` knows when it is too late
                 _log.warning("%s: heartbeat failed: %s", self.uri, error)
-
-    def _is_ours(self, data: bytes) -> bool:
-        with contextlib.suppress(ValueError):
-            return bool(json.loads(data)["token"] == self.info["token"])
-        return False
 
     def _is_stale(self, blob: Any) -> bool:
         now = datetime.datetime.now(datetime.timezone.utc)

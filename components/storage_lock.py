@@ -126,7 +126,7 @@ def hold_flock(file: Path, owner: str, wait_seconds: float, poll: float) -> Iter
         while (held := _try_flock(file, owner)) is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise busy(str(file), _read_info(file), wait_seconds)
+                raise busy(str(file), _holder(file), wait_seconds)
             time.sleep(min(poll, left))
     try:
         yield held
@@ -170,12 +170,20 @@ def _close(fd: int) -> None:
         os.close(fd)
 
 
-def _read_info(file: Path) -> dict[str, Any]:
+def read_info(data: bytes) -> dict[str, Any]:
+    """Returns what a holder wrote into its lock; empty where that is not readable."""
     try:
-        info = json.loads(file.read_bytes())
-        return info if isinstance(info, dict) else {}
-    except (OSError, ValueError):
+        info = json.loads(data)
+    except ValueError:
         return {}
+    return info if isinstance(info, dict) else {}
+
+
+def _holder(file: Path) -> dict[str, Any]:
+    try:
+        return read_info(file.read_bytes())
+    except OSError:
+        return {}  # released this moment
 
 
 def busy(name: str, info: dict[str, Any], waited: float) -> TemporaryError:

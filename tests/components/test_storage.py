@@ -469,12 +469,13 @@ def test_a_killed_holder_frees_its_lock(store: Storage) -> None:
 
 def test_a_forked_helper_does_not_keep_a_killed_parents_lock(store: Storage) -> None:
     code = """
-        import multiprocessing, sys, time
+        import multiprocessing, os, sys, time
         from components.storage import open_storage
+        def help():
+            print(os.getpid(), flush=True)
+            time.sleep(60)
         with open_storage(sys.argv[1]).lock("run/.lock", owner="parent"):
-            helper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-            helper.start()
-            print(helper.pid, flush=True)
+            multiprocessing.get_context("fork").Process(target=help).start()
             time.sleep(60)
     """
     parent = python(code, store.root)
@@ -492,7 +493,7 @@ def test_a_forked_helper_does_not_keep_a_killed_parents_lock(store: Storage) -> 
         os.kill(helper, signal.SIGKILL)
 
 
-def _unwind(store: Storage) -> None:
+def lock_and_exit(store: Storage) -> None:
     with store.lock("b", owner="child", wait_seconds=0):
         pass
     raise SystemExit(0)
@@ -500,7 +501,7 @@ def _unwind(store: Storage) -> None:
 
 def test_a_forked_child_that_ends_leaves_the_parents_lock_alone(store: Storage) -> None:
     with store.lock("a", owner="parent") as held:
-        child = multiprocessing.get_context("fork").Process(target=_unwind, args=(store,))
+        child = multiprocessing.get_context("fork").Process(target=lock_and_exit, args=(store,))
         child.start()
         child.join(60)
         assert child.exitcode == 0
