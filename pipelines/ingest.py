@@ -203,7 +203,8 @@ def show(outcome: Outcome) -> None:
     unit = manifest["group_unit"]
     columns = ["split", "share", f"{unit}s", "patches", *(f"{c} ({unit}s)" for c in manifest["classes"])]
     rows = []
-    for split, facts in manifest["splits"].items():
+    for split in ("train", "eval", "test"):
+        facts = manifest["splits"][split]
         share = f"{facts['patches'] / max(manifest['written'], 1):.1%}"
         cells = [f"{facts['by_class'][c]:,} ({facts['groups_by_class'][c]:,})" for c in manifest["classes"]]
         rows.append((split, share, f"{facts['groups']:,}", f"{facts['patches']:,}", *cells))
@@ -211,8 +212,8 @@ def show(outcome: Outcome) -> None:
     for line in summary(outcome):
         click.echo(line)
     said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
-    took = sum(outcome.timings.values())
-    click.echo(f"{said} in {outcome.dataset_dir} ({took:.1f} s){'' if outcome.is_latest else '; latest.json was not moved'}")
+    took = f" ({sum(outcome.timings.values()):.1f} s)" if outcome.timings else ""
+    click.echo(f"{said} in {outcome.dataset_dir}{took}{'' if outcome.is_latest else '; latest.json names another'}")
 
 
 def document(outcome: Outcome) -> dict[str, Any]:

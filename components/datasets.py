@@ -1,0 +1,168 @@
+"""Committed data sets of a workspace: what there is, what may go, and who must be forgotten."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Iterable
+
+from components import manifest as manifests
+from components.errors import HistolineError
+from components.ledger import Ledger
+from components.ledgers import read_latest
+from components.storage import Storage
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """A folder under datasets/DATASET/TASK/.
+
+    Attributes:
+        dataset: Data set.
+        task: Task.
+        plan_id: PLAN_ID.
+        path: Folder, relative to the workspace.
+        state: `latest`, `committed`, `unfinished` (no manifest: running, or to be resumed) or `damaged`.
+        bytes: Size of all files.
+        manifest: The manifest, None unless committed.
+        problem: Why it is damaged.
+    """
+
+    dataset: str
+    task: str
+    plan_id: str
+    path: str
+    state: str
+    bytes: int
+    manifest: dict[str, Any] | None
+    problem: str = ""
+
+
+def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[DatasetInfo]:
+    """Finds all data sets, the newest of each task first.
+
+    Args:
+        storage: The workspace.
+        dataset: Only this one; empty for all.
+        task: Only this one; empty for all.
+    """
+    found: list[DatasetInfo] = []
+    for name in [dataset] if dataset else storage.list_dirs("datasets"):
+        for each in [task] if task else storage.list_dirs(f"datasets/{name}"):
+            home = f"datasets/{name}/{each}"
+            latest = (read_latest(storage, home) or {}).get("plan_id")
+            plans = [p for p in storage.list_dirs(home) if p != "folds" and not p.startswith(".")]
+            infos = [_info(storage, name, each, plan, latest) for plan in plans]
+            found += sorted(infos, key=lambda i: (i.manifest or {}).get("created", ""), reverse=True)
+    return found
+
+
+def _info(storage: Storage, dataset: str, task: str, plan_id: str, latest: str | None) -> DatasetInfo:
+    path = f"datasets/{dataset}/{task}/{plan_id}"
+    size = sum(n for _, n in storage.list_files(path))
+    if not storage.exists(f"{path}/{manifests.NAME}"):
+        return DatasetInfo(dataset, task, plan_id, path, "unfinished", size, None)
+    try:
+        manifest = manifests.load(storage, path)
+    except HistolineError as error:
+        return DatasetInfo(dataset, task, plan_id, path, "damaged", size, None, str(error))
+    return DatasetInfo(dataset, task, plan_id, path, "latest" if plan_id == latest else "committed", size, manifest)
+
+
+def prunable(infos: Iterable[DatasetInfo], keep: int, pinned: frozenset[str]) -> list[DatasetInfo]:
+    """What may be deleted: never the latest, never what is pinned, never the newest `keep` of a task.
+
+    Unfinished folders go too: the next ingest of that input starts again instead of going on.
+
+    Args:
+        infos: As `list_datasets` gives them, newest first.
+        keep: Committed data sets to keep of each task, the latest included.
+        pinned: Paths that promoted models were trained on.
+    """
+    kept: dict[tuple[str, str], int] = {}
+    gone = []
+    for info in sorted(infos, key=lambda i: i.state != "latest"):
+        key = (info.dataset, info.task)
+        if info.state == "latest" or info.path in pinned:
+            kept[key] = kept.get(key, 0) + 1
+        elif info.state == "committed" and kept.get(key, 0) < keep:
+            kept[key] = kept.get(key, 0) + 1
+        else:
+            gone.append(info)
+    return gone
+
+
+def champions_data(storage: Storage) -> frozenset[str]:
+    """Data sets that champions were trained on, relative to the workspace."""
+    paths = set()
+    for path, _ in storage.list_files("models"):
+        if path.endswith("/champion.json"):
+            champion = _json(storage, path)
+            paths |= {str(champion.get("dataset_dir", "")), str((champion.get("best_ever") or {}).get("dataset_dir", ""))}
+    return frozenset(paths - {""})
+
+
+def _json(storage: Storage, path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(storage.read_bytes(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def trained_on(storage: Storage, paths: Iterable[str]) -> list[str]:
+    """Models and runs that name one of these data sets, as paths relative to the workspace."""
+    plans = {path.rsplit("/", 1)[-1] for path in paths}
+    names = []
+    for folder, marker, depth in (("models", "assets.extra/histoline.json", 4), ("runs", "run.json", 4)):
+        for path, _ in storage.list_files(folder):
+            if path.endswith("/" + marker):
+                told = _json(storage, path)
+                if str(told.get("plan_id", "")) in plans or str(told.get("dataset_dir", "")).rsplit("/", 1)[-1] in plans:
+                    names.append("/".join(path.split("/")[:depth]))
+    return sorted(set(names))
+
+
+def holding(storage: Storage, infos: Iterable[DatasetInfo], groups: frozenset[str]) -> dict[str, list[str]]:
+    """Which of the data sets hold which of the groups: path -> sorted groups."""
+    found = {}
+    for info in infos:
+        path = f"{info.path}/splits.json"
+        if info.manifest is None or not storage.exists(path):
+            continue
+        ledger = Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
+        held = groups & ledger.splits.keys()
+        if ledger.group_unit == "image":  # a leaky ledger names images; the records name groups
+            held = groups & _groups_of(storage, info.path)
+        if held:
+            found[info.path] = sorted(held)
+    return found
+
+
+def _groups_of(storage: Storage, path: str) -> set[str]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(storage.local_copy(f"{path}/patches.parquet"), columns=["group_id"])
+    return set(table.column("group_id").unique().to_pylist())
+
+
+def purge(storage: Storage, path: str, groups: frozenset[str]) -> None:
+    """Deletes a data set but for its ledger, in which the groups become tombstones.
+
+    The ledger stays because it keeps every other patient on its side at the next ingest, which reads it through
+    latest.json and then leaves the tombstones out by itself.
+    """
+    ledger_path = f"{path}/splits.json"
+    ledger = Ledger.from_json(storage.read_bytes(ledger_path).decode(), storage.uri(ledger_path))
+    storage.delete(f"{path}/{manifests.NAME}")  # first, so that a purge cut short leaves nothing committed
+    bury(storage, ledger_path, ledger, groups)
+    for file, _ in storage.list_files(path):
+        if file != ledger_path:
+            storage.delete(file)
+
+
+def bury(storage: Storage, path: str, ledger: Ledger, groups: frozenset[str]) -> None:
+    """Moves groups from a ledger's splits to its tombstones."""
+    splits = {group: split for group, split in ledger.splits.items() if group not in groups}
+    buried = dataclasses.replace(ledger, splits=splits, tombstones=ledger.tombstones | groups)
+    storage.write_atomic(path, buried.to_json().encode())

@@ -1,0 +1,207 @@
+"""Lists, shows, prunes and forgets committed data sets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import UsageError
+from pipelines import console
+
+workspace_option = click.option(
+    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell what would be done.")
+
+
+def _open(workspace: str) -> Any:
+    from components.storage import open_storage
+
+    return open_storage(workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()))
+
+
+@click.group("datasets")
+def command() -> None:
+    """List, show, prune or forget committed data sets."""
+
+
+@command.command("list")
+@workspace_option
+@json_option
+def list_(workspace: str, as_json: bool) -> None:
+    """List the data sets of a workspace, the newest of each task first."""
+    from components.datasets import list_datasets
+
+    infos = list_datasets(_open(workspace))
+    rows = []
+    for i in infos:
+        m = i.manifest or {}
+        groups = sum(f["groups"] for f in m.get("splits", {}).values())
+        rows.append(
+            {
+                "dataset": i.dataset,
+                "task": i.task,
+                "plan_id": i.plan_id,
+                "state": i.state,
+                "created": m.get("created", ""),
+                "patches": m.get("written", 0),
+                "groups": groups,
+                "group_unit": m.get("group_unit", ""),
+                "bytes": i.bytes,
+                "flags": m.get("flags", []),
+                "path": i.path,
+                "problem": i.problem,
+            }
+        )
+
+    def show() -> None:
+        if not rows:
+            click.echo(f"No data sets in {workspace}: run histoline ingest first.")
+            return
+        columns = ("dataset", "task", "plan_id", "state", "created", "patches", "groups", "MB", "flags")
+        cells = [
+            (*(r[c] for c in columns[:5]), f"{r['patches']:,}", f"{r['groups']} {r['group_unit']}s", f"{r['bytes'] / 1e6:,.1f}", " ".join(r["flags"]))
+            for r in rows
+        ]
+        console.table(f"Data sets in {workspace}", columns, cells, right=(5, 6, 7))
+
+    console.emit(rows, as_json, show)
+
+
+@command.command("show")
+@click.argument("dataset")
+@click.option("--task", default="binary", show_default=True)
+@click.option("--plan", default="", help="PLAN_ID; the latest by default.")
+@workspace_option
+@json_option
+def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> None:
+    """Show one data set: counts, rejects, policies, warnings."""
+    from components import manifest as manifests
+    from components.ledgers import read_latest
+    from pipelines.ingest import Outcome
+    from pipelines.ingest import show as show_outcome
+
+    storage = _open(workspace)
+    home = f"datasets/{dataset}/{task}"
+    latest = read_latest(storage, home)
+    if not plan and latest is None:
+        raise UsageError(f"No {dataset} {task} data set is committed in {workspace}.", "Run histoline ingest first.")
+    chosen = plan or str((latest or {})["plan_id"])
+    manifest = manifests.load(storage, f"{home}/{chosen}")
+    is_latest = chosen == (latest or {}).get("plan_id")
+    outcome = Outcome("committed", storage.uri(f"{home}/{chosen}"), manifest, is_latest, "", {})
+
+    def show() -> None:
+        show_outcome(outcome)
+        for name in ("created", "content_digest", "input", "image_format", "stored_size"):
+            click.echo(f"{name}: {manifest[name]}")
+
+    console.emit(manifest, as_json, show)
+
+
+
+
+@command.command("prune")
+@click.argument("dataset", required=False, default="")
+@click.option("--task", default="", help="Only this task.")
+@click.option("--keep", default=1, show_default=True, help="Committed data sets to keep of each task, the latest included.")
+@workspace_option
+@yes_option
+@json_option
+def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json: bool) -> None:
+    """Delete old and unfinished data sets; never the latest, nor one that a champion was trained on."""
+    from components.datasets import champions_data, list_datasets, prunable
+
+    if keep < 1:
+        raise UsageError(f"--keep {keep} would delete the latest data set.", "Keep at least 1.")
+    if task and not dataset:
+        raise UsageError("--task needs a data set.", "For example: histoline datasets prune idc --task binary.")
+    storage = _open(workspace)
+    gone = prunable(list_datasets(storage, dataset, task), keep, champions_data(storage))
+    for home in sorted({f"datasets/{i.dataset}/{i.task}" for i in gone}) if yes else []:
+        with storage.lock(f"{home}/.lock", owner="histoline datasets prune"):
+            for info in gone:
+                if info.path.startswith(home + "/"):
+                    storage.delete_tree(info.path)
+    document = {"deleted" if yes else "would_delete": [i.path for i in gone], "bytes": sum(i.bytes for i in gone)}
+
+    def show() -> None:
+        for info in gone:
+            click.echo(f"{'deleted' if yes else 'would delete'} {info.path} ({info.state}, {info.bytes / 1e6:,.1f} MB)")
+        if not gone:
+            click.echo("Nothing to prune.")
+        elif not yes:
+            click.echo("Nothing was deleted: add --yes.")
+
+    console.emit(document, as_json, show)
+
+
+@command.command("forget")
+@click.option("--groups", "groups_file", required=True, help="File with one patient or slide a line.")
+@click.option("--pseudonymise", default="", help="Key file, to find them in pseudonymised data sets too.")
+@workspace_option
+@yes_option
+@json_option
+def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_json: bool) -> None:
+    """Purge every data set that holds these groups (withdrawn consent) and name what was trained on them."""
+    from components import datasets as d
+    from components.groups import read_group_list
+    from components.ledger import Ledger
+    from components.privacy import Pseudonymiser
+
+    storage = _open(workspace)
+    groups = read_group_list(Path(groups_file))
+    infos = d.list_datasets(storage)
+    key = Pseudonymiser.from_file(Path(pseudonymise)) if pseudonymise else None
+    tokens = frozenset(key.token("group_id", group) for group in groups) if key else frozenset()
+    wanted = groups | tokens
+    opaque = [
+        i.path
+        for i in infos
+        if i.manifest and i.manifest["config"]["key_fingerprint"] not in ("", key.fingerprint if key else "")
+    ]
+    held = d.holding(storage, infos, wanted)
+    models = d.trained_on(storage, held)
+    ledgers = [
+        path
+        for i in sorted({f"datasets/{i.dataset}/{i.task}" for i in infos})
+        for path, _ in storage.list_files(f"{i}/folds")
+    ]
+    for path in sorted(held) if yes else []:
+        with storage.lock(f"{path.rsplit('/', 1)[0]}/.lock", owner="histoline datasets forget"):
+            d.purge(storage, path, frozenset(wanted & set(held[path])))
+    for path in ledgers if yes else []:
+        ledger = Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
+        known = wanted & ledger.splits.keys()
+        if known:
+            d.bury(storage, path, ledger, frozenset(known))
+    document = {
+        "groups": len(groups),
+        "purged" if yes else "would_purge": held,
+        "trained_on_them": models,
+        "not_searched": opaque,
+    }
+
+    def show() -> None:
+        for path, names in sorted(held.items()):
+            click.echo(f"{'purged' if yes else 'would purge'} {path}: holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+        for name in models:
+            click.echo(f"trained or evaluated on them: {name}")
+        for path in opaque:
+            click.echo(f"not searched, pseudonymised with another key: {path} (give --pseudonymise KEYFILE)")
+        if not held:
+            click.echo("No committed data set holds them.")
+        elif yes:
+            click.echo("Their ledgers stay, with these groups as tombstones: run ingest again to commit a data set without them.")
+        else:
+            click.echo("Nothing was purged: add --yes.")
+
+    console.emit(document, as_json, show)
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.datasets")))

@@ -1,0 +1,36 @@
+"""Checks this machine and says what to do about what is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from components.errors import DataError
+from pipelines import console
+
+
+@click.command("doctor")
+@click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder to check.")
+@click.option("--deep", is_flag=True, help="Also import TensorFlow and ask it for GPUs (seconds).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(workspace: str, deep: bool, as_json: bool) -> None:
+    """Check this machine: name, finding, fix; exit 65 where something will not work."""
+    from pipelines.doctor import run_checks
+
+    checks = run_checks(None if workspace.startswith("gs://") else Path(workspace), deep=deep)
+    failed = [check.name for check in checks if check.status == "fail"]
+
+    def show() -> None:
+        rows = [(check.status, check.name, check.finding, check.fix) for check in checks]
+        console.table("histoline doctor", ("", "check", "finding", "fix"), rows)
+
+    console.emit({"ok": not failed, "checks": [dataclasses.asdict(check) for check in checks]}, as_json, show)
+    if failed:
+        raise DataError(f"{len(failed)} checks failed: {', '.join(failed)}.", "The table says how to fix each.")
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.doctor_command")))
