@@ -56,10 +56,11 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     repeated[again[~copied]] = True
     copies = tuple({added[pair] for pair in np.unique(pair_of[copied])})
     in_copy = np.array([text.startswith(copies) for text in folders])[folder]
-    stays = pc.binary_join_element_wise("same patch id as", paths.take(pa.array(kept)), " ")
-    not_nested = pa.array(~nested)
-    sieve.reject(nested, "nested_copy", stays)
-    sieve.reject(pa.array(repeated).filter(not_nested), "duplicate_id", stays.filter(not_nested))
+    sieve.reject(nested, "nested_copy", "in a second copy of the tree; the same path exists outside of it")
+    if repeated.any():
+        left = np.flatnonzero(~nested)
+        stays = pc.binary_join_element_wise("same patch id as", paths.take(pa.array(kept[left])), " ")
+        sieve.reject(repeated[left], "duplicate_id", stays)
     return int(np.count_nonzero(in_copy & ~nested & ~repeated))
 
 
