@@ -73,7 +73,7 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
 def check_orientation(orientation: int) -> None:
     """Refuses a rotated or mirrored image.
 
-    Whether such a tag is to be applied cannot be known: the decoders of training and serving ignore it, viewers
+    Whether such a tag is to be applied cannot be known: decoders in training and serving ignore it, viewers
     apply it, and coordinates and label regions speak of the pixels as they are stored.
 
     Args:

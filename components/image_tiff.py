@@ -1,9 +1,9 @@
 """TIFF to RGB8.
 
-A plain patch (classic little-endian TIFF, one uncompressed strip of 8-bit RGB) needs no decoder: its pixels lie
-in the file as they are wanted. Decoders fill in some of what is missing without a word (a cut JPEG strip turns
-grey), so the bounds of the pixel data are checked here for every layout; only then tifffile decodes what is not
-plain.
+A plain patch (classic little-endian TIFF, one uncompressed strip of 8-bit RGB) needs no decoder: its pixels
+lie in the file as they are wanted. Decoders fill in some of what is missing without a word (a cut JPEG strip
+turns grey), so the bounds of the pixel data are checked here for every layout; only then tifffile decodes
+what is not plain.
 
 Format: Adobe, TIFF Revision 6.0, 1992; Technical Note 2 (JPEG), 1995.
 """
@@ -23,6 +23,8 @@ from components.patch import Rejected
 
 _ENTRY = {"<": struct.Struct("<HHII"), ">": struct.Struct(">HHII")}
 _SHORT = 3
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # in bytes
+_FILE_HEADER = 8  # bytes; no pixel can lie before
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 274, 277, 278, 279, 284
 _SUB_IFDS, _SAMPLE_FORMAT = 330, 339
@@ -84,7 +86,10 @@ def decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
         raise Rejected("unsupported", "marked as a reduced image, a page of several or a mask")
     check_orientation(directory.number(_ORIENTATION, 1))
     pixels = _read_plain(data, directory)
-    return _decode_odd(data) if pixels is None else pixels
+    if pixels is None:
+        _check_values(data, directory)
+        pixels = _decode_odd(data, max_pixels)
+    return pixels
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -143,13 +148,21 @@ def _read_plain(data: bytes, directory: _Directory) -> np.ndarray | None:
     if number(_ROWS, height) < height:
         return None
     offset, size, needed = number(_OFFSETS, 0), number(_COUNTS, 0), width * height * 3
-    if size < needed or offset + needed > len(data):
+    if offset < _FILE_HEADER or size < needed or offset + needed > len(data):
         raise Rejected("truncated", f"needs {needed} bytes at byte {offset}, the file has {len(data)}")
     # A copy, because a view would be read-only and keep the whole file alive.
     return np.frombuffer(data, np.uint8, needed, offset).reshape(height, width, 3).copy()
 
 
-def _decode_odd(data: bytes) -> np.ndarray:
+def _check_values(data: bytes, directory: _Directory) -> None:
+    """Refuses a file whose tags point behind its end; tifffile would take such a tag for absent."""
+    for tag, (kind, count, where) in directory.entries.items():
+        size = _TYPE_SIZES.get(kind, 1) * count
+        if size > 4 and where + size > len(data):
+            raise Rejected("truncated", f"tag {tag} lies outside the file of {len(data)} bytes")
+
+
+def _decode_odd(data: bytes, max_pixels: int) -> np.ndarray:
     """Decodes by tifffile what is not plain, or says why not."""
     import tifffile
 
@@ -159,6 +172,9 @@ def _decode_odd(data: bytes) -> np.ndarray:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             page: Any = tiff.pages[0]
             _check_layout(page)
+            # tifffile must see the size that was checked, and a tile may be far larger than its image.
+            check_pixels(page.imagewidth, page.imagelength, max_pixels)
+            check_pixels(page.chunks[page.axes.index("X")], page.chunks[page.axes.index("Y")], max_pixels)
             _check_segments(page, data)
             pixels = page.asarray(maxworkers=1)
             if page.photometric == _COLOUR_MAP:
@@ -195,7 +211,7 @@ def _check_layout(page: Any) -> None:
         raise Rejected("unsupported", f"{page.samplesperpixel} samples per pixel")
     if photometric == _WHITE_IS_ZERO and page.samplesperpixel != 1:
         raise Rejected("unsupported", "white-is-zero with alpha")
-    if page.fillorder != 1 or page.imagedepth != 1:
+    if page.fillorder != 1 or page.imagedepth != 1 or page.tiledepth > 1:
         raise Rejected("unsupported", "reversed bit order, or a volume")
 
 
@@ -205,7 +221,7 @@ def _check_segments(page: Any, data: bytes) -> None:
     if len(offsets) != math.prod(page.chunked) or len(counts) != len(offsets):
         raise Rejected("truncated", f"{len(offsets)} strips or tiles instead of {math.prod(page.chunked)}")
     for offset, count in zip(offsets, counts, strict=True):
-        if offset < 8 or count < 1 or offset + count > len(data):
+        if offset < _FILE_HEADER or count < 1 or offset + count > len(data):
             raise Rejected("truncated", f"pixel data at byte {offset} outside the file of {len(data)} bytes")
         # libjpeg paints what is missing grey and only warns.
         segment = data[offset : offset + count]

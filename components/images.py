@@ -88,7 +88,7 @@ def fit(image: np.ndarray, source_size: tuple[int, int], stored_size: tuple[int,
         stored_size: (width, height) in pixels as stored.
 
     Returns:
-        uint8 array (stored height, stored width, 3), C-contiguous; `image` itself where there is nothing to do.
+        uint8 array (stored height, stored width, 3), C-contiguous; `image` itself if all is well.
 
     Raises:
         Rejected: `wrong_size` where a side is longer than the regular one, `too_narrow` where one is shorter

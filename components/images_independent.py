@@ -14,8 +14,8 @@ import numpy as np
 def decode_independent(data: bytes, extension: str) -> np.ndarray:
     """Decodes a file that ingest has accepted.
 
-    Neither decoder can be trusted to notice damage (TensorFlow I/O fills a cut TIFF with zeros): comparing with
-    the stored pixels is the check.
+    Neither decoder can be trusted to notice damage (TensorFlow I/O fills a cut TIFF with zeros): comparing
+    with the stored pixels is the check.
 
     Args:
         data: The whole file.
