@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from components import arrow
 from components.duplicates import Rows, resolve
 from components.example import decode_example, decode_pixels
 from components.storage import Storage, open_storage
@@ -153,7 +154,7 @@ def _table_findings(storage: Storage, dataset_dir: str, manifest: dict[str, Any]
 
 
 def _identical(shards: list[ShardFacts]) -> Any:
-    ids = pa.chunked_array([pa.array(s.patch_id, pa.string()) for s in shards], pa.string())
+    ids = pa.chunked_array([arrow.strings(s.patch_id) for s in shards], pa.string())
     rows = Rows(
         patch_id=ids,
         path=ids,

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from components import arrow
 from components import manifest as manifests
 from components.duplicates import Resolution, Rows, near_duplicates, resolve
 from components.errors import DataError
@@ -193,7 +194,7 @@ def hash_pairs(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
     """fixed_size_binary(16) column -> uint64[N, 2]."""
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], pa.binary(16))
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else arrow.digests([], 16)
     if not len(values):
         return np.empty((0, 2), np.uint64)
     data = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * 16 : (values.offset + len(values)) * 16]
@@ -214,7 +215,7 @@ def _resolve(
 
     def texts(name: str) -> pa.ChunkedArray:
         chunks = [chunk for s in shards for chunk in s.table.column(name).chunks]
-        return pa.chunked_array([*chunks, pa.array([d[name] for d in dropped], pa.string())])
+        return pa.chunked_array([*chunks, arrow.strings([d[name] for d in dropped])])
 
     def numbers(name: str, extra: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.concatenate([*(s.table.column(name).to_numpy() for s in shards), extra])
@@ -288,7 +289,7 @@ def _write_patches(planned: Planned, storage: Storage, shards: list[Written]) ->
             for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
                 split["by_class"][classes[number]] += int(count)
                 if count:
-                    seen[classes[number]].update(group_ids.filter(pa.array(labels == number)).unique().to_pylist())
+                    seen[classes[number]].update(group_ids.filter(arrow.numbers(labels == number)).unique().to_pylist())
             facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
             split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
     storage.commit_file(scratch / "patches", f"{home}/patches.parquet")
@@ -339,7 +340,7 @@ def _write_rejects(
     table = table.sort_by([("path", "ascending"), ("code", "ascending")])
     shown = {} if config.pseudonymise else write_thumbnails(storage, home, config.input_root, table)
     names = [shown.get(path, "") for path in table.column("path").to_pylist()]
-    table = table.append_column("thumbnail", pa.array(names, pa.string()))
+    table = table.append_column("thumbnail", arrow.strings(names))
     scratch = storage.scratch(home)
     pq.write_table(table.cast(REJECTS), scratch / "rejects", compression="zstd")
     storage.commit_file(scratch / "rejects", f"{home}/rejects.parquet")

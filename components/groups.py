@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from components import arrow
 from components.errors import UsageError
 from components.listing import IMAGE_EXTENSIONS, extension_of
 
@@ -130,9 +131,9 @@ def read_groups_csv(path: str | Path) -> GroupMapping:
                 "A patch belongs to one group: delete the wrong line. Patches are known by file stem.",
             )
     return GroupMapping(
-        patch_ids=pa.array(mapping.keys(), pa.string()),
-        groups=pa.array((group for group, _ in mapping.values()), pa.string()),
-        slides=pa.array((slide for _, slide in mapping.values()), pa.string()),
+        patch_ids=arrow.strings(mapping.keys()),
+        groups=arrow.strings(group for group, _ in mapping.values()),
+        slides=arrow.strings(slide for _, slide in mapping.values()),
         unit="slide" if patient_column is None else "patient",
     )
 

@@ -14,7 +14,6 @@ from components.adapters.base import Adapter, DiscoverOptions
 from components.duplicates import ON_CONFLICT, ON_DUPLICATE
 from components.errors import UsageError
 from components.groups import read_group_list
-from components.images import shrink_factor
 from components.privacy import Pseudonymiser
 from components.splits import ON_INFEASIBLE
 
@@ -92,7 +91,10 @@ class IngestConfig:
     def __post_init__(self) -> None:
         adapter = self.adapter
         adapter.classes(self.task)
-        shrink_factor(adapter.source_size, self.stored_size)
+        if self.size:
+            from components.images import shrink_factor  # loads the decoders
+
+            shrink_factor(adapter.source_size, self.size)
         choices = {
             "image-format": (self.image_format, ("raw", "encoded")),
             "split-by": (self.split_by, ("group", "image")),

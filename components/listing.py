@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import arrow
 from components.errors import TemporaryError, UsageError
 
 IMAGE_EXTENSIONS = frozenset({".png", ".tif", ".tiff"})
@@ -141,7 +142,7 @@ class _Collector:
 
     def flush(self) -> None:
         try:
-            paths = pa.array(self.paths, pa.string())
+            paths = arrow.strings(self.paths)
         except UnicodeEncodeError:  # surrogates stand for bytes that are not UTF-8; rare, so found by failing
             for path in self.paths:
                 if not _is_utf8(path):
@@ -149,8 +150,8 @@ class _Collector:
             good = [i for i, path in enumerate(self.paths) if _is_utf8(path)]
             self.sizes = array.array("q", (self.sizes[i] for i in good))
             self.versions = array.array("q", (self.versions[i] for i in good))
-            paths = pa.array([self.paths[i] for i in good], pa.string())
-        columns = [paths, pa.array(np.asarray(self.sizes)), pa.array(np.asarray(self.versions))]
+            paths = arrow.strings([self.paths[i] for i in good])
+        columns = [paths, arrow.numbers(self.sizes, pa.int64()), arrow.numbers(self.versions, pa.int64())]
         self.batches.append(pa.RecordBatch.from_arrays(columns, schema=_FILES_SCHEMA))
         self.paths, self.sizes, self.versions = [], array.array("q"), array.array("q")
 

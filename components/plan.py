@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from components import ledgers
+from components import arrow, ledgers
 from components import manifest as manifests
 from components.adapters.base import Discovery
 from components.errors import DataError
@@ -93,11 +93,8 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     fingerprint = pseudonymiser.fingerprint if pseudonymiser else ""
     previous = ledgers.previous(storage, config)
     excluded = config.excluded()
-    if pseudonymiser:
-        tokens = {pseudonymiser.token("group_id", group) for group in excluded}
-    else:
-        tokens = set(excluded)
-    tombstones = frozenset(tokens | (previous.ledger.tombstones if previous else frozenset()))
+    tokens = frozenset(pseudonymiser.token("group_id", group) for group in excluded) if pseudonymiser else excluded
+    tombstones = tokens | ledgers.withdrawn(storage, config, previous, fingerprint)
     found = config.adapter.discover(
         config.input_root, config.discover_options(excluded if pseudonymiser else tombstones)
     )
@@ -123,10 +120,10 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     keep = np.array([s >= 0 for s in split_of_row])
     rejects = found.rejects
     if not keep.all():
-        gone = index.filter(pa.array(~keep)).column("path").to_pylist()
+        gone = index.filter(arrow.numbers(~keep)).column("path").to_pylist()
         rows = [(path, "infeasible_class", "too few groups of its class for three splits") for path in gone]
         rejects = pa.concat_tables([rejects, reject_table(rows)])
-        index, split_of_row = index.filter(pa.array(keep)), split_of_row[keep]
+        index, split_of_row = index.filter(arrow.numbers(keep)), split_of_row[keep]
 
     flags = [
         *(["leaky"] if config.split_by == "image" else []),
@@ -167,7 +164,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
         committed=_stands(storage, dataset_dir),
     )
     if not planned.committed and not config.plans_folds_only:
-        _write_plan(storage, planned, index.take(pa.array(order)), cuts, rejects)
+        _write_plan(storage, planned, index.take(arrow.numbers(order)), cuts, rejects)
     return planned
 
 
@@ -194,7 +191,7 @@ def reject_table(rows: list[tuple[str, str, str]]) -> pa.Table:
     """(path, code, detail) rows as a table of `REJECT_SCHEMA`; the kind follows from the code."""
     paths, codes, details = zip(*rows) if rows else ((), (), ())
     columns = {"path": paths, "code": codes, "kind": [REJECT_KINDS[c] for c in codes], "detail": details}
-    return pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()}, schema=REJECT_SCHEMA)
+    return arrow.table(columns, REJECT_SCHEMA)
 
 
 def _pseudonymised(
@@ -212,7 +209,7 @@ def _pseudonymised(
     write_path_map(path_map, pa.concat_arrays([_flat(index.column("path")), hidden]), pa.concat_arrays([_flat(source), _flat(rejected)]))
     rejects = found.rejects.set_column(0, "path", hidden)
     # A detail may quote a name; only the code is safe to tell.
-    rejects = rejects.set_column(3, "detail", pa.array([""] * len(rejects), pa.string()))
+    rejects = rejects.set_column(3, "detail", arrow.strings([""] * len(rejects)))
     return index, dataclasses.replace(
         found,
         rejects=rejects,
@@ -237,7 +234,7 @@ def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 def _bury(index: pa.Table, found: Discovery, tombstones: frozenset[str]) -> tuple[pa.Table, Discovery]:
     """Takes out groups that an earlier ledger holds as withdrawn under their token."""
-    dead = pc.is_in(index.column("group_id"), pa.array(sorted(tombstones), pa.string()))
+    dead = pc.is_in(index.column("group_id"), arrow.strings(sorted(tombstones)))
     if not pc.any(dead).as_py():
         return index, found
     paths = index.filter(dead).column("path").to_pylist()
@@ -257,7 +254,7 @@ def _rehash(root: str, index: pa.Table) -> pa.Table:
     parts = [slice(i, i + 512) for i in range(0, len(paths), 512)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         values = [h for part in pool.map(hashes, parts) for h in part]
-    return index.set_column(index.schema.get_field_index("version"), "version", pa.array(values, pa.int64()))
+    return index.set_column(index.schema.get_field_index("version"), "version", arrow.numbers(values, pa.int64()))
 
 
 def _plan_id(
@@ -323,7 +320,7 @@ def _write_plan(storage: Storage, planned: Planned, rows: pa.Table, cuts: list[i
     with open(os.open(plan, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for start, end in zip(cuts, cuts[1:]):
             part = rows.slice(start, end - start).combine_chunks().to_batches()
-            batch = part[0] if part else pa.RecordBatch.from_pylist([], schema=rows.schema)
+            batch = part[0] if part else pa.RecordBatch.from_arrays([c.combine_chunks() if c.num_chunks else pa.nulls(0, c.type) for c in rows.slice(0, 0).columns], schema=rows.schema)
             writer.write_batch(batch.replace_schema_metadata(schema.metadata))
     pq.write_table(rejects, refused)
     storage.commit_file(plan, planned.write.plan_path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from components import arrow
 from components.errors import UsageError
 
 MIN_KEY_BYTES = 16
@@ -69,7 +70,7 @@ class Pseudonymiser:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         coded = values.dictionary_encode()
-        tokens = pa.array([self.token(field, v) for v in coded.dictionary.to_pylist()], pa.string())
+        tokens = arrow.strings([self.token(field, v) for v in coded.dictionary.to_pylist()])
         return tokens.take(coded.indices) if len(tokens) else values
 
 

@@ -10,6 +10,7 @@ from typing import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components import arrow
 from components.shard_plan import META_KEY, ShardSpec, WriteConfig, sidecar_meta
 from components.storage import open_storage
 from components.tfrecord import footer, header, read_records
@@ -47,7 +48,7 @@ def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple
             digest.update(framed)
             offsets.append(offset)
             offset += len(framed)
-    gone = table.take(pa.array([i for i in range(len(ids)) if i not in kept_rows]))
+    gone = table.take(arrow.numbers([i for i in range(len(ids)) if i not in kept_rows]))
     meta["dropped"] += [
         {
             **{name: row[name] for name in ("patch_id", "path", "group_id", "label")},
@@ -58,8 +59,8 @@ def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple
         for row in gone.to_pylist()
     ]
     meta.update(count=len(keep), bytes=offset, sha256=digest.hexdigest())
-    table = table.take(pa.array(keep, pa.int64()))
-    table = table.set_column(table.schema.get_field_index("offset"), table.schema.field("offset"), [offsets])
+    table = table.take(arrow.numbers(keep, pa.int64()))
+    table = table.set_column(table.schema.get_field_index("offset"), table.schema.field("offset"), [arrow.numbers(offsets, pa.int64())])
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
     pq.write_table(table, new_sidecar, compression="zstd", write_statistics=False)
     storage.commit_file(new_shard, shard)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from components import arrow
 from components.example import ImageEncoder, encode_colour, encode_example
 from components.features import COLOUR_FEATURES, BlockFeatures, block_features
 from components.images import decode_rgb8, fit
@@ -173,27 +174,26 @@ class _ShardWriter:
         schema = schema.with_metadata({META_KEY: json.dumps(meta).encode()})
         if not n:
             return schema.empty_table()
-        batch = batch if n == len(batch) else batch.take(pa.array(self._kept))
+        batch = batch if n == len(batch) else batch.take(arrow.numbers(self._kept))
         width, height = self.config.stored_size
         sizes = np.array(self._originals, np.int32)
         colour = np.concatenate([f.colour for f in self._features])
         columns = {
             **{name: batch.column(batch.schema.get_field_index(name)) for name in tables.PATCHES.names[:9]},
-            "split": pa.array([self.spec.split] * n),
+            "split": [self.spec.split] * n,
             "width": np.full(n, width, np.int32),
             "height": np.full(n, height, np.int32),
             "original_width": sizes[:, 1],
             "original_height": sizes[:, 0],
-            "shard": pa.array([self.spec.file] * n),
+            "shard": [self.spec.file] * n,
             "offset": np.array(self._offsets, np.int64),
-            "pixel_hash": pa.array(self._hashes, pa.binary(16)),
+            "pixel_hash": arrow.digests(self._hashes, 16),
             "perceptual_hash": np.concatenate([f.perceptual_hash for f in self._features]),
             "constant": np.concatenate([f.constant for f in self._features]),
             **{name: colour[:, i] for i, name in enumerate(COLOUR_FEATURES)},
         }
-        columns["label_name"] = pa.array(self.config.classes).take(columns["label"])
-        arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in (columns[name] for name in schema.names)]
-        return pa.Table.from_arrays(arrays, schema=schema)
+        columns["label_name"] = arrow.strings(self.config.classes).take(columns["label"])
+        return arrow.table(columns, schema)
 
 
 def _write_all(file: io.RawIOBase, data: bytes) -> None:

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine must not fail a law: no test is timed.
+settings.register_profile("histoline", deadline=None)
+settings.load_profile("histoline")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,0 +1,43 @@
+"""Arrays equal those of `pa.array`, and making them does not import pandas."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import arrow
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"]))))
+def test_strings(values):
+    assert arrow.strings(values).equals(pa.array(values, pa.string()))
+    arrow.strings(values).validate(full=True)
+
+
+def test_a_name_that_is_not_utf8_is_refused():
+    with pytest.raises(UnicodeEncodeError):
+        arrow.strings(["a\udcff"])
+
+
+@pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint64(), pa.float32(), pa.bool_()])
+@pytest.mark.parametrize("n", [0, 1, 9, 64])
+def test_numbers(kind, n):
+    values = np.random.default_rng(n).integers(0, 2, n).astype(kind.to_pandas_dtype())
+    assert arrow.numbers(values).equals(pa.array(values, kind))
+    assert arrow.numbers(values[::2], kind).equals(pa.array(values[::2].copy(), kind))
+
+
+def test_digests():
+    values = [bytes([i]) * 16 for i in range(5)]
+    assert arrow.digests(values, 16).equals(pa.array(values, pa.binary(16)))
+
+
+def test_pandas_is_not_imported():
+    code = "import sys; from components import arrow; arrow.strings(['a']); arrow.numbers([1]); sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
