@@ -173,8 +173,8 @@ def _decode_odd(data: bytes, max_pixels: int) -> np.ndarray:
             page: Any = tiff.pages[0]
             _check_layout(page)
             # tifffile must see the size that was checked, and a tile may be far larger than its image.
-            check_pixels(page.imagewidth, page.imagelength, max_pixels)
-            check_pixels(page.chunks[page.axes.index("X")], page.chunks[page.axes.index("Y")], max_pixels)
+            width, height = max(page.imagewidth, page.tilewidth), max(page.imagelength, page.tilelength)
+            check_pixels(width, height, max_pixels)
             _check_segments(page, data)
             pixels = page.asarray(maxworkers=1)
             if page.photometric == _COLOUR_MAP:

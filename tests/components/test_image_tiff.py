@@ -37,8 +37,8 @@ def plain(changes=None, extra=(), pixels=NOISE, following=0) -> bytes:
     height, width, _ = pixels.shape
     entries = {
         254: (LONG, 1, 0), 256: (LONG, 1, width), 257: (LONG, 1, height), 258: (SHORT, 3, -1),
-        259: (SHORT, 1, 1), 262: (SHORT, 1, 2), 273: (LONG, 1, -2), 277: (SHORT, 1, 3), 278: (LONG, 1, height),
-        279: (LONG, 1, pixels.size), 284: (SHORT, 1, 1), 339: (SHORT, 1, 1),
+        259: (SHORT, 1, 1), 262: (SHORT, 1, 2), 273: (LONG, 1, -2), 277: (SHORT, 1, 3),
+        278: (LONG, 1, height), 279: (LONG, 1, pixels.size), 284: (SHORT, 1, 1), 339: (SHORT, 1, 1),
     }  # fmt: skip
     entries |= changes or {}
     entries |= {tag: rest for tag, *rest in extra}
