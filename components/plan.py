@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -58,6 +59,7 @@ class Planned:
         ids_without_file: Count and first examples of ids in a label CSV without a file.
         ignored: Number of files that are no images.
         committed: True where this very data set stands already; nothing was written then.
+        seconds: Time that planning took, in its own process.
     """
 
     plan_id: str
@@ -76,6 +78,7 @@ class Planned:
     ids_without_file: dict[str, Any]
     ignored: int
     committed: bool
+    seconds: float
 
 
 def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
@@ -88,6 +91,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     Raises:
         UsageError, DataError: The input, the ledger or the options can't be used.
     """
+    started = time.monotonic()
     storage = open_storage(config.workspace)
     pseudonymiser = config.pseudonymiser()
     fingerprint = pseudonymiser.fingerprint if pseudonymiser else ""
@@ -162,10 +166,11 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
         ids_without_file={"count": len(found.ids_without_file), "examples": found.ids_without_file[:20]},
         ignored=found.ignored,
         committed=_stands(storage, dataset_dir),
+        seconds=0.0,
     )
     if not planned.committed and not config.plans_folds_only:
         _write_plan(storage, planned, index.take(arrow.numbers(order)), cuts, rejects)
-    return planned
+    return dataclasses.replace(planned, seconds=time.monotonic() - started)
 
 
 def _stands(storage: Storage, dataset_dir: str) -> bool:

@@ -32,6 +32,7 @@ class Outcome:
         is_latest: True where latest.json names this data set.
         split_table: Patches and groups by class and split, as planned.
         timings: Seconds by stage.
+        seconds: In all.
     """
 
     state: str
@@ -40,6 +41,7 @@ class Outcome:
     is_latest: bool
     split_table: str
     timings: dict[str, float]
+    seconds: float = 0.0
 
 
 def run_ingest(config: Any, workers: int, beam_args: list[str]) -> Outcome:
@@ -60,12 +62,13 @@ def run_ingest(config: Any, workers: int, beam_args: list[str]) -> Outcome:
     storage = open_storage(config.workspace)
     with helper_pool(workers) as pool:
         # The lock is taken after the helpers were forked: a copy of it in a helper would outlive this process.
-        with storage.lock(f"{config.home}/{LOCK}", owner=f"histoline ingest {config.dataset} {config.task}"):
-            return _ingest(config, storage, pool, workers, beam_args, started)
+        with storage.lock(f"{config.home}/{LOCK}", owner=f"histoline ingest {config.dataset} {config.task}") as lock:
+            outcome = _ingest(config, storage, lock, pool, workers, beam_args, started)
+            return dataclasses.replace(outcome, seconds=time.monotonic() - started)
 
 
 def _ingest(
-    config: Any, storage: Any, pool: ProcessPoolExecutor, workers: int, beam_args: list[str], started: float
+    config: Any, storage: Any, lock: Any, pool: ProcessPoolExecutor, workers: int, beam_args: list[str], started: float
 ) -> Outcome:
     from components import manifest as manifests
     from components.commit import commit, move_latest
@@ -99,8 +102,11 @@ def _ingest(
     with console.Progress("patches", sum(planned.patches)) as progress:
         with listening(lambda result: progress.advance(result.written + result.rejected)):
             timings |= run_beam(planned.write, len(planned.specs), workers, beam_args)
+    lock.check()
     manifest = pool.submit(commit, config, planned).result()
     lap("commit_s")
+    # What is left without the start of interpreter and libraries, which overlaps with planning.
+    timings["work_s"] = planned.seconds + timings["build_s"] + timings["run_s"] + timings["commit_s"]
     return Outcome("committed", uri, manifest, move_latest(config, manifest), planned.split_table, timings)
 
 
@@ -212,7 +218,7 @@ def show(outcome: Outcome) -> None:
     for line in summary(outcome):
         click.echo(line)
     said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
-    took = f" ({sum(outcome.timings.values()):.1f} s)" if outcome.timings else ""
+    took = f" ({outcome.seconds:.1f} s)" if outcome.seconds else ""
     click.echo(f"{said} in {outcome.dataset_dir}{took}{'' if outcome.is_latest else '; latest.json names another'}")
 
 
