@@ -193,6 +193,11 @@ def test_bytes_behind_the_image_are_ignored():
     np.testing.assert_array_equal(decode(PLAIN + b"anything"), SMOOTH)
 
 
+def test_more_pixel_data_than_needed_is_ignored():
+    body = chunk(b"IDAT", zlib.compress(scanlines(SMOOTH, 8) + bytes(100)))
+    np.testing.assert_array_equal(decode(header(24, 24) + body + chunk(b"IEND", b"")), SMOOTH)
+
+
 def test_every_cut_is_refused():
     for end in range(1, len(PLAIN)):
         assert code_of(PLAIN[:end]) == "truncated", end

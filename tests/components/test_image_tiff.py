@@ -256,6 +256,11 @@ def test_a_cut_is_refused_or_has_lost_no_pixels(make):
     assert refused >= len(ends) // 2  # most cuts go through pixels or the directory
 
 
+def test_bytes_behind_the_pixels_are_ignored():
+    np.testing.assert_array_equal(decode(plain() + b"anything"), NOISE)
+    np.testing.assert_array_equal(decode(tiff(compression="lzw") + b"anything"), NOISE)
+
+
 def test_every_cut_of_a_plain_patch_is_refused():
     data = plain(pixels=NOISE[:5, :6])
     for end in range(1, len(data)):
