@@ -1,0 +1,185 @@
+"""What the gate is told and what it answers: facts, policy, comparisons, decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from components.bootstrap import PairedDifference
+from components.errors import UsageError
+
+Disjointness = Literal["disjoint", "leaky", "unproven"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GatePolicy:
+    """What the gate asks for.
+
+    Attributes:
+        criterion: `better` (lower limit of the difference above 0) or `non-inferior` (a model that is not
+            shown to be better may also replace the champion if it is shown to be at most `margin` worse than
+            the champion and than the best model that the gate ever promoted).
+        margin: Of the primary metric, for `non-inferior` only.
+        pool: Pool patients of all classes where a class has too few groups; None: for several classes only. A
+            binary task cannot be pooled, as AUC needs both classes.
+        resamples: Paired resamples of groups.
+        confidence: Of the two-sided interval whose lower limit decides.
+        seed: Of the resamples.
+    """
+
+    criterion: Literal["better", "non-inferior"] = "better"
+    margin: float = 0.01
+    pool: bool | None = None
+    resamples: int = 2000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.criterion not in ("better", "non-inferior"):
+            raise UsageError(
+                f"Gate criterion {self.criterion!r} is not known.", "Use 'better' or 'non-inferior'."
+            )
+        if not 0 < self.margin < 1:
+            raise UsageError(
+                f"The gate's margin is {self.margin}.", "Use a number between 0 and 1, such as 0.01."
+            )
+        if self.resamples < 100 or not 0.5 <= self.confidence < 1:
+            raise UsageError(
+                f"The gate was asked for {self.resamples} resamples at confidence {self.confidence}.",
+                "Use at least 100 resamples and a confidence from 0.5 to below 1.",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class GateModel:
+    """A model's answers on the current test patches.
+
+    Attributes:
+        name: Version or run as people know it.
+        probability: P(positive) [N], or [N, C], from the exported model.
+        trained_on: Groups that the model was fitted or tuned on (train and eval), of whichever data set
+            version.
+    """
+
+    name: str
+    probability: npt.ArrayLike
+    trained_on: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class GateInputs:
+    """The facts that the gate decides on.
+
+    Attributes:
+        labels: Class numbers of the test patches, [N].
+        groups: Group of each test patch, [N], strings.
+        candidate: The new model; None where it could not be loaded (then `answers` is False).
+        baseline: Colour baseline's probabilities on the same patches.
+        champion: Last promoted model, None where there is none.
+        best_ever: Best model that the gate ever promoted, None where there is none.
+        blessed: Whether the Evaluator's absolute floors are met.
+        blessing_reason: If not, which floor, as a clause ("AUC 0.71 is below the floor of 0.75").
+        answers: Whether the exported model loads in a fresh process and answers both signatures with its own
+            predictions.
+        answers_reason: If not, what happened, as a clause.
+        disjointness: Whether no patient is in two splits: `disjoint`, `leaky`, or `unproven`.
+        disjointness_reason: If not disjoint, why, as a clause.
+        group_unit: What a group is called: "patient" or "slide".
+    """
+
+    labels: npt.ArrayLike
+    groups: npt.ArrayLike
+    candidate: GateModel | None
+    baseline: npt.ArrayLike
+    champion: GateModel | None = None
+    best_ever: GateModel | None = None
+    blessed: bool = True
+    blessing_reason: str = ""
+    answers: bool = True
+    answers_reason: str = ""
+    disjointness: Disjointness = "disjoint"
+    disjointness_reason: str = ""
+    group_unit: str = "patient"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The candidate against one other model.
+
+    Attributes:
+        against: `baseline`, `champion` or `best_ever`.
+        name: The other model's name.
+        result: Both figures and their difference, each with its interval.
+        groups: Test groups compared on.
+        left_out: Test groups left out because the other model was trained on them.
+        smallest_detectable: Smallest true difference that this comparison could have found (80 % power), None
+            where there is no interval.
+    """
+
+    against: str
+    name: str
+    result: PairedDifference
+    groups: int
+    left_out: int
+    smallest_detectable: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One condition of the gate, for the report's list.
+
+    Attributes:
+        code: Its code; the refusal's code where it does not hold.
+        passed: Whether it holds.
+        detail: What was found, one sentence.
+    """
+
+    code: str
+    passed: bool
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GateDecision:
+    """The gate's answer.
+
+    Attributes:
+        decision: `promoted` or `refused`.
+        code: `first_model`, `better`, `non_inferior`; or `leaky_split`, `not_provably_disjoint`,
+            `below_floors`, `does_not_answer`, `too_few_groups`, `no_interval`, `baseline_not_beaten`,
+            `worse`, `not_distinguishable`, `inferior_to_champion`, `inferior_to_best_ever`.
+        reason: One sentence with the figures.
+        metric: Primary metric: `auc` or `macro_f1`.
+        checks: Every condition, in order; the first that failed gave the code.
+        comparisons: Those that could be made, also where the model was refused for another reason.
+        weak_evidence: A comparison that counted was pooled over classes with too few groups.
+        smallest_detectable: Against the champion; for a first model against an independent one as precise as
+            it.
+        becomes_best_ever: Promoted, and not below the best model so far on the same patches.
+    """
+
+    decision: Literal["promoted", "refused"]
+    code: str
+    reason: str
+    metric: str
+    checks: tuple[Check, ...]
+    comparisons: tuple[Comparison, ...]
+    weak_evidence: bool
+    smallest_detectable: float | None
+    becomes_best_ever: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The decision as plain JSON values; what is undefined (NaN) becomes null."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
