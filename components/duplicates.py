@@ -17,6 +17,8 @@ from schemas.tables import SPLITS
 
 ON_DUPLICATE = ("keep-train", "fail")
 ON_CONFLICT = ("reject-all", "fail")
+PREFERENCE = ("train", "test", "eval")
+"""Under `keep-train`, the copy in the first of these stays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _runs(pixel_hash: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.intp]]:
 def resolve(rows: Rows, on_duplicate: str = "keep-train", on_conflict: str = "reject-all") -> Resolution:
     """Applies the policies to identical pixels.
 
-    `keep-train`: the copy in train stays, else the one in eval; copies within one split and one label all stay.
+    `keep-train`: the copies in the first split of `PREFERENCE` stay; copies within one split and one label all stay.
     `reject-all`: pixels under two labels are rejected wherever they stand, since nobody knows which label is right.
 
     Args:
@@ -106,6 +108,7 @@ def resolve(rows: Rows, on_duplicate: str = "keep-train", on_conflict: str = "re
     """
     if on_duplicate not in ON_DUPLICATE or on_conflict not in ON_CONFLICT:
         raise ValueError(f"unknown policy: {on_duplicate!r}, {on_conflict!r}")
+    rank = [PREFERENCE.index(split) for split in SPLITS]
     drops: list[Drop] = []
     violations: list[str] = []
     within = blank = 0
@@ -113,7 +116,7 @@ def resolve(rows: Rows, on_duplicate: str = "keep-train", on_conflict: str = "re
         if rows.constant[run[0]]:
             blank += len(run) - 1
             continue
-        run = np.array(sorted(run, key=lambda r: (rows.split[r], rows.id(r))))
+        run = np.array(sorted(run, key=lambda r: (rank[rows.split[r]], rows.id(r))))
         labels, splits = np.unique(rows.label[run]), np.unique(rows.split[run])
         if len(labels) > 1:
             names = ", ".join(f"{rows.name(r)} (label {rows.label[r]})" for r in run[:4])
@@ -127,7 +130,7 @@ def resolve(rows: Rows, on_duplicate: str = "keep-train", on_conflict: str = "re
             names = ", ".join(f"{rows.name(r)} ({SPLITS[rows.split[r]]})" for r in run[:4])
             if on_duplicate == "fail":
                 violations.append(f"the same pixels in {len(splits)} splits: {names}")
-            keeper = run[0]  # SPLITS is in the order of preference
+            keeper = run[0]
             for r in run[rows.split[run] != rows.split[keeper]]:
                 detail = f"same pixels as {rows.name(keeper)} in {SPLITS[rows.split[keeper]]}"
                 drops.append(Drop(int(r), "duplicate", detail))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from typing import Any, Mapping, Sequence
 
@@ -63,7 +64,38 @@ def previous(storage: Storage, config: IngestConfig) -> Previous | None:
             f"{storage.uri(config.home)}/latest.json names a data set without {path}.",
             "Without its ledger patients could change sides. Restore it, or name a copy with --ledger.",
         ) from None
+    _check_untouched(storage, latest["dataset_dir"], text, storage.uri(path))
     return Previous(Ledger.from_json(text, storage.uri(path)), storage.uri(path))
+
+
+def _check_untouched(storage: Storage, dataset_dir: str, text: str, where: str) -> None:
+    """Refuses a ledger that is not the one of the commit; without a manifest (a repair under way) nothing is known."""
+    try:
+        manifest = json.loads(storage.read_bytes(f"{dataset_dir}/manifest.json"))
+        said = manifest["ledger"]["sha256"]
+    except (StorageMissing, ValueError, KeyError, TypeError):
+        return
+    if said != hashlib.sha256(text.encode()).hexdigest():
+        raise DataError(
+            f"{where} was changed after the commit: patients could have changed sides.",
+            "Restore it. A split of your own comes in with --splits-csv, or with --ledger COPY.",
+        )
+
+
+def withdrawn(storage: Storage, config: IngestConfig, previous: Previous | None, fingerprint: str) -> frozenset[str]:
+    """Groups whose consent was withdrawn, by the ledger to go on from and by the latest data set's.
+
+    The latest one counts even for folds, a named ledger or a leaky split: whoever wrote those may not have known.
+    """
+    known = previous.ledger.tombstones if previous else frozenset()
+    latest = read_latest(storage, config.home)
+    if latest is None:
+        return known
+    path = f"{latest['dataset_dir']}/splits.json"
+    if not storage.exists(path):
+        return known
+    ledger = Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
+    return known | (ledger.tombstones if ledger.key_fingerprint == fingerprint else frozenset())
 
 
 def read_latest(storage: Storage, home: str) -> dict[str, Any] | None:

@@ -39,7 +39,8 @@ def dump(manifest: dict[str, Any]) -> bytes:
     problem = _schema_problem(sealed)
     if problem:
         raise ValueError(f"manifest breaks its schema: {problem}")
-    return (json.dumps(sealed, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    # In the order in which it was put together, so that splits stand as train, eval, test; the digest sorts.
+    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def load(storage: Storage, dataset_dir: str) -> dict[str, Any]:
