@@ -3,6 +3,7 @@
 # Does nothing when .venv is up to date. Needs any Python >= 3.8, or uv; finds or obtains Python 3.10 and uv.
 #   infra/setup.sh              build or update .venv
 #   infra/setup.sh --print-uv   print the path of a usable uv, obtaining one if need be
+#   infra/setup.sh --print-python   print the Python 3.10 that .venv would be built on
 # Variables: PYTHON310 (a Python 3.10 to use), HISTOLINE_UV (a uv to use).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,6 +25,10 @@ up_to_date() {
   [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null
 }
 
+# Lists; that one of their sources is absent must not end them (`set -e` holds in them too).
+on_path() { type -aP "$@" || true; }
+in_pyenv() { ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/$1 2>/dev/null | sort -rV || true; }
+
 # Candidates are told apart by running them: a shim on PATH may exist and still start nothing.
 python3_any() {
   local candidate
@@ -32,8 +37,8 @@ python3_any() {
       echo "$candidate"
       return 0
     fi
-  done < <(type -aP python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 python;
-    ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python3 2>/dev/null)
+  done < <(on_path python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 python;
+    in_pyenv '3.*/bin/python3')
   return 1
 }
 
@@ -53,7 +58,7 @@ find_uv() {
   fi
   while read -r candidate; do
     if usable_uv "$candidate"; then echo "$candidate"; return 0; fi
-  done < <(type -aP uv; printf '%s\n' "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" "$root/.tools/uv/bin/uv")
+  done < <(on_path uv; printf '%s\n' "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv" "$root/.tools/uv/bin/uv")
 
   python=$(python3_any) || die "no uv and no Python >= 3.8 that runs was found." \
     "Install Python 3 (Debian: apt-get install python3 python3-venv) or uv, then run make setup again."
@@ -96,8 +101,7 @@ find_python310() {
   fi
   while read -r candidate; do
     if python310_of "$candidate"; then return 0; fi
-  done < <(ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.10.*/bin/python3.10 2>/dev/null | sort -rV;
-    type -aP python3.10 python3 python)
+  done < <(in_pyenv '3.10.*/bin/python3.10'; on_path python3.10 python3 python)
 
   say "no Python 3.10 on this machine; asking uv for one"
   if "$uv" python install 3.10 >&2 </dev/null && candidate=$("$uv" python find --managed-python 3.10 </dev/null) &&
@@ -115,7 +119,7 @@ find_python310() {
 [ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE="$PIP_CERT"
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-if [ "${1:-}" != --print-uv ] && up_to_date; then exit 0; fi
+if [ -z "${1:-}" ] && up_to_date; then exit 0; fi
 
 mkdir -p .tools
 # One at a time: `make test` and `make demo` in two terminals would otherwise both write .venv.
@@ -127,10 +131,12 @@ if command -v flock >/dev/null; then
   fi
 fi
 
-if [ "${1:-}" = --print-uv ]; then
-  find_uv
-  exit 0
-fi
+case "${1:-}" in
+  --print-uv) find_uv; exit 0 ;;
+  --print-python) uv=$(find_uv); find_python310 "$uv"; exit 0 ;;
+  "") ;;
+  *) die "unknown option $1; see the head of infra/setup.sh." ;;
+esac
 if up_to_date; then exit 0; fi
 [ "$(uname -sm)" = "Linux x86_64" ] ||
   say "warning: the lock is made and tested for Linux on x86-64 only; this is $(uname -sm)"
