@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import hashlib
 import shutil
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,15 @@ from components import arrow
 from components import manifest as manifests
 from components.duplicates import Resolution, Rows, near_duplicates, resolve
 from components.errors import DataError
-from components.ingest_config import INGEST_VERSION, IngestConfig, canonical
+from components.ingest_config import IngestConfig, canonical
+from components.latest import write_latest
 from components.patch import REJECT_KINDS
 from components.plan import Planned, reject_table
 from components.rewrite import drop_records
 from components.shard_plan import ShardSpec, sha256_file, sidecar_meta
 from components.storage import TMP, Storage, open_storage
 from components.thumbnails import write_thumbnails
-from components.version import __version__
+from components.version import INGEST_VERSION, __version__
 from schemas.tables import PATCHES, REJECTS, SPLITS
 
 MAX_EXAMPLES = 20
@@ -113,6 +114,22 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     return manifests.load(storage, home)
 
 
+def move_latest(config: IngestConfig, planned: Planned, manifest: dict[str, Any], request: str = "") -> bool:
+    """Lets latest.json name this data set, where the ingest was a plain one; tells whether it does now.
+
+    Args:
+        config: The ingest's configuration.
+        planned: Its plan.
+        manifest: What was committed.
+        request: `request_digest` of the options, so that the same ingest is recognised at once next time.
+    """
+    if config.moves_latest:
+        known = "" if config.rehash else request
+        extensions = sorted(config.adapter.extensions)
+        write_latest(open_storage(config.workspace), config.home, manifest, known, planned.fingerprint, extensions)
+    return config.moves_latest
+
+
 def _describe(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     """The part of the manifest that was known before the first image was decoded."""
     adapter = config.adapter
@@ -148,23 +165,6 @@ def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
     local = storage.local_copy(f"{home}/{spec.sidecar}")
     table = pq.read_table(local, use_threads=False)
     return Written(spec, sidecar_meta(table.schema), table.replace_schema_metadata(None), sha256_file(local))
-
-
-def move_latest(config: IngestConfig, manifest: Mapping[str, Any]) -> bool:
-    """Lets latest.json name this data set, where the ingest was a plain one; tells whether it does now."""
-    if not config.moves_latest:
-        return False
-    storage = open_storage(config.workspace)
-    latest = {
-        "dataset_dir": f"{config.home}/{manifest['plan_id']}",
-        "plan_id": manifest["plan_id"],
-        "content_digest": manifest["content_digest"],
-    }
-    data = canonical(latest) + b"\n"
-    path = f"{config.home}/latest.json"
-    if not storage.exists(path) or storage.read_bytes(path) != data:
-        storage.write_atomic(path, data)
-    return True
 
 
 def _check_faults(

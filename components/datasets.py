@@ -9,7 +9,7 @@ from typing import Any, Iterable
 from components import manifest as manifests
 from components.errors import HistolineError
 from components.ledger import Ledger
-from components.ledgers import read_latest
+from components.latest import read_latest
 from components.storage import Storage
 
 

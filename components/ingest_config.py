@@ -17,9 +17,6 @@ from components.groups import read_group_list
 from components.privacy import Pseudonymiser
 from components.splits import ON_INFEASIBLE
 
-INGEST_VERSION = 1
-"""Raised when equal input would give other bytes; part of PLAN_ID."""
-
 DEFAULT_SHARD_MB = 16
 DEFAULT_MAX_FAULTS = 0.01
 

@@ -15,6 +15,7 @@ from components.adapters.base import Discovery
 from components.errors import DataError, HistolineError, UsageError
 from components.folds import plan_folds
 from components.ingest_config import IngestConfig
+from components.latest import read_latest
 from components.ledger import Ledger
 from components.published_splits import published_ledger
 from components.splits import Plan, plan_splits
@@ -96,24 +97,6 @@ def withdrawn(storage: Storage, config: IngestConfig, previous: Previous | None,
         return known
     ledger = Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
     return known | (ledger.tombstones if ledger.key_fingerprint == fingerprint else frozenset())
-
-
-def read_latest(storage: Storage, home: str) -> dict[str, Any] | None:
-    """What latest.json of a data set and task names; None where nothing is committed.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    try:
-        latest = json.loads(storage.read_bytes(f"{home}/latest.json"))
-        return {key: str(latest[key]) for key in ("dataset_dir", "plan_id", "content_digest")}
-    except StorageMissing:
-        return None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{storage.uri(home)}/latest.json is damaged.",
-            "Delete it and run the ingest again with --ledger PLAN_ID/splits.json of the newest data set.",
-        ) from None
 
 
 def fold_path(config: IngestConfig, fold: int) -> str:

@@ -11,14 +11,14 @@ import dataclasses
 import os
 import stat
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import xxhash
 
-from components import arrow
 from components.errors import TemporaryError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 IMAGE_EXTENSIONS = frozenset({".png", ".tif", ".tiff"})
 """A file with one of these (whatever its case) is *found*, and so written or rejected, in every data set."""
@@ -26,7 +26,6 @@ IMAGE_EXTENSIONS = frozenset({".png", ".tif", ".tiff"})
 GCS_SCHEME = "gs://"
 
 _CHUNK = 20_000  # files held as Python strings at a time; one PCam folder alone holds 220,025
-_FILES_SCHEMA = pa.schema([("path", pa.string()), ("size", pa.int64()), ("version", pa.int64())])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +38,15 @@ class Listing:
         rejects: (path, code, detail) of image files that no adapter needs to look at.
         ignored: Number of files that are no images by extension.
         warnings: Sentences for the summary.
+        fingerprint: Digest of names, sizes and versions of all files; may change with the order in which the file
+            system lists them, never stays the same when a file changes.
     """
 
     files: pa.Table
     rejects: list[tuple[str, str, str]]
     ignored: int
     warnings: list[str]
+    fingerprint: str
 
 
 def extension_of(name: str) -> str:
@@ -76,6 +78,21 @@ def list_images(root: str, extensions: Iterable[str]) -> Listing:
     return collector.listing()
 
 
+def fingerprint_folder(root: str, extensions: Iterable[str]) -> str:
+    """The `fingerprint` that `list_images` would give, without a listing and without loading Arrow.
+
+    Args:
+        root: A local folder.
+        extensions: As for `list_images`.
+
+    Raises:
+        UsageError: As `list_images`.
+    """
+    collector = _Collector(frozenset(extensions), keep=False)
+    _list_folder(root, collector)
+    return collector.fingerprint()
+
+
 def read_file(root: str, path: str) -> bytes | None:
     """Reads a small file beside the images, such as a label CSV; None where there is none.
 
@@ -105,12 +122,15 @@ def read_file(root: str, path: str) -> bytes | None:
 class _Collector:
     """Gathers files into Arrow chunks; paths stay Python strings for one chunk only."""
 
-    def __init__(self, extensions: frozenset[str]) -> None:
+    def __init__(self, extensions: frozenset[str], keep: bool = True) -> None:
         self.extensions = extensions
+        self.keep = keep
+        self.digest = xxhash.xxh3_128()
+        self.others = xxhash.xxh3_128()
+        self.columns: list[tuple[Any, Any, Any]] = []
         self.found = IMAGE_EXTENSIONS | extensions
         self.longest = max(map(len, self.found))
         self.by_ending: dict[str, str] = {}
-        self.batches: list[pa.RecordBatch] = []
         self.paths: list[str] = []
         self.sizes = array.array("q")
         self.versions = array.array("q")
@@ -140,27 +160,50 @@ class _Collector:
         if len(self.paths) >= _CHUNK:
             self.flush()
 
+    def ignore(self, path: str, info: os.stat_result | None) -> None:
+        self.ignored += 1
+        facts = (info.st_size, info.st_mtime_ns) if info else ()
+        self.others.update(f"{path}\0{facts}\0".encode("utf-8", "surrogateescape"))
+
     def flush(self) -> None:
+        paths, sizes, versions = self.paths, self.sizes, self.versions
+        self.paths, self.sizes, self.versions = [], array.array("q"), array.array("q")
+        self.digest.update("\0".join(paths).encode("utf-8", "surrogateescape"))
+        self.digest.update(sizes.tobytes() + versions.tobytes())
+        if not self.keep:
+            return
+        import pyarrow as pa
+
+        from components import arrow
+
         try:
-            paths = arrow.strings(self.paths)
+            column = arrow.strings(paths)
         except UnicodeEncodeError:  # surrogates stand for bytes that are not UTF-8; rare, so found by failing
-            for path in self.paths:
+            for path in paths:
                 if not _is_utf8(path):
                     self.reject(path, "bad_name", "the path is not valid UTF-8")
-            good = [i for i, path in enumerate(self.paths) if _is_utf8(path)]
-            self.sizes = array.array("q", (self.sizes[i] for i in good))
-            self.versions = array.array("q", (self.versions[i] for i in good))
-            paths = arrow.strings([self.paths[i] for i in good])
-        columns = [paths, arrow.numbers(self.sizes, pa.int64()), arrow.numbers(self.versions, pa.int64())]
-        self.batches.append(pa.RecordBatch.from_arrays(columns, schema=_FILES_SCHEMA))
-        self.paths, self.sizes, self.versions = [], array.array("q"), array.array("q")
+            good = [i for i, path in enumerate(paths) if _is_utf8(path)]
+            sizes = array.array("q", (sizes[i] for i in good))
+            versions = array.array("q", (versions[i] for i in good))
+            column = arrow.strings([paths[i] for i in good])
+        self.columns.append((column, arrow.numbers(sizes, pa.int64()), arrow.numbers(versions, pa.int64())))
+
+    def fingerprint(self) -> str:
+        self.flush()
+        odd = repr((sorted(path for path, _, _ in self.rejects), self.ignored, sorted(self.warnings)))
+        whole = self.digest.hexdigest() + self.others.hexdigest() + odd
+        return str(xxhash.xxh3_128_hexdigest(whole.encode("utf-8", "surrogateescape")))
 
     def listing(self) -> Listing:
-        self.flush()
-        table = pa.Table.from_batches(self.batches, _FILES_SCHEMA).combine_chunks()
-        self.batches = []
-        table = table.take(pc.sort_indices(table["path"]))
-        return Listing(table, sorted(self.rejects), self.ignored, sorted(self.warnings))
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        fingerprint = self.fingerprint()
+        schema = pa.schema([("path", pa.string()), ("size", pa.int64()), ("version", pa.int64())])
+        table = pa.Table.from_batches([pa.RecordBatch.from_arrays(list(c), schema=schema) for c in self.columns], schema)
+        self.columns = []
+        table = pc.take(table, pc.sort_indices(table["path"])).combine_chunks()
+        return Listing(table, sorted(self.rejects), self.ignored, sorted(self.warnings), fingerprint)
 
 
 def _list_folder(root: str, out: _Collector) -> None:
@@ -187,9 +230,9 @@ def _list_folder(root: str, out: _Collector) -> None:
                         if out.extension(name):
                             out.reject(prefix + name, "bad_name", _hidden_detail(hidden or name))
                         else:
-                            out.ignored += 1
+                            out.ignore(prefix + name, None)
                     elif not (extension := by_ending.get(name[-longest:]) or out.extension(name)):
-                        out.ignored += 1
+                        out.ignore(prefix + name, entry.stat(follow_symlinks=False))
                     else:
                         info = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(info.st_mode):
@@ -209,7 +252,7 @@ def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, o
         info = entry.stat()
     except OSError as error:  # broken, or a link that leads to itself
         if not out.extension(entry.name):
-            out.ignored += 1
+            out.ignore(path, None)
         else:
             out.reject(path, "unreadable", f"the link cannot be followed: {error.strerror}")
         return
@@ -217,7 +260,7 @@ def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, o
         out.warnings.append(f"The link to a folder {_printable(path)!r} is not followed.")
         return
     if not (extension := out.extension(entry.name)):
-        out.ignored += 1
+        out.ignore(path, info)
     elif hidden or entry.name.startswith("."):
         out.reject(path, "bad_name", _hidden_detail(hidden or entry.name))
     elif not os.path.realpath(entry.path).startswith(real_root):
@@ -239,7 +282,7 @@ def _list_bucket(root: str, out: _Collector) -> None:
             if not name:
                 continue
             if not (extension := out.extension(name)):
-                out.ignored += 1
+                out.ignore(path, None)
             elif part := _hidden_part(path):
                 out.reject(path, "bad_name", _hidden_detail(part))
             else:

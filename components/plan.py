@@ -11,7 +11,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,15 @@ from components import arrow, ledgers
 from components import manifest as manifests
 from components.adapters.base import Discovery
 from components.errors import DataError
-from components.ingest_config import INGEST_VERSION, IngestConfig, canonical
+from components.ingest_config import IngestConfig, canonical
 from components.ledger import Ledger
 from components.patch import REJECT_KINDS, REJECT_SCHEMA
-from components.privacy import Pseudonymiser, write_path_map
+from components.privacy import Pseudonymiser, withholding, write_path_map
 from components.published_splits import read_published_splits
 from components.shard_plan import META_KEY, ShardSpec, WriteConfig
 from components.sources import open_source
 from components.storage import TMP, Storage, open_storage
+from components.version import INGEST_VERSION
 from schemas.tables import SPLITS
 
 EXAMPLE_OVERHEAD = 620
@@ -60,6 +61,7 @@ class Planned:
         ignored: Number of files that are no images.
         committed: True where this very data set stands already; nothing was written then.
         seconds: Time that planning took, in its own process.
+        fingerprint: Of the raw folder, see `components.listing`.
     """
 
     plan_id: str
@@ -79,6 +81,7 @@ class Planned:
     ignored: int
     committed: bool
     seconds: float
+    fingerprint: str
 
 
 def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
@@ -99,17 +102,19 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     excluded = config.excluded()
     tokens = frozenset(pseudonymiser.token("group_id", group) for group in excluded) if pseudonymiser else excluded
     tombstones = tokens | ledgers.withdrawn(storage, config, previous, fingerprint)
-    found = config.adapter.discover(
-        config.input_root, config.discover_options(excluded if pseudonymiser else tombstones)
-    )
-    published, told = None, list(found.warnings)
-    if config.splits_csv:
-        known = [g for g in found.group_counts if g not in (excluded if pseudonymiser else tombstones)]
-        said = read_published_splits(config.splits_csv, known, found.group_unit)
-        published, told = said.splits, [*told, *said.warnings]
-    index = found.patches
-    if config.rehash:
-        index = _rehash(config.input_root, index)
+    published: Mapping[str, str] | None = None
+    with withholding(pseudonymiser is not None):
+        found = config.adapter.discover(
+            config.input_root, config.discover_options(excluded if pseudonymiser else tombstones)
+        )
+        told = list(found.warnings)
+        if config.splits_csv:
+            known = [g for g in found.group_counts if g not in (excluded if pseudonymiser else tombstones)]
+            said = read_published_splits(config.splits_csv, known, found.group_unit)
+            published, told = said.splits, [*told, *said.warnings]
+        index = found.patches
+        if config.rehash:
+            index = _rehash(config.input_root, index)
     if pseudonymiser:
         index, found = _pseudonymised(config, index, found, pseudonymiser)
         index, found = _bury(index, found, tombstones)
@@ -167,6 +172,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
         ignored=found.ignored,
         committed=_stands(storage, dataset_dir),
         seconds=0.0,
+        fingerprint=found.fingerprint,
     )
     if not planned.committed and not config.plans_folds_only:
         _write_plan(storage, planned, index.take(arrow.numbers(order)), cuts, rejects)
@@ -212,9 +218,9 @@ def _pseudonymised(
     assert config.pseudonymise is not None
     path_map = config.path_map or config.pseudonymise.with_suffix(".paths.csv")
     write_path_map(path_map, pa.concat_arrays([_flat(index.column("path")), hidden]), pa.concat_arrays([_flat(source), _flat(rejected)]))
-    rejects = found.rejects.set_column(0, "path", hidden)
+    rejects = found.rejects.set_column(0, REJECT_SCHEMA.field("path"), hidden)
     # A detail may quote a name; only the code is safe to tell.
-    rejects = rejects.set_column(3, "detail", arrow.strings([""] * len(rejects)))
+    rejects = rejects.set_column(3, REJECT_SCHEMA.field("detail"), arrow.strings([""] * len(rejects)))
     return index, dataclasses.replace(
         found,
         rejects=rejects,

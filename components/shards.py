@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -27,6 +28,7 @@ from components.example import ImageEncoder, encode_colour, encode_example
 from components.features import COLOUR_FEATURES, BlockFeatures, block_features
 from components.images import decode_rgb8, fit
 from components.patch import Rejected
+from components.privacy import withholding
 from components.shard_plan import META_KEY, ShardResult, ShardSpec, WriteConfig, read_plan, sha256_file, sidecar_meta
 from components.sources import Source, open_source
 from components.storage import Storage, open_storage
@@ -53,7 +55,8 @@ def write_shard(config: WriteConfig, number: int) -> ShardResult:
     shard_file, sidecar_file = scratch / "shard", scratch / "sidecar"
     try:
         writer = _ShardWriter(config, spec, shard_file)
-        table = writer.write(batch, open_source(config.input_root))
+        with withholding("source" in batch.schema.names):
+            table = writer.write(batch, open_source(config.input_root))
         pq.write_table(table, sidecar_file, compression="zstd", write_statistics=False)
         # The sidecar is published after the shard: a sidecar proves that its shard stands.
         storage.commit_file(shard_file, f"{config.dataset_dir}/{spec.path}")
@@ -174,7 +177,7 @@ class _ShardWriter:
         schema = schema.with_metadata({META_KEY: json.dumps(meta).encode()})
         if not n:
             return schema.empty_table()
-        batch = batch if n == len(batch) else batch.take(arrow.numbers(self._kept))
+        batch = batch if n == len(batch) else pc.take(batch, arrow.numbers(self._kept))
         width, height = self.config.stored_size
         sizes = np.array(self._originals, np.int32)
         colour = np.concatenate([f.colour for f in self._features])
@@ -192,7 +195,7 @@ class _ShardWriter:
             "constant": np.concatenate([f.constant for f in self._features]),
             **{name: colour[:, i] for i, name in enumerate(COLOUR_FEATURES)},
         }
-        columns["label_name"] = arrow.strings(self.config.classes).take(columns["label"])
+        columns["label_name"] = pc.take(arrow.strings(self.config.classes), columns["label"])
         return arrow.table(columns, schema)
 
 

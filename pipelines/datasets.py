@@ -81,7 +81,7 @@ def list_(workspace: str, as_json: bool) -> None:
 def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> None:
     """Show one data set: counts, rejects, policies, warnings."""
     from components import manifest as manifests
-    from components.ledgers import read_latest
+    from components.latest import read_latest
     from pipelines.ingest import Outcome
     from pipelines.ingest import show as show_outcome
 

@@ -44,13 +44,14 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_ingest(config: Any, workers: int, beam_args: list[str]) -> Outcome:
+def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "") -> Outcome:
     """Runs one ingest under the lock of its data set and task.
 
     Args:
         config: An `IngestConfig`.
         workers: Helper processes on this machine; threads on a remote worker.
         beam_args: Flags for Beam; without a runner among them, the embedded one is used.
+        request: `request_digest` of the options, so that the same ingest is recognised at once next time.
 
     Raises:
         UsageError, DataError, TemporaryError: See `components.errors`.
@@ -63,12 +64,19 @@ def run_ingest(config: Any, workers: int, beam_args: list[str]) -> Outcome:
     with helper_pool(workers) as pool:
         # The lock is taken after the helpers were forked: a copy of it in a helper would outlive this process.
         with storage.lock(f"{config.home}/{LOCK}", owner=f"histoline ingest {config.dataset} {config.task}") as lock:
-            outcome = _ingest(config, storage, lock, pool, workers, beam_args, started)
+            outcome = _ingest(config, storage, lock, pool, workers, beam_args, request, started)
             return dataclasses.replace(outcome, seconds=time.monotonic() - started)
 
 
 def _ingest(
-    config: Any, storage: Any, lock: Any, pool: ProcessPoolExecutor, workers: int, beam_args: list[str], started: float
+    config: Any,
+    storage: Any,
+    lock: Any,
+    pool: ProcessPoolExecutor,
+    workers: int,
+    beam_args: list[str],
+    request: str,
+    started: float,
 ) -> Outcome:
     from components import manifest as manifests
     from components.commit import commit, move_latest
@@ -93,7 +101,7 @@ def _ingest(
         return Outcome("folds", storage.uri(f"{config.home}/folds"), {}, False, planned.split_table, timings)
     if planned.committed:
         manifest = manifests.load(storage, planned.write.dataset_dir)
-        latest = move_latest(config, manifest)
+        latest = move_latest(config, planned, manifest, request)
         return Outcome("unchanged", uri, manifest, latest, planned.split_table, timings)
     _import_beam()
     check_beam_args(beam_args)
@@ -107,7 +115,8 @@ def _ingest(
     lap("commit_s")
     # What is left without the start of interpreter and libraries, which overlaps with planning.
     timings["work_s"] = planned.seconds + timings["build_s"] + timings["run_s"] + timings["commit_s"]
-    return Outcome("committed", uri, manifest, move_latest(config, manifest), planned.split_table, timings)
+    latest = move_latest(config, planned, manifest, request)
+    return Outcome("committed", uri, manifest, latest, planned.split_table, timings)
 
 
 def _import_beam() -> None:
@@ -240,10 +249,6 @@ def document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
-
-
 @click.command(
     "ingest",
     context_settings={"ignore_unknown_options": True},
@@ -285,17 +290,50 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
     name, extra = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (None, rest)
     check_own_typos(list(extra))
     workers, as_json = given.pop("workers"), given.pop("as_json")
-    config = build_config(name=name, **given)
+    options = plain_options(name, given)
+    started = time.monotonic()
+    outcome = unchanged(options, started)
+    if outcome is None:
+        outcome = _run(options, workers, runner_args(list(extra)))
+    console.emit(document(outcome), as_json, lambda: show(outcome))
+    _leave_result(outcome)
+
+
+def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome:
+    from components.latest import request_digest
     from components.workers import cores
+
+    config = build_config(options)
 
     if workers < 0 or workers > 256:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out for all cores.")
     try:
-        outcome = run_ingest(config, workers or cores(), runner_args(list(extra)))
+        return run_ingest(config, workers or cores(), beam_args, request_digest(options))
     except MemoryError as error:
         raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
-    console.emit(document(outcome), as_json, lambda: show(outcome))
-    _leave_result(outcome)
+
+
+def unchanged(options: dict[str, Any], started: float) -> Outcome | None:
+    """The outcome of an ingest whose data set stands already, found without loading Arrow, decoders or Beam.
+
+    Args:
+        options: Of `plain_options`.
+        started: When the command began, by `time.monotonic`.
+    """
+    from components.latest import find_unchanged, request_digest
+    from components.storage import open_storage
+
+    plain = not (options["fold"] or options["folds"] or options["ledger"] or options["rehash"])
+    home = f"datasets/{options['dataset']}/{options['task']}"
+    storage = open_storage(options["workspace"])
+    if not plain or not storage.exists(f"{home}/latest.json"):
+        return None
+    manifest = find_unchanged(storage, home, options["input_root"], request_digest(options))
+    if manifest is None:
+        return None
+    uri = storage.uri(f"{home}/{manifest['plan_id']}")
+    seconds = time.monotonic() - started
+    return Outcome("unchanged", uri, manifest, True, "", {"check_s": seconds}, seconds)
 
 
 def _leave_result(outcome: Outcome) -> None:
@@ -311,18 +349,32 @@ def _leave_result(outcome: Outcome) -> None:
         os.replace(temporary, path)
 
 
-def build_config(
-    *,
-    name: str | None,
-    dataset: str,
-    input_root: str,
-    workspace: str,
-    size: str,
-    ratios: str,
-    magnifications: tuple[int, ...],
-    **given: Any,
-) -> Any:
-    """Command-line values to an `IngestConfig`.
+def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Command-line values with names settled and paths absolute.
+
+    Args:
+        name: DATASET.
+        given: The options.
+
+    Raises:
+        UsageError: No data set is named, or two.
+    """
+    options = dict(given)
+    if name and options["dataset"] and name != options["dataset"]:
+        raise UsageError(f"Two data sets are named: {name} and {options['dataset']}.", "Give one.")
+    options["dataset"] = name or options["dataset"]
+    if not options["dataset"]:
+        raise UsageError("No data set is named.", "For example: histoline ingest idc --input DIR.")
+    for key in ("input_root", "workspace"):
+        value = options[key]
+        options[key] = value.rstrip("/") if value.startswith("gs://") else str(Path(value).resolve())
+    for key in ("groups_csv", "splits_csv", "ledger", "exclude_groups", "pseudonymise", "path_map"):
+        options[key] = Path(options[key]) if options[key] else None
+    return options
+
+
+def build_config(options: dict[str, Any]) -> Any:
+    """An `IngestConfig` of `plain_options`.
 
     Raises:
         UsageError: A value is out of range, or two contradict each other.
@@ -330,20 +382,13 @@ def build_config(
     from components.ingest_config import IngestConfig, parse_size
     from components.ledger import parse_ratios
 
-    if name and dataset and name != dataset:
-        raise UsageError(f"Two data sets are named: {name} and {dataset}.", "Give one.")
-    if not (name or dataset):
-        raise UsageError("No data set is named.", "For example: histoline ingest idc --input DIR.")
-    paths = ("groups_csv", "splits_csv", "ledger", "exclude_groups", "pseudonymise", "path_map")
-    given = {key: _path(value) if key in paths else value for key, value in given.items()}
     return IngestConfig(
-        dataset=name or dataset,
-        input_root=input_root.rstrip("/") if input_root.startswith("gs://") else str(Path(input_root).resolve()),
-        workspace=workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()),
-        size=parse_size(size) if size else None,
-        ratios=parse_ratios(ratios) if ratios else None,
-        magnifications=tuple(sorted(set(magnifications))),
-        **given,
+        **{
+            **options,
+            "size": parse_size(options["size"]) if options["size"] else None,
+            "ratios": parse_ratios(options["ratios"]) if options["ratios"] else None,
+            "magnifications": tuple(sorted(set(options["magnifications"]))),
+        }
     )
 
 

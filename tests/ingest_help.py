@@ -47,7 +47,7 @@ def ingest(root: Path, workspace: Path, dataset: str = "idc", **given: Any) -> R
             write_shard(planned.write, number)
         manifest = commit(cfg, planned)
     return Result(
-        Path(cfg.workspace) / planned.write.dataset_dir, manifest, move_latest(cfg, manifest), planned
+        Path(cfg.workspace) / planned.write.dataset_dir, manifest, move_latest(cfg, planned, manifest), planned
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import arrow
 from components.adapters._repeats import reject_repeated_ids
 from components.adapters._tables import Sieve, constant
 from components.adapters.base import Adapter, DiscoverOptions, Discovery
@@ -55,7 +56,7 @@ def finish(
     counts = count_groups(sieve.table["group_id"], sieve.table["label"], classes)
     _exclude(sieve, options.exclude_groups, counts, warnings)
     if options.magnifications:
-        keep = pc.is_in(sieve.table["magnification"], value_set=pa.array(options.magnifications, pa.int32()))
+        keep = pc.is_in(sieve.table["magnification"], value_set=arrow.numbers(options.magnifications, pa.int32()))
         wanted = ", ".join(map(str, sorted(set(options.magnifications))))
         sieve.reject(pc.invert(keep), "filtered", f"magnification is not {wanted}")
     if options.max_per_class:
@@ -69,6 +70,7 @@ def finish(
         unmapped_groups=unmapped,
         ignored=listing.ignored,
         warnings=warnings,
+        fingerprint=listing.fingerprint,
     )
 
 
@@ -128,7 +130,7 @@ def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]],
     absent = sorted(groups - counts.keys())
     # A withdrawn consent that names the slide would otherwise have no effect and nobody would see it.
     slides = sieve.table.select(["slide_id", "group_id"]).filter(
-        pc.is_in(sieve.table["slide_id"], value_set=pa.array(absent, pa.string()))
+        pc.is_in(sieve.table["slide_id"], value_set=arrow.strings(absent))
     )
     if len(slides):
         slide, group = slides["slide_id"][0].as_py(), slides["group_id"][0].as_py()
@@ -136,7 +138,7 @@ def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]],
     if absent:
         warnings.append(f"{len(absent)} of {len(groups)} groups to be excluded have no patch here.")
     if groups:
-        mask = pc.is_in(sieve.table["group_id"], value_set=pa.array(sorted(groups), pa.string()))
+        mask = pc.is_in(sieve.table["group_id"], value_set=arrow.strings(sorted(groups)))
         sieve.reject(mask, "excluded_group", "its group is excluded")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import arrow
 from components.adapters._tables import Sieve, extract
 
 
@@ -46,7 +47,7 @@ def reject_repeated_ids(sieve: Sieve) -> int:
         _added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()
     ]
     names = parts.field("name")
-    same_name = pc.equal(names.take(pa.array(kept[again])), names.take(pa.array(again))).to_numpy(False)
+    same_name = pc.equal(names.take(arrow.numbers(kept[again])), names.take(arrow.numbers(again))).to_numpy(False)
     copied = (
         np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
     )
@@ -59,7 +60,7 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     sieve.reject(nested, "nested_copy", "in a second copy of the tree; the same path exists outside of it")
     if repeated.any():
         left = np.flatnonzero(~nested)
-        stays = pc.binary_join_element_wise("same patch id as", paths.take(pa.array(kept[left])), " ")
+        stays = pc.binary_join_element_wise("same patch id as", paths.take(arrow.numbers(kept[left])), " ")
         sieve.reject(repeated[left], "duplicate_id", stays)
     return int(np.count_nonzero(in_copy & ~nested & ~repeated))
 

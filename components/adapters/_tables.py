@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import schemas
+from components import arrow
 from components.adapters.base import Adapter, DiscoverOptions
 from components.errors import UsageError
 from components.listing import Listing, list_images
@@ -41,7 +42,7 @@ class Sieve:
         Returns:
             How many rows were moved.
         """
-        mask = pc.fill_null(pa.array(mask) if isinstance(mask, np.ndarray) else mask, False)
+        mask = pc.fill_null(arrow.numbers(mask) if isinstance(mask, np.ndarray) else mask, False)
         count = pc.sum(mask).as_py() or 0
         if count:
             lost = self.table["path"].filter(mask)
@@ -68,7 +69,7 @@ class Sieve:
 
     def _add(self, paths: Any, code: str, details: Any) -> None:
         def strings(values: Any) -> Any:
-            return pa.array(values, pa.string()) if isinstance(values, list) else values
+            return arrow.strings(values) if isinstance(values, list) else values
 
         columns = [strings(paths), [code] * len(paths), [REJECT_KINDS[code]] * len(paths), strings(details)]
         self.rejects.append(pa.table(columns, schema=REJECT_SCHEMA))
@@ -161,6 +162,6 @@ def _wrong_layout(adapter: Adapter, root: str, listing: Listing) -> UsageError:
         return UsageError(f"There are no PNG or TIFF images under {root!r}{others}.", expected)
     what = f"No image under {root!r} is in the layout of {adapter.name}: the first is {paths[0]!r}."
     for other in ADAPTERS.values():
-        if other.name != adapter.name and 2 * pc.sum(other.matches(pa.array(paths))).as_py() >= len(paths):
+        if other.name != adapter.name and 2 * pc.sum(other.matches(arrow.strings(paths))).as_py() >= len(paths):
             return UsageError(what, f"{expected} This looks like {other.name}: did you mean that?")
     return UsageError(what, expected)

@@ -48,6 +48,7 @@ class Discovery:
         ids_without_file: Ids named by a label CSV for which there is no file.
         ignored: Number of files that are no images of this data set by extension (csv, txt, ...).
         warnings: Sentences for the summary and the manifest.
+        fingerprint: `Listing.fingerprint` of the folder.
     """
 
     patches: pa.Table
@@ -58,6 +59,7 @@ class Discovery:
     ids_without_file: list[str] = dataclasses.field(default_factory=list)
     ignored: int = 0
     warnings: list[str] = dataclasses.field(default_factory=list)
+    fingerprint: str = ""
 
     @property
     def found(self) -> int:

@@ -10,6 +10,7 @@ import dataclasses
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components import arrow
 from components.adapters._finish import finish
 from components.adapters._tables import Sieve, begin, class_names, task_names
 from components.adapters.base import DiscoverOptions, Discovery
@@ -89,17 +90,17 @@ class PCam:
         labels = _labels(root, sorted(above, key=lambda folder: (folder.count("/"), folder)))
 
         ids = sieve.table["patch_id"].combine_chunks()
-        named = pa.array([*labels.label, *labels.conflicting], pa.string())
+        named = arrow.strings([*labels.label, *labels.conflicting])
         absent = sorted(named.filter(pc.invert(pc.is_in(named, value_set=ids))).to_pylist())
         warnings = []
         if labels.repeated:
             warnings.append(f"{LABELS_FILE} says {labels.repeated} labels more than once.")
         if absent:
             warnings.append(f"{LABELS_FILE} names {len(absent)} ids without a file in train/.")
-        conflicting = pc.is_in(ids, value_set=pa.array(sorted(labels.conflicting), pa.string()))
+        conflicting = pc.is_in(ids, value_set=arrow.strings(sorted(labels.conflicting)))
         sieve.reject(conflicting, "label_conflict", f"{LABELS_FILE} gives it both labels")
-        known = pa.array(labels.label.keys(), pa.string())
-        values = pa.array(labels.label.values(), pa.int32())
+        known = arrow.strings(labels.label)
+        values = arrow.numbers(list(labels.label.values()), pa.int32())
         sieve.set(
             "label", values.take(pc.index_in(sieve.table["patch_id"].combine_chunks(), value_set=known))
         )

@@ -1,0 +1,107 @@
+"""latest.json: the data set that training takes by default, and what tells in a moment that nothing has changed.
+
+A finished ingest that is run again is recognised by the request (options and the content of the files that they name)
+and by a fingerprint of the raw folder, before any library for tables or images is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Mapping
+
+from components.errors import DataError
+from components.storage import Storage, StorageMissing
+from components.version import INGEST_VERSION, __version__
+
+
+def read_latest(storage: Storage, home: str) -> dict[str, Any] | None:
+    """What latest.json of a data set and task says; None where nothing is committed.
+
+    Args:
+        storage: The workspace.
+        home: `datasets/DATASET/TASK`.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        latest = json.loads(storage.read_bytes(f"{home}/latest.json"))
+        if not all(isinstance(latest[key], str) for key in ("dataset_dir", "plan_id", "content_digest")):
+            raise ValueError
+        return dict(latest)
+    except StorageMissing:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{storage.uri(home)}/latest.json is damaged.",
+            "Delete it and run the ingest again with --ledger PLAN_ID/splits.json of the newest data set.",
+        ) from None
+
+
+def write_latest(
+    storage: Storage, home: str, manifest: Mapping[str, Any], request: str, fingerprint: str, extensions: list[str]
+) -> None:
+    """Lets latest.json name a committed data set.
+
+    Args:
+        storage: The workspace.
+        home: `datasets/DATASET/TASK`.
+        manifest: Of the data set.
+        request: `request_digest` of the ingest; empty where it can't be told from the options alone.
+        fingerprint: Of the raw folder.
+        extensions: Those that the fingerprint was taken with.
+    """
+    latest = {
+        "dataset_dir": f"{home}/{manifest['plan_id']}",
+        "plan_id": manifest["plan_id"],
+        "content_digest": manifest["content_digest"],
+        "request": request,
+        "fingerprint": fingerprint,
+        "extensions": sorted(extensions),
+    }
+    data = (json.dumps(latest, sort_keys=True, indent=1) + "\n").encode()
+    path = f"{home}/latest.json"
+    if not storage.exists(path) or storage.read_bytes(path) != data:
+        storage.write_atomic(path, data)
+
+
+def request_digest(options: Mapping[str, Any]) -> str:
+    """Digest of everything but the raw folder that decides on a data set: options, named files, versions.
+
+    Args:
+        options: Names to plain values; a `Path` stands for the content of its file.
+    """
+    told = {}
+    for name, value in sorted(options.items()):
+        if isinstance(value, Path):
+            value = hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else "missing"
+        told[name] = value
+    body = json.dumps([told, INGEST_VERSION, __version__], sort_keys=True, default=str)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def find_unchanged(storage: Storage, home: str, input_root: str, request: str) -> dict[str, Any] | None:
+    """The manifest of the latest data set, where this very request on this very folder made it and it is whole.
+
+    Args:
+        storage: The workspace.
+        home: `datasets/DATASET/TASK`.
+        input_root: The raw folder; a gs:// prefix is never recognised here.
+        request: `request_digest` of the ingest at hand.
+    """
+    from components import manifest as manifests
+    from components.errors import HistolineError
+    from components.listing import fingerprint_folder
+
+    try:
+        latest = read_latest(storage, home)
+        if latest is None or input_root.startswith("gs://") or not request or latest.get("request") != request:
+            return None
+        if fingerprint_folder(input_root, latest["extensions"]) != latest["fingerprint"]:
+            return None
+        manifest = manifests.load(storage, latest["dataset_dir"])
+        return None if manifests.missing_or_resized(storage, latest["dataset_dir"], manifest) else manifest
+    except (HistolineError, KeyError, OSError):
+        return None  # the ingest itself says what is wrong
