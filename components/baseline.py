@@ -55,9 +55,13 @@ class ColourBaseline:
         """
         x = _checked(features)
         probability = np.zeros((len(x), self.n_classes), np.float32)
-        if len(x):
-            seen = 1.0 if self.estimator is None else self.estimator.predict_proba(x)
-            probability[:, list(self.classes)] = seen
+        if len(x) and self.estimator is None:
+            probability[:, self.classes[0]] = 1.0
+        elif len(x):
+            from threadpoolctl import threadpool_limits
+
+            with threadpool_limits(1):
+                probability[:, list(self.classes)] = self.estimator.predict_proba(x)
         return probability[:, 1] if self.n_classes == 2 else probability
 
 
@@ -65,8 +69,8 @@ def _checked(features: npt.ArrayLike) -> npt.NDArray[np.float32]:
     x = np.asarray(features, np.float32)
     if x.ndim != 2 or x.shape[1] != len(COLOUR_FEATURES):
         raise DataError(
-            f"The colour baseline needs {len(COLOUR_FEATURES)} colour features per patch but was given an array"
-            f" of shape {x.shape}.",
+            f"The colour baseline needs {len(COLOUR_FEATURES)} colour features per patch but was given an"
+            f" array of shape {x.shape}.",
             "Ingest the data set again with this version, which writes all of them.",
         )
     return x
@@ -98,6 +102,7 @@ def fit_baseline(
     if len(classes) == 1:
         return ColourBaseline(None, classes, n_classes)
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     estimator = HistGradientBoostingClassifier(
         max_iter=100,
@@ -107,4 +112,6 @@ def fit_baseline(
         early_stopping=False,
         random_state=seed,
     )
-    return ColourBaseline(estimator.fit(x, y), classes, n_classes)
+    # One thread: with trees this small threads mostly wait for each other, on a busy machine for minutes.
+    with threadpool_limits(1):
+        return ColourBaseline(estimator.fit(x, y), classes, n_classes)

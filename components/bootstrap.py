@@ -2,18 +2,18 @@
 
 Patches of one patient resemble each other, so patients are drawn, not patches (the cluster bootstrap: Field
 and Welsh 2007). All figures of a comparison come from the same resamples, so that what two models share
-cancels out. Percentile intervals: see docs/decisions/0010-gate-statistics.md.
+cancels out. Expanded percentile intervals: see docs/decisions/0010-gate-statistics.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from components.intervals import Interval, expanded_tail
 from components.metrics import Array
 from components.patients import group_counts, group_index
 from components.weighted import WeightedMetrics, weighted_binary, weighted_multiclass, weighted_primary
@@ -82,31 +82,6 @@ class Resamples:
     warnings: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """An estimate with its interval.
-
-    Attributes:
-        estimate: On the data themselves; NaN where undefined.
-        low: Lower limit, None where there is no interval.
-        high: Upper limit, likewise.
-        standard_error: Standard deviation over the resamples, None likewise.
-        reason: Why there is no interval: `too_few_groups`, `class_rarely_drawn`, `undefined`; else empty.
-        groups: Groups that were resampled.
-        weak: Pooled over classes with too few groups: weak evidence, to be said wherever it is shown.
-        undefined: Resamples in which the figure does not exist (left out of the interval).
-    """
-
-    estimate: float
-    low: float | None = None
-    high: float | None = None
-    standard_error: float | None = None
-    reason: str = ""
-    groups: int = 0
-    weak: bool = False
-    undefined: int = 0
-
-
 def draw_groups(generator: np.random.Generator, resamples: int, groups: int) -> Array:
     """Draws `groups` groups with replacement, `resamples` times: counts, [R, G] uint16."""
     weights = np.empty((resamples, groups), np.uint16)
@@ -164,9 +139,9 @@ def plan_resamples(
 
 
 def percentile_interval(estimate: float, values: Array, resamples: Resamples) -> Interval:
-    """Two-sided percentile interval (Efron 1979) of values [R]; NaN values are left out and counted.
+    """Two-sided expanded percentile interval of values [R] (see `expanded_tail`).
 
-    More than 5 % undefined values give no interval (`undefined`).
+    NaN values are left out and counted; more than 5 % undefined values give no interval (`undefined`).
     """
     none = Interval(estimate, groups=resamples.groups, weak=resamples.weak)
     if resamples.reason:
@@ -175,7 +150,7 @@ def percentile_interval(estimate: float, values: Array, resamples: Resamples) ->
     undefined = int(values.size - defined.size)
     if np.isnan(estimate) or defined.size < 2 or undefined > MAX_UNDEFINED * values.size:
         return dataclasses.replace(none, reason=UNDEFINED, undefined=undefined)
-    tail = (1 - resamples.confidence) / 2
+    tail = expanded_tail(resamples.confidence, resamples.groups)
     low, high = np.quantile(defined, (tail, 1 - tail))
     return dataclasses.replace(
         none,
@@ -291,29 +266,3 @@ def paired_difference(
         second=percentile_interval(point_2, values_2, resamples),
         difference=percentile_interval(point_1 - point_2, values_1 - values_2, resamples),
     )
-
-
-def smallest_detectable_difference(
-    standard_error: float, *, confidence: float = 0.95, power: float = 0.80
-) -> float:
-    """Smallest true difference that a test of this precision finds with the given power.
-
-    (z[1 - (1 - confidence) / 2] + z[power]) * SE, that is (1.96 + 0.84) * SE = 2.80 * SE at 95 % and 80 %,
-    from the bootstrap standard error of the paired difference.
-
-    Args:
-        standard_error: Of the difference.
-        confidence: Two-sided confidence of the interval whose lower limit must pass 0.
-        power: Probability of finding it.
-    """
-    normal = statistics.NormalDist()
-    return (normal.inv_cdf(1 - (1 - confidence) / 2) + normal.inv_cdf(power)) * standard_error
-
-
-def unpaired_standard_error(standard_error: float) -> float:
-    """Standard error of the difference to a second, equally precise and independent model: sqrt(2) * SE.
-
-    For the first model of a data set, when there is none to pair it with. Models on the same patches are
-    positively correlated, so that this states too large, never too small, a detectable difference.
-    """
-    return float(np.sqrt(2.0) * standard_error)

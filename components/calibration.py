@@ -59,8 +59,9 @@ def apply_temperature(probability: npt.ArrayLike, temperature: float) -> Array:
 def fit_temperature(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Temperature:
     """Temperature that minimises the negative log likelihood.
 
-    Guo et al. 2017, On Calibration of Modern Neural Networks. The likelihood is convex in 1/T, so the sign of its slope is bisected over log T within [0.05, 20]; this
-    cannot diverge. Ranking, and with it AUC, stays as it is.
+    Guo et al. 2017, On Calibration of Modern Neural Networks. The likelihood is convex in 1/T, so the sign of
+    its slope is bisected over log T within [0.05, 20]; this cannot diverge. Ranking, and with it AUC, stays
+    as it is.
 
     Args:
         labels: Class numbers, [N].
@@ -72,8 +73,8 @@ def fit_temperature(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Temper
     y, p = np.asarray(labels).astype(int), np.asarray(probability)
     if not p.size or not np.isfinite(p).all():
         raise DataError(
-            "Calibration of the eval split failed: it holds no patches, or the model gave probabilities that are"
-            " not finite.",
+            "Calibration of the eval split failed: it holds no patches, or the model gave probabilities that"
+            " are not finite.",
             "Check the eval split, and the training history for a loss that diverged.",
         )
     scores = scores_from_probability(p)
@@ -150,8 +151,8 @@ def choose_threshold(
     p = np.asarray(probability, np.float32)
     if not y.any() or y.all() or not np.isfinite(p).all():
         raise DataError(
-            "No threshold can be chosen: the eval split lacks a class, or the model gave probabilities that are"
-            " not finite.",
+            "No threshold can be chosen: the eval split lacks a class, or the model gave probabilities that"
+            " are not finite.",
             "Ingest with a split in which every class has groups in eval, and check the training history.",
         )
     values, inverse = np.unique(p, return_inverse=True)

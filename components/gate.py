@@ -12,13 +12,11 @@ import numpy as np
 from components.bootstrap import (
     TOO_FEW_GROUPS,
     BootstrapPlan,
-    Interval,
     paired_difference,
-    smallest_detectable_difference,
-    unpaired_standard_error,
 )
 from components.errors import UsageError
 from components.gate_types import Check, Comparison, GateDecision, GateInputs, GateModel, GatePolicy
+from components.intervals import Interval, smallest_detectable_difference, unpaired_standard_error
 
 __all__ = ["Check", "Comparison", "GateDecision", "GateInputs", "GateModel", "GatePolicy", "decide"]
 
@@ -41,7 +39,8 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     """
     policy = policy or GatePolicy()
     comparisons = _compare(inputs, policy)
-    checks = [*_soundness(inputs), _baseline_check(inputs, policy, comparisons.get("baseline"))]
+    sound = _soundness(inputs)
+    checks = [*sound, _baseline_check(inputs, policy, comparisons.get("baseline"))]
     code = "first_model"
     if inputs.champion is not None:
         code, check = _champion_check(inputs, policy, comparisons)
@@ -49,13 +48,11 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     failed = next((check for check in checks if not check.passed), None)
     counted = [comparisons[key] for key in ("baseline", "champion") if key in comparisons]
     if code in ("non_inferior", "inferior_to_best_ever"):
-        counted += [comparisons[key] for key in ("best_ever",) if key in comparisons]
-    weak = any(c.result.difference.weak for c in counted)
-    said = (
-        f"; weak evidence, as some classes have too few {inputs.group_unit}s and all were pooled"
-        if weak
-        else ""
-    )
+        counted += [comparisons["best_ever"]] if "best_ever" in comparisons else []
+    weak = any(c.result.difference.weak and c.result.difference.low is not None for c in counted)
+    said = ""
+    if weak and not (failed and failed in sound):
+        said = f"; weak evidence, as some classes have too few {inputs.group_unit}s and all were pooled"
     if failed:
         reason = f"Refused: {failed.detail}"
     elif code == "first_model":

@@ -1,0 +1,58 @@
+"""The colour baseline learns colour, says probabilities, and is the same every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from components import metrics
+from components.baseline import COLOUR_FEATURES, fit_baseline
+from components.errors import DataError
+
+
+def coloured(seed: int, n: int, n_classes: int):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, n_classes, n)
+    x = rng.normal(size=(n, len(COLOUR_FEATURES))).astype(np.float32)
+    x[:, 0] += 2 * y
+    return x, y
+
+
+def test_it_learns_colour_and_is_deterministic():
+    x, y = coloured(0, 800, 2)
+    test_x, test_y = coloured(1, 400, 2)
+    first, again = (fit_baseline(x, y, 2, seed=3).predict(test_x) for _ in range(2))
+    assert first.shape == (400,) and first.dtype == np.float32
+    assert (first == again).all()
+    assert metrics.roc_auc(test_y, first) > 0.8
+
+
+def test_several_classes_and_a_class_that_training_lacks():
+    x, y = coloured(2, 600, 3)
+    p = fit_baseline(x, np.where(y == 2, 3, y), 5).predict(x)
+    assert p.shape == (600, 5)
+    assert p.sum(axis=1) == pytest.approx(np.ones(600), abs=1e-5)
+    assert (p[:, [2, 4]] == 0).all() and (p[:, 3] > 0).any()
+
+
+def test_one_class_in_training_is_stated_with_certainty():
+    x, _ = coloured(3, 30, 2)
+    assert (fit_baseline(x, np.ones(30), 2).predict(x) == 1).all()
+    assert (fit_baseline(x, np.zeros(30), 2).predict(x) == 0).all()
+
+
+def test_wrong_input_is_told():
+    x, y = coloured(4, 30, 2)
+    with pytest.raises(DataError, match="colour features"):
+        fit_baseline(x[:, :6], y, 2)
+    with pytest.raises(DataError, match="empty"):
+        fit_baseline(x[:0], y[:0], 2)
+    assert fit_baseline(x, y, 2).predict(x[:0]).shape == (0,)
+
+
+def test_importing_it_does_not_import_scikit_learn():
+    import subprocess
+    import sys
+
+    code = "import sys, components.baseline, components.gate; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
