@@ -65,9 +65,11 @@ def load(storage: Storage, dataset_dir: str) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
         version = manifest["format"]
+        if not isinstance(version, int):
+            raise ValueError
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{where} is damaged: it is not a manifest.", "Ingest again from the raw folder.") from None
-    if not isinstance(version, int) or version > FORMAT:
+    if version > FORMAT:
         raise UsageError(
             f"{where} has format {version!r}; this histoline reads up to {FORMAT}.", "Upgrade histoline to read it."
         )

@@ -250,7 +250,8 @@ def _bury(index: pa.Table, found: Discovery, tombstones: frozenset[str]) -> tupl
         return index, found
     paths = index.filter(dead).column("path").to_pylist()
     rejects = pa.concat_tables([found.rejects, reject_table([(p, "excluded_group", "") for p in paths])])
-    return index.filter(pc.invert(dead)), dataclasses.replace(found, rejects=rejects)
+    index = index.filter(pc.invert(dead))
+    return index, dataclasses.replace(found, patches=index, rejects=rejects)
 
 
 def _rehash(root: str, index: pa.Table) -> pa.Table:

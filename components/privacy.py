@@ -6,20 +6,25 @@ equal tokens, so that splits stay patient-disjoint over many ingests.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
 import os
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from components import arrow
-from components.errors import UsageError
+from components.errors import HistolineError, UsageError
 
 MIN_KEY_BYTES = 16
 TOKEN_HEX = 24
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +79,25 @@ class Pseudonymiser:
         return tokens.take(coded.indices) if len(tokens) else values
 
 
+@contextlib.contextmanager
+def withholding(active: bool) -> Iterator[None]:
+    """Takes what is quoted (ids, paths, cells of a CSV) out of the errors of its block.
+
+    Messages end in logs, and a log under `--pseudonymise` holds no raw id.
+
+    Args:
+        active: Whether ids are to be pseudonyms.
+    """
+    try:
+        yield
+    except HistolineError as error:
+        if not active:
+            raise
+        what, fix = (_QUOTED.sub("(withheld)", text) for text in (error.what, error.fix))
+        hint = "Names are withheld under --pseudonymise; the same command without it and with another --workspace shows them."
+        raise type(error)(what, f"{fix} {hint}".strip()) from None
+
+
 def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
     """Adds to the token-to-path map (CSV `token,path`, mode 0600) that only the key's owner keeps.
 
@@ -86,7 +110,7 @@ def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
         known = dict(read_path_map(path)) if path.exists() else {}
         known.update(zip(tokens.to_pylist(), sources.to_pylist()))
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("token", "path"))
             writer.writerows(sorted(known.items()))
@@ -106,7 +130,7 @@ def read_path_map(path: Path) -> dict[str, str]:
     import csv
 
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             return {row["token"]: row["path"] for row in csv.DictReader(file)}
     except OSError as error:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Runs ingests for tests: the planner, writer and commit called one after the other (no Beam), or the command."""
+"""Runs ingests for tests: planner, writer and commit one after the other (no Beam), or the command."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ def ingest(root: Path, workspace: Path, dataset: str = "idc", **given: Any) -> R
         for number in range(len(planned.specs)):
             write_shard(planned.write, number)
         manifest = commit(cfg, planned)
-    return Result(
-        Path(cfg.workspace) / planned.write.dataset_dir, manifest, move_latest(cfg, planned, manifest), planned
-    )
+    is_latest = move_latest(cfg, planned, manifest)
+    return Result(Path(cfg.workspace) / planned.write.dataset_dir, manifest, is_latest, planned)
 
 
 class Result:
@@ -140,7 +139,8 @@ def run(
     """Runs the ingest command in a process of its own."""
     return subprocess.run(
         command(*args, code=code),
-        cwd=cwd, env=environment(**env), timeout=timeout, text=True, capture_output=True, stdin=subprocess.DEVNULL,
+        cwd=cwd, env=environment(**env), timeout=timeout, text=True, capture_output=True,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
