@@ -1,0 +1,346 @@
+"""The gate, sentence by sentence of its contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from components import metrics
+from components.errors import UsageError
+from components.gate import GateInputs, GateModel, GatePolicy, decide
+
+PATIENTS, PATCHES = 30, 30
+GROUPS = np.array([f"patient-{i:02d}" for i in np.repeat(np.arange(PATIENTS), PATCHES)])
+_RNG = np.random.default_rng(0)
+LABELS = (_RNG.random(GROUPS.size) < _RNG.beta(2, 2, PATIENTS).repeat(PATCHES)).astype(int)
+NOISE = _RNG.normal(size=(4, GROUPS.size))
+NON_INFERIOR = GatePolicy(criterion="non-inferior", margin=0.02)
+
+
+def scores(effect: float, own: int = 0, share: float = 0.3):
+    """Probabilities whose AUC rises with `effect`; models share most noise and differ by noise row `own`."""
+    logit = effect * (LABELS - 0.5) + NOISE[3] + share * NOISE[own]
+    return (1 / (1 + np.exp(-logit))).astype(np.float32)
+
+
+BASELINE = scores(0.5)
+
+
+def model(effect: float, own: int = 0, name: str = "1700000000", trained_on=()):
+    return GateModel(name, scores(effect, own), frozenset(trained_on))
+
+
+def inputs(candidate=2.5, champion=None, **changes) -> GateInputs:
+    made = GateInputs(
+        labels=LABELS,
+        groups=GROUPS,
+        candidate=model(candidate, 1, "run-7") if isinstance(candidate, float) else candidate,
+        baseline=BASELINE,
+        champion=model(champion, 2) if isinstance(champion, float) else champion,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def comparison(decision, against):
+    return next(c for c in decision.comparisons if c.against == against)
+
+
+def figures(decision, against="champion"):
+    return comparison(decision, against).result
+
+
+def only_groups(made: GateInputs, names) -> GateInputs:
+    keep = np.isin(GROUPS, list(names))
+
+    def part(m):
+        return m and dataclasses.replace(m, probability=np.asarray(m.probability)[keep])
+
+    return dataclasses.replace(
+        made,
+        labels=LABELS[keep],
+        groups=GROUPS[keep],
+        baseline=np.asarray(made.baseline)[keep],
+        candidate=part(made.candidate),
+        champion=part(made.champion),
+        best_ever=part(made.best_ever),
+    )
+
+
+def test_the_first_model_needs_floors_and_baseline_only():
+    decision = decide(inputs())
+    assert (decision.decision, decision.code, decision.metric) == ("promoted", "first_model", "auc")
+    assert decision.reason.startswith(
+        "Promoted as the first model: it meets the floors, and it beats the colour"
+    )
+    assert decision.becomes_best_ever and not decision.weak_evidence
+    assert figures(decision, "baseline").difference.low > 0
+    assert all(check.passed for check in decision.checks)
+
+
+def test_the_reason_is_one_sentence_with_the_figures():
+    decision = decide(inputs(champion=1.5))
+    result = figures(decision)
+    for figure in (result.first.estimate, result.second.estimate):
+        assert f"{figure:.3f}" in decision.reason
+    for figure in (result.difference.estimate, result.difference.low, result.difference.high):
+        assert f"{figure:+.3f}" in decision.reason
+    assert "95 % interval" in decision.reason and "30 patients" in decision.reason
+    assert "1700000000" in decision.reason
+    assert decision.reason.endswith(".") and ". " not in decision.reason and "\n" not in decision.reason
+    slides = decide(inputs(champion=1.5, group_unit="slide")).reason
+    assert "30 slides" in slides and "patient" not in slides
+
+
+def test_not_blessed_is_refused_whatever_else_holds():
+    decision = decide(
+        inputs(champion=0.6, blessed=False, blessing_reason="AUC 0.71 is below the floor of 0.75")
+    )
+    assert (decision.decision, decision.code) == ("refused", "below_floors")
+    assert "AUC 0.71 is below the floor of 0.75" in decision.reason
+    assert figures(decision).difference.low > 0, "the comparison is made and shown all the same"
+
+
+def test_a_blessing_alone_does_not_promote():
+    assert decide(inputs(champion=3.5, blessed=True)).decision == "refused"
+
+
+def test_a_model_that_does_not_answer_is_refused():
+    decision = decide(inputs(answers=False, answers_reason="serve_bytes differs by 0.02"))
+    assert decision.code == "does_not_answer" and "serve_bytes differs by 0.02" in decision.reason
+    gone = decide(inputs(champion=1.0, candidate=None, answers=False, answers_reason="no saved_model.pb"))
+    assert gone.code == "does_not_answer" and gone.comparisons == () and not gone.becomes_best_ever
+    broken = np.array(scores(2.5))
+    broken[3] = np.nan
+    nan = decide(inputs(champion=1.0, candidate=GateModel("run-7", broken)))
+    assert nan.decision == "refused" and "no usable probabilities" in nan.reason
+
+
+def test_the_colour_baseline_must_be_beaten():
+    same = decide(inputs(candidate=0.5))
+    assert (same.decision, same.code) == ("refused", "baseline_not_beaten")
+    assert figures(same, "baseline").difference.low <= 0
+    assert "is not shown to beat the colour baseline" in same.reason
+    # Also where the champion is beaten.
+    assert decide(inputs(candidate=0.5, champion=0.01)).code == "baseline_not_beaten"
+
+
+def test_better_is_promoted():
+    decision = decide(inputs(champion=1.5))
+    assert (decision.decision, decision.code) == ("promoted", "better")
+    result = figures(decision)
+    assert result.difference.low > 0
+    assert result.first.estimate == pytest.approx(metrics.roc_auc(LABELS, scores(2.5, 1)))
+    assert result.second.estimate == pytest.approx(metrics.roc_auc(LABELS, scores(1.5, 2)))
+
+
+def test_worse_is_refused():
+    decision = decide(inputs(champion=3.5))
+    assert (decision.decision, decision.code) == ("refused", "worse")
+    assert "worse than the champion" in decision.reason and not decision.becomes_best_ever
+
+
+def test_not_distinguishable_is_refused_and_says_what_could_have_been_found():
+    decision = decide(inputs(champion=2.5))
+    result = figures(decision)
+    assert (decision.decision, decision.code) == ("refused", "not_distinguishable")
+    assert result.difference.low <= 0 <= result.difference.high
+    expected = 2.80159 * result.difference.standard_error
+    assert decision.smallest_detectable == pytest.approx(expected, rel=1e-4)
+    assert f"{decision.smallest_detectable:.3f} or more was likely to be found" in decision.reason
+
+
+def test_without_a_champion_the_detectable_difference_is_that_of_an_independent_model():
+    decision = decide(inputs())
+    error = figures(decision, "baseline").first.standard_error
+    assert decision.smallest_detectable == pytest.approx(2.80159 * 2**0.5 * error, rel=1e-4)
+
+
+def test_non_inferior_is_off_by_default_and_needs_the_margin():
+    made = inputs(champion=2.5)
+    assert decide(made).code == "not_distinguishable"
+    decision = decide(made, NON_INFERIOR)
+    assert (decision.decision, decision.code) == ("promoted", "non_inferior")
+    assert -0.02 < figures(decision).difference.low <= 0
+    narrow = decide(made, dataclasses.replace(NON_INFERIOR, margin=0.001))
+    assert (narrow.decision, narrow.code) == ("refused", "inferior_to_champion")
+    assert decide(inputs(champion=3.5), NON_INFERIOR).code == "inferior_to_champion"
+
+
+def test_non_inferior_also_counts_against_the_best_ever():
+    made = inputs(champion=2.5, best_ever=model(3.2, 0, "1600000000"))
+    decision = decide(made, NON_INFERIOR)
+    assert (decision.decision, decision.code) == ("refused", "inferior_to_best_ever")
+    assert "1600000000" in decision.reason
+    close = decide(inputs(champion=2.5, best_ever=model(2.5, 0)), NON_INFERIOR)
+    assert close.code == "non_inferior" and "best model ever" in close.reason
+
+
+def test_drift_by_small_steps_down_is_stopped_by_the_best_ever():
+    best = champion = GateModel("v0", scores(3.0, 0, 0.05))
+    accepted = 0
+    for step in range(1, 12):
+        candidate = GateModel(f"v{step}", scores(3.0 - 0.07 * step, 0, 0.05))
+        made = inputs(champion=champion, candidate=candidate, best_ever=best)
+        decision = decide(made, dataclasses.replace(NON_INFERIOR, resamples=300))
+        if decision.decision == "refused":
+            assert decision.code == "inferior_to_best_ever"
+            break
+        assert not decision.becomes_best_ever
+        champion, accepted = candidate, accepted + 1
+    else:
+        pytest.fail("small losses were promoted without end")
+    assert accepted >= 1
+    assert metrics.roc_auc(LABELS, champion.probability) > metrics.roc_auc(LABELS, best.probability) - 0.02
+    # Against the champion alone the same candidate would have passed.
+    alone = dataclasses.replace(made, best_ever=None)
+    assert decide(alone, dataclasses.replace(NON_INFERIOR, resamples=300)).decision == "promoted"
+
+
+def test_better_does_not_ask_for_the_best_ever():
+    # A rolled-back champion: the candidate beats it without reaching the best model of old.
+    decision = decide(inputs(champion=1.0, best_ever=model(3.5, 0)))
+    assert decision.code == "better" and not decision.becomes_best_ever
+    assert decide(inputs(champion=1.0, best_ever=model(3.5, 0)), NON_INFERIOR).code == "better"
+    assert decide(inputs(champion=1.0, best_ever=model(2.0, 0))).becomes_best_ever
+
+
+def test_groups_that_the_champion_trained_on_are_left_out():
+    known = sorted(set(GROUPS))[:18]
+    memorised = scores(1.5, 2)
+    memorised[np.isin(GROUPS, known)] = LABELS[np.isin(GROUPS, known)]
+    honest = decide(inputs(champion=GateModel("old", memorised, frozenset([*known, "elsewhere"]))))
+    assert honest.code == "better"
+    left = comparison(honest, "champion")
+    assert (left.groups, left.left_out) == (12, 18) and "leaving out 18" in honest.reason
+    rest = ~np.isin(GROUPS, known)
+    assert left.result.first.estimate == pytest.approx(metrics.roc_auc(LABELS[rest], scores(2.5, 1)[rest]))
+    assert comparison(honest, "baseline").groups == 30
+    fooled = decide(inputs(champion=GateModel("old", memorised)))
+    assert fooled.decision == "refused"
+
+
+def test_a_champion_trained_on_nearly_all_test_groups_leaves_too_few():
+    for known in (sorted(set(GROUPS))[4:], set(GROUPS)):
+        decision = decide(inputs(champion=model(1.0, 2, trained_on=known)))
+        assert (decision.decision, decision.code) == ("refused", "too_few_groups")
+        assert f"({len(known)} patients that it was trained on left out)" in decision.reason
+
+
+def test_too_few_groups_of_a_class_is_refused_for_binary():
+    few = only_groups(inputs(champion=1.0), sorted(set(GROUPS))[:4])
+    decision = decide(few)
+    assert (decision.decision, decision.code) == ("refused", "too_few_groups")
+    assert figures(decision).difference.low is None
+    assert "4 patients" in decision.reason and "at least 5 of each class" in decision.reason
+    assert decide(dataclasses.replace(few, champion=None)).code == "too_few_groups"
+    rare = (np.isin(GROUPS, sorted(set(GROUPS))[:4]) & (LABELS == 1)).astype(int)
+    assert decide(inputs(labels=rare)).code == "too_few_groups"
+    with pytest.raises(UsageError, match="pool"):
+        decide(few, GatePolicy(pool=True))
+
+
+@pytest.mark.parametrize(
+    ("disjointness", "code"), [("leaky", "leaky_split"), ("unproven", "not_provably_disjoint")]
+)
+def test_leaky_or_unproven_data_never_promote(disjointness, code):
+    made = inputs(champion=0.6, disjointness=disjointness, disjointness_reason="ingested with --allow-leak")
+    for policy in (GatePolicy(), NON_INFERIOR):
+        decision = decide(made, policy)
+        assert (decision.decision, decision.code) == ("refused", code)
+        assert "ingested with --allow-leak" in decision.reason
+    assert decide(dataclasses.replace(made, champion=None)).code == code
+
+
+def test_a_candidate_trained_on_test_groups_is_a_leak():
+    decision = decide(inputs(candidate=model(2.5, 1, trained_on=["patient-03", "other"])))
+    assert decision.code == "leaky_split" and "1 patient of the test split" in decision.reason
+
+
+def subtype_inputs(patients: int, classes: int = 8, candidate: float = 3.0, champion: float | None = 0.5):
+    group = np.repeat(np.arange(patients), 12)
+    y = group % classes
+    noise = np.random.default_rng(1).normal(size=(2, y.size, classes))
+
+    def scored(effect, own):
+        z = np.exp(effect * np.eye(classes)[y] + noise[0] + 0.3 * noise[1] * own)
+        return z / z.sum(axis=1, keepdims=True)
+
+    return GateInputs(
+        labels=y,
+        groups=group.astype(str),
+        candidate=GateModel("run-8", scored(candidate, 1)),
+        baseline=scored(0.2, 0),
+        champion=None if champion is None else GateModel("old", scored(champion, -1)),
+    )
+
+
+def test_subtype_pools_and_calls_it_weak_evidence():
+    decision = decide(subtype_inputs(12))
+    assert (decision.decision, decision.code, decision.metric) == ("promoted", "better", "macro_f1")
+    assert decision.weak_evidence and "weak evidence" in decision.reason and "macro-F1" in decision.reason
+    first = decide(subtype_inputs(12, champion=None))
+    assert first.code == "first_model" and first.weak_evidence and "weak evidence" in first.reason
+
+
+def test_subtype_needs_ten_groups_and_pooling_can_be_switched_off():
+    nine = decide(subtype_inputs(9))
+    assert (nine.decision, nine.code) == ("refused", "too_few_groups")
+    assert "or 10 in all" in nine.reason and not nine.weak_evidence
+    assert decide(subtype_inputs(10)).decision == "promoted"
+    assert decide(subtype_inputs(12), GatePolicy(pool=False)).code == "too_few_groups"
+
+
+def test_subtype_with_enough_groups_is_not_weak():
+    decision = decide(subtype_inputs(20, classes=4))
+    assert decision.code == "better" and not decision.weak_evidence and "weak" not in decision.reason
+
+
+def test_the_same_inputs_give_the_same_decision_in_any_patch_order():
+    made = inputs(champion=2.5)
+    order = np.random.default_rng(3).permutation(GROUPS.size)
+    shuffled = dataclasses.replace(
+        made,
+        labels=LABELS[order],
+        groups=GROUPS[order],
+        baseline=BASELINE[order],
+        candidate=dataclasses.replace(
+            made.candidate, probability=np.asarray(made.candidate.probability)[order]
+        ),
+        champion=dataclasses.replace(made.champion, probability=np.asarray(made.champion.probability)[order]),
+    )
+    assert decide(made).to_json() == decide(made).to_json()
+    assert decide(shuffled).reason == decide(made).reason
+
+
+def test_as_json_nothing_is_nan():
+    few = only_groups(inputs(champion=1.0), ["patient-00"])
+    one_class = dataclasses.replace(few, labels=np.zeros(PATCHES, int))
+    text = json.dumps(decide(one_class).to_json(), allow_nan=False)
+    assert json.loads(text)["comparisons"][0]["result"]["difference"]["estimate"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": LABELS[:-1]},
+        {"labels": LABELS + 1},
+        {"baseline": BASELINE[:-1]},
+        {"champion": GateModel("old", np.full(GROUPS.size, np.nan))},
+        {"champion": GateModel("old", np.eye(2)[LABELS])},
+    ],
+)
+def test_arrays_that_do_not_fit_are_told(changes):
+    with pytest.raises(UsageError):
+        decide(inputs(**changes))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"criterion": "worse"}, {"margin": 0.0}, {"margin": -0.1}, {"resamples": 10}, {"confidence": 1.0}],
+)
+def test_a_policy_that_makes_no_sense_is_told(wrong):
+    with pytest.raises(UsageError):
+        GatePolicy(**wrong)
