@@ -59,7 +59,7 @@ def read_shard(root: str, path: str, split: str) -> ShardFacts:
             ids.append(bytes(features["patch_id"]).decode())  # type: ignore[arg-type]
             groups.append(bytes(features["group_id"]).decode())  # type: ignore[arg-type]
             labels.append(features["label"])
-            hashes.append(xxhash.xxh3_128_digest(np.ascontiguousarray(pixels)))
+            hashes.append(xxhash.xxh3_128_digest(pixels.tobytes()))
             constant.append(bool((pixels == pixels[0, 0]).all()))
     except (CorruptRecord, ValueError, KeyError) as error:
         problem = f"{path}: {error}"

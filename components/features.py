@@ -116,11 +116,12 @@ def block_features(block: npt.NDArray[np.uint8]) -> BlockFeatures:
     np.square(levels, out=levels)
     variance = _channel_sums(levels) / pixels - np.square(mean - 128)
     std = np.sqrt(np.maximum(variance, 0))
-    density = cv2.LUT(block.reshape(n * height, width * 3), _od_table()).reshape(n, height, width * 3)
-    stains = (_channel_sums(density) / (pixels * OD_TICKS))[:, None, :]
+    density = cv2.LUT(block.reshape(n * height, width * 3), _od_table())
+    stains = (_channel_sums(np.asarray(density, np.float32).reshape(n, height, width * 3)) / (pixels * OD_TICKS))[:, None, :]
     stains = (stains @ _unmix())[:, 0, :]
 
-    luma = cv2.cvtColor(block.reshape(n * height, width, 3), cv2.COLOR_RGB2GRAY).reshape(n, height, width)
+    grey = cv2.cvtColor(block.reshape(n * height, width, 3), cv2.COLOR_RGB2GRAY)
+    luma = np.asarray(grey, np.uint8).reshape(n, height, width)
     tissue = np.count_nonzero(luma.reshape(n, -1) < TISSUE_LUMA, axis=1) / pixels
     wide = luma.astype(np.int16)
     laplacian = 4 * wide[:, 1:-1, 1:-1]

@@ -16,7 +16,7 @@ from components.errors import DataError, HistolineError, UsageError
 from components.folds import plan_folds
 from components.ingest_config import IngestConfig
 from components.latest import read_latest
-from components.ledger import Ledger
+from components.ledger import DEFAULT_RATIOS, Ledger
 from components.published_splits import published_ledger
 from components.splits import Plan, plan_splits
 from components.storage import Storage, StorageMissing
@@ -178,9 +178,14 @@ def plan(
     else:
         ledger = before.ledger if before else None
         if published is not None:
-            extra = {"ratios": config.ratios} if config.ratios else {}
             ledger = published_ledger(
-                published, counts, classes, group_unit=unit, previous=ledger, key_fingerprint=fingerprint, **extra
+                published,
+                counts,
+                classes,
+                group_unit=unit,
+                ratios=config.ratios or DEFAULT_RATIOS,
+                previous=ledger,
+                key_fingerprint=fingerprint,
             )
         chosen = plan_splits(counts, classes, previous=ledger, **options)
     coded = index.column(column).combine_chunks().dictionary_encode()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from components.errors import TemporaryError, UsageError
+from components.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,10 +105,12 @@ def read_file(root: str, path: str) -> bytes | None:
         TemporaryError: The bucket did not answer.
     """
     if root.startswith(GCS_SCHEME):
-        bucket, prefix = _split_url(root)
-        with _gcs_errors(root):
-            blob = _gcs_client().bucket(bucket).get_blob(prefix + path)
-            return None if blob is None else blob.download_as_bytes()
+        from components.storage_gcs_client import gcs_errors
+
+        bucket, prefix = open_bucket(root)
+        with gcs_errors("reading", f"{root}/{path}"):
+            blob = bucket.get_blob(prefix + path)
+            return None if blob is None else bytes(blob.download_as_bytes())
     full = os.path.join(root, path)
     try:
         with open(full, "rb") as file:
@@ -272,10 +274,12 @@ def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, o
 
 
 def _list_bucket(root: str, out: _Collector) -> None:
-    bucket, prefix = _split_url(root)
-    with _gcs_errors(root):
+    from components.storage_gcs_client import gcs_errors  # costs a second and 50 MB: only where a bucket is read
+
+    bucket, prefix = open_bucket(root)
+    with gcs_errors("listing", root):
         fields = "items(name,size,generation),nextPageToken"
-        for blob in _gcs_client().list_blobs(bucket, prefix=prefix, fields=fields):
+        for blob in bucket.list_blobs(prefix=prefix, fields=fields):
             path = blob.name[len(prefix) :]
             name = path.rpartition("/")[2]
             # Consoles make "folders" as empty objects whose name ends in a slash.
@@ -289,44 +293,19 @@ def _list_bucket(root: str, out: _Collector) -> None:
                 out.add(path, extension, int(blob.size), int(blob.generation))
 
 
-def _split_url(root: str) -> tuple[str, str]:
-    """`gs://bucket/a/b` -> (`bucket`, `a/b/`)."""
-    bucket, _, prefix = root[len(GCS_SCHEME) :].partition("/")
-    if not bucket:
+def open_bucket(root: str) -> tuple[Any, str]:
+    """Bucket and object prefix (empty, or with a trailing slash) of a `gs://bucket/prefix`.
+
+    Raises:
+        UsageError: No bucket is named, or credentials are missing.
+    """
+    from components.storage_gcs_client import bucket
+
+    name, _, prefix = root[len(GCS_SCHEME) :].partition("/")
+    if not name:
         raise UsageError(f"{root!r} names no bucket.", "Write gs://BUCKET/PREFIX.")
     prefix = prefix.strip("/")
-    return bucket, f"{prefix}/" if prefix else ""
-
-
-def _gcs_client() -> Any:
-    from google.cloud import storage  # costs a second and 50 MB: only where a bucket is read
-
-    return storage.Client()
-
-
-class _gcs_errors:  # noqa: N801, a context manager
-    """Turns the client's errors into ours: what a person must mend, and what may pass."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception):
-            return
-        from google.api_core import exceptions
-        from google.auth import exceptions as auth_exceptions
-
-        if isinstance(error, (exceptions.ClientError, auth_exceptions.DefaultCredentialsError)):
-            if not isinstance(error, exceptions.TooManyRequests):
-                raise UsageError(
-                    f"Cannot read {self.root!r}: {error}.", "Check the bucket's name and your credentials."
-                ) from error
-        known = (exceptions.GoogleAPIError, auth_exceptions.GoogleAuthError, OSError)
-        if isinstance(error, known):
-            raise TemporaryError(f"{self.root!r} did not answer: {error}.", "Try again.") from error
+    return bucket(name), f"{prefix}/" if prefix else ""
 
 
 def _hidden_part(path: str) -> str:

@@ -7,8 +7,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator, Protocol, Sequence
 
-from components.errors import TemporaryError, UsageError
+from components.errors import HistolineError, TemporaryError
 from components.patch import Rejected
+from components.storage_files import StorageMissing
 
 
 class Source(Protocol):
@@ -87,37 +88,32 @@ class GcsSource:
     THREADS = 16
 
     def __init__(self, root: str) -> None:
-        from components.storage_gcs import open_bucket
+        from components.listing import open_bucket
 
         self._root = root
         self._bucket, self._prefix = open_bucket(root)
         self._pool = ThreadPoolExecutor(self.THREADS)
 
     def _read(self, path: str) -> bytes:
-        from google.api_core.exceptions import Forbidden, NotFound
+        from components.storage_gcs_client import gcs_errors
 
-        name = f"{self._prefix}/{path}" if self._prefix else path
-        try:
-            data: bytes = self._bucket.blob(name).download_as_bytes()
-        except NotFound:
-            raise _changed(self._root, path) from None
-        except Forbidden as error:
-            raise UsageError(f"{self._root}/{path} may not be read: {error.message}.", "Check the account.") from error
-        return data
+        with gcs_errors("reading", f"{self._root}/{path}"):
+            return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())
 
     def read_many(self, paths: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Rejected]:
         """See `Source`."""
-        for path, size, data in zip(paths, sizes, self._pool.map(self._read, paths)):
-            if len(data) != size:
-                raise _changed(self._root, path)
-            yield data
+        try:
+            for path, size, data in zip(paths, sizes, self._pool.map(self._read, paths)):
+                if len(data) != size:
+                    raise _changed(self._root, path)
+                yield data
+        except StorageMissing as error:
+            raise TemporaryError(f"{error.what} It was there when the folder was listed.", "Run again.") from None
 
     def read_any(self, path: str, limit: int) -> bytes | None:
         """See `Source`."""
-        from google.api_core.exceptions import GoogleAPIError
-
         try:
             data = self._read(path)
-        except (GoogleAPIError, TemporaryError, UsageError):
+        except HistolineError:
             return None
         return data if len(data) <= limit else None

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from google.api_core import exceptions
 
 from components import listing
-from components.errors import TemporaryError, UsageError
+from components.errors import UsageError
 from components.listing import list_images, read_file
 
 PNG = frozenset({".png"})
@@ -140,58 +138,6 @@ def test_read_file(tmp_path):
     assert read_file(str(tmp_path), "y.csv") is None
     with pytest.raises(UsageError):
         read_file(str(tmp_path), "d")
-
-
-class FakeClient:
-    """The two calls that listing makes on google-cloud-storage."""
-
-    def __init__(self, blobs=(), error=None):
-        self.blobs, self.error, self.calls = blobs, error, []
-
-    def list_blobs(self, bucket, prefix, fields):
-        self.calls.append((bucket, prefix))
-        if self.error:
-            raise self.error
-        return [blob for blob in self.blobs if blob.name.startswith(prefix)]
-
-
-def test_bucket_is_listed_in_one_call_with_generations(monkeypatch):
-    names = [
-        "data/b.png",
-        "data/a.png",
-        "data/",
-        "data/x.csv",
-        "data/.h/c.png",
-        "data/t.tif",
-        "database/z.png",
-    ]
-    client = FakeClient([SimpleNamespace(name=n, size=i, generation=100 + i) for i, n in enumerate(names)])
-    monkeypatch.setattr(listing, "_gcs_client", lambda: client)
-    found = list_images("gs://bucket/data/", PNG)
-    assert client.calls == [("bucket", "data/")]
-    assert found.files.to_pylist() == [
-        {"path": "a.png", "size": 1, "version": 101},
-        {"path": "b.png", "size": 0, "version": 100},
-    ]
-    assert codes(found) == {".h/c.png": "bad_name", "t.tif": "wrong_format"}
-    assert found.ignored == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (exceptions.NotFound("no bucket"), UsageError),
-        (exceptions.Forbidden("no"), UsageError),
-        (exceptions.TooManyRequests("later"), TemporaryError),
-        (exceptions.ServiceUnavailable("later"), TemporaryError),
-        (ConnectionError("gone"), TemporaryError),
-        (ZeroDivisionError("a bug"), ZeroDivisionError),
-    ],
-)
-def test_bucket_errors_tell_whether_a_retry_helps(monkeypatch, error, expected):
-    monkeypatch.setattr(listing, "_gcs_client", lambda: FakeClient(error=error))
-    with pytest.raises(expected):
-        list_images("gs://bucket/data", PNG)
 
 
 def test_a_url_without_bucket_is_refused():
