@@ -1,0 +1,238 @@
+"""run.json: what a training run was asked for, how far it came, and what was decided.
+
+`validate` creates it and freezes configuration and data set; the later steps read only that and add what they found.
+Every change happens under the lock of the run folder, which a step holds for its whole life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from components import contracts
+from components.errors import EXIT_BUG, HistolineError, UsageError
+from components.storage import HeldLock, Storage, StorageMissing
+from components.version import __version__
+
+FORMAT = 1
+NAME = "run.json"
+SCHEMA = "run.schema.json"
+STAGES = ("validate", "train", "evaluate", "push", "report")
+"""In the order in which they run."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DAMAGED = "Start a new run with another --run-id."
+
+
+def check_run_id(run_id: str) -> str:
+    """Gives a RUN_ID back.
+
+    Raises:
+        UsageError: It does not match `[A-Za-z0-9][A-Za-z0-9._-]{0,99}`.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise UsageError(
+            f"{run_id!r} is not a run id.",
+            "Use up to 100 letters, digits, dots, hyphens and underscores, beginning with a letter or digit.",
+        )
+    return run_id
+
+
+def run_dir(dataset: str, task: str, run_id: str) -> str:
+    """Folder of a run, relative to the workspace."""
+    return f"runs/{dataset}/{task}/{check_run_id(run_id)}"
+
+
+def find_run(storage: Storage, run_id: str) -> str | None:
+    """Folder of the run of this name under any data set and task; None where there is none.
+
+    Args:
+        storage: The workspace.
+        run_id: RUN_ID, unique in a workspace.
+    """
+    check_run_id(run_id)
+    for dataset in storage.list_dirs("runs"):
+        for task in storage.list_dirs(f"runs/{dataset}"):
+            folder = f"runs/{dataset}/{task}/{run_id}"
+            if storage.exists(f"{folder}/{NAME}"):
+                return folder
+    return None
+
+
+def create(
+    storage: Storage,
+    folder: str,
+    *,
+    config: Mapping[str, Any],
+    dataset_dir: str,
+    manifest: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Writes the first run.json: configuration and data set, frozen.
+
+    Args:
+        storage: The workspace.
+        folder: As `run_dir` gives it.
+        config: The TrainingConfig as a JSON object.
+        dataset_dir: Folder of the data set, relative to the workspace.
+        manifest: Its manifest.
+        options: What was asked for beside the recipe, such as `{"accept_drift": "new scanner"}`.
+        digests: More digests to keep, such as `{"source": ...}`.
+
+    Raises:
+        UsageError: A run of this name exists under another data set or task.
+    """
+    _, dataset, task, run_id = folder.split("/")
+    other = find_run(storage, run_id)
+    if other not in (None, folder):
+        raise UsageError(
+            f"A run {run_id!r} exists already: {storage.uri(str(other))}.", "Choose another --run-id."
+        )
+    moment = contracts.now()
+    record = {
+        "format": FORMAT,
+        "histoline_version": __version__,
+        "run_id": run_id,
+        "dataset": dataset,
+        "task": task,
+        "created": moment,
+        "updated": moment,
+        "state": "running",
+        "stage": "validate",
+        "stages": {},
+        "error": None,
+        "decision": None,
+        "code": "",
+        "reason": "",
+        "config": dict(config),
+        "options": dict(options or {}),
+        "dataset_dir": dataset_dir,
+        **{key: manifest[key] for key in ("plan_id", "content_digest", "manifest_digest", "group_unit")},
+        "classes": list(manifest["classes"]),
+        "flags": list(manifest["flags"]),
+        "floors": {},
+        "metrics": {},
+        "per_group": {},
+        "recognition": {},
+        "slices": [],
+        "drift": None,
+        "history": {},
+        "epochs_run": None,
+        "temperature": None,
+        "threshold": None,
+        "calibration": None,
+        "gate": None,
+        "policy": None,
+        "weak_evidence": False,
+        "looks": None,
+        "smallest_detectable": None,
+        "version": None,
+        "promotion": None,
+        "report": None,
+        "digests": dict(digests or {}),
+        "paths": {},
+        "timings": {},
+        "versions": {"histoline": __version__},
+        "warnings": [],
+    }
+    write(storage, folder, record)
+    return record
+
+
+def exists(storage: Storage, folder: str) -> bool:
+    """Says whether the run has begun."""
+    return storage.exists(f"{folder}/{NAME}")
+
+
+def read(storage: Storage, folder: str) -> dict[str, Any]:
+    """Reads a run's record.
+
+    Raises:
+        UsageError: There is no such run.
+        DataError: The file is damaged.
+    """
+    try:
+        data = storage.read_bytes(f"{folder}/{NAME}")
+    except StorageMissing:
+        raise UsageError(
+            f"There is no run in {storage.uri(folder)}.", "Run `histoline step validate` (or train) first."
+        ) from None
+    return contracts.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), _DAMAGED)
+
+
+def write(storage: Storage, folder: str, record: Mapping[str, Any]) -> None:
+    """Writes a run's record; nobody ever reads a part of it."""
+    storage.write_atomic(f"{folder}/{NAME}", contracts.dump(record, SCHEMA), tmp_dir=f"{folder}/.tmp")
+
+
+def update(storage: Storage, folder: str, **changes: Any) -> dict[str, Any]:
+    """Changes fields of a run's record and gives it back.
+
+    Mappings named `digests`, `paths`, `timings`, `versions` and `stages` are merged into what is there; `warnings` are
+    added once each; every other field is replaced.
+    """
+    record = read(storage, folder)
+    for name, value in changes.items():
+        if name in ("digests", "paths", "timings", "versions", "stages"):
+            record[name] = {**record[name], **value}
+        elif name == "warnings":
+            record[name] += [text for text in value if text not in record[name]]
+        else:
+            record[name] = value
+    record["updated"] = contracts.now()
+    write(storage, folder, record)
+    return record
+
+
+def lock(storage: Storage, folder: str, owner: str) -> AbstractContextManager[HeldLock]:
+    """The lock that every step holds on its run folder; see `Storage.lock`."""
+    return storage.lock(f"{folder}/.lock", owner=owner)
+
+
+@contextlib.contextmanager
+def stage(storage: Storage, folder: str, name: str, *, inputs: str = "") -> Iterator[None]:
+    """Records that a stage runs, and how it ended; a failure is recorded and raised again.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, locked by the caller.
+        name: One of `STAGES`.
+        inputs: Digest of what the stage reads, kept for `is_done`.
+    """
+    started, clock = contracts.now(), time.monotonic()
+    entry: dict[str, Any] = {"state": "running", "started": started, "ended": None, "seconds": None, "inputs": inputs}
+    update(storage, folder, state="running", stage=name, error=None, stages={name: entry})
+
+    def ended(state: str) -> dict[str, Any]:
+        seconds = round(time.monotonic() - clock, 3)
+        return {name: {**entry, "state": state, "ended": contracts.now(), "seconds": seconds}}
+
+    try:
+        yield
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, HistolineError) else EXIT_BUG
+        message = str(error) or type(error).__name__
+        told = {"stage": name, "exit_code": code, "message": message}
+        # Where the disk or the lock is the trouble, its own message matters more than this record.
+        with contextlib.suppress(Exception):
+            update(storage, folder, state="failed", error=told, stages=ended("failed"))
+        raise
+    state = "done" if name == STAGES[-1] else "running"
+    update(storage, folder, state=state, stages=ended("done"))
+
+
+def is_done(record: Mapping[str, Any], name: str, inputs: str) -> bool:
+    """Says whether a stage ended well with exactly these inputs.
+
+    Args:
+        record: As `read` gives it.
+        name: One of `STAGES`.
+        inputs: Digest of what the stage would read now.
+    """
+    entry = record["stages"].get(name, {})
+    return entry.get("state") == "done" and entry.get("inputs") == inputs
