@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -155,14 +156,15 @@ def _compare(inputs: GateInputs, policy: GatePolicy) -> dict[str, Comparison]:
                 "All models must be scored on the same test patches with the same classes.",
             )
         if name != "candidate" and not np.isfinite(array).all():
-            raise UsageError(
-                f"The {name} gave probabilities that are not finite.", "Roll back or retrain it."
-            )
+            raise UsageError(f"The {name} gave probabilities that are not finite.", "Roll back or retrain it.")
     if not np.isfinite(candidate).all():
         return {}
     texts = groups.astype(str)
-    comparisons = {}
+    comparisons: dict[str, Comparison] = {}
     for key, model in models.items():
+        if key == "best_ever" and inputs.champion is not None and _same_answers(model, inputs.champion):
+            comparisons[key] = dataclasses.replace(comparisons["champion"], against=key, name=model.name)
+            continue
         keep = ~np.isin(texts, list(model.trained_on)) if model.trained_on else np.ones(texts.size, bool)
         other = np.asarray(model.probability)
         result = paired_difference(labels[keep], candidate[keep], other[keep], texts[keep], plan)
@@ -180,6 +182,11 @@ def _compare(inputs: GateInputs, policy: GatePolicy) -> dict[str, Comparison]:
     return comparisons
 
 
+def _same_answers(one: GateModel, two: GateModel) -> bool:
+    """Whether two entries are one model, as the champion mostly is the best ever: then one comparison serves."""
+    return one.trained_on == two.trained_on and np.array_equal(one.probability, two.probability)
+
+
 def _baseline_check(inputs: GateInputs, policy: GatePolicy, comparison: Comparison | None) -> Check:
     if comparison is None:
         return Check("baseline_not_beaten", False, "the model gave no usable probabilities to compare")
@@ -195,15 +202,11 @@ def _baseline_check(inputs: GateInputs, policy: GatePolicy, comparison: Comparis
     )
 
 
-def _champion_check(
-    inputs: GateInputs, policy: GatePolicy, comparisons: Mapping[str, Comparison]
-) -> tuple[str, Check]:
+def _champion_check(inputs: GateInputs, policy: GatePolicy, comparisons: Mapping[str, Comparison]) -> tuple[str, Check]:
     """Code and check of the comparison with the champion, and with the best ever where that counts."""
     champion = comparisons.get("champion")
     if champion is None:
-        return "worse", Check(
-            "worse", False, "the model gave no usable probabilities to compare with the champion"
-        )
+        return "worse", Check("worse", False, "the model gave no usable probabilities to compare with the champion")
     difference = champion.result.difference
     if difference.low is None or difference.high is None:
         check = _no_interval(inputs, champion)
@@ -215,9 +218,7 @@ def _champion_check(
     if policy.criterion == "better":
         if difference.high < 0:
             return "worse", Check("worse", False, f"it is worse than the {name}: {figures}")
-        could = (
-            f", while only a difference of {champion.smallest_detectable:.3f} or more was likely to be found"
-        )
+        could = f", while only a difference of {champion.smallest_detectable:.3f} or more was likely to be found"
         detail = f"it cannot be told apart from the {name}: {figures}{could}"
         return "not_distinguishable", Check("not_distinguishable", False, detail)
     if not difference.low > -policy.margin:

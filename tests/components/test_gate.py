@@ -72,9 +72,7 @@ def only_groups(made: GateInputs, names) -> GateInputs:
 def test_the_first_model_needs_floors_and_baseline_only():
     decision = decide(inputs())
     assert (decision.decision, decision.code, decision.metric) == ("promoted", "first_model", "auc")
-    assert decision.reason.startswith(
-        "Promoted as the first model: it meets the floors, and it beats the colour"
-    )
+    assert decision.reason.startswith("Promoted as the first model: it meets the floors, and it beats the colour")
     assert decision.becomes_best_ever and not decision.weak_evidence
     assert figures(decision, "baseline").difference.low > 0
     assert all(check.passed for check in decision.checks)
@@ -95,9 +93,7 @@ def test_the_reason_is_one_sentence_with_the_figures():
 
 
 def test_not_blessed_is_refused_whatever_else_holds():
-    decision = decide(
-        inputs(champion=0.6, blessed=False, blessing_reason="AUC 0.71 is below the floor of 0.75")
-    )
+    decision = decide(inputs(champion=0.6, blessed=False, blessing_reason="AUC 0.71 is below the floor of 0.75"))
     assert (decision.decision, decision.code) == ("refused", "below_floors")
     assert "AUC 0.71 is below the floor of 0.75" in decision.reason
     assert figures(decision).difference.low > 0, "the comparison is made and shown all the same"
@@ -150,6 +146,20 @@ def test_not_distinguishable_is_refused_and_says_what_could_have_been_found():
     expected = 2.80159 * result.difference.standard_error
     assert decision.smallest_detectable == pytest.approx(expected, rel=1e-4)
     assert f"{decision.smallest_detectable:.3f} or more was likely to be found" in decision.reason
+
+
+def test_ahead_by_chance_is_not_better():
+    decision = decide(inputs(champion=2.4))
+    result = figures(decision)
+    assert result.difference.low <= 0 < result.difference.estimate
+    assert (decision.decision, decision.code) == ("refused", "not_distinguishable")
+
+
+def test_a_champion_that_is_the_best_ever_is_compared_once():
+    champion = model(2.5, 2)
+    decision = decide(inputs(champion=champion, best_ever=champion), NON_INFERIOR)
+    assert decision.code == "non_inferior"
+    assert figures(decision, "best_ever") is figures(decision, "champion")
 
 
 def test_without_a_champion_the_detectable_difference_is_that_of_an_independent_model():
@@ -242,9 +252,7 @@ def test_too_few_groups_of_a_class_is_refused_for_binary():
         decide(few, GatePolicy(pool=True))
 
 
-@pytest.mark.parametrize(
-    ("disjointness", "code"), [("leaky", "leaky_split"), ("unproven", "not_provably_disjoint")]
-)
+@pytest.mark.parametrize(("disjointness", "code"), [("leaky", "leaky_split"), ("unproven", "not_provably_disjoint")])
 def test_leaky_or_unproven_data_never_promote(disjointness, code):
     made = inputs(champion=0.6, disjointness=disjointness, disjointness_reason="ingested with --allow-leak")
     for policy in (GatePolicy(), NON_INFERIOR):
@@ -306,9 +314,7 @@ def test_the_same_inputs_give_the_same_decision_in_any_patch_order():
         labels=LABELS[order],
         groups=GROUPS[order],
         baseline=BASELINE[order],
-        candidate=dataclasses.replace(
-            made.candidate, probability=np.asarray(made.candidate.probability)[order]
-        ),
+        candidate=dataclasses.replace(made.candidate, probability=np.asarray(made.candidate.probability)[order]),
         champion=dataclasses.replace(made.champion, probability=np.asarray(made.champion.probability)[order]),
     )
     assert decide(made).to_json() == decide(made).to_json()
