@@ -1,0 +1,222 @@
+"""champion.json: which model is served, which was the best that the gate ever promoted, and the whole history.
+
+The history decides: current and best ever follow from it. Each version folder carries its own entry
+(`assets.extra/promotion.json`), so that a crash between the model's rename and champion.json, or the loss of
+champion.json itself, is repaired by whoever looks next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from components import contracts
+from components.errors import TemporaryError
+from components.storage import Storage, StorageConflict, StorageMissing
+
+FORMAT = 1
+NAME = "champion.json"
+SCHEMA = "champion.schema.json"
+PROMOTION = "assets.extra/promotion.json"
+"""A version's own entry, inside its folder."""
+
+LIVE = "saved_model.pb"
+"""The file that makes a version folder a model."""
+
+_TRIES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Promotion:
+    """How one version came to be served.
+
+    Attributes:
+        version: Folder name, a positive number; the highest is served.
+        run_id: Run that trained the model.
+        promoted_by: `gate` or `hand`.
+        from_version: Of a rollback, the version that was published again; else None.
+        when: ISO 8601, UTC.
+        who: User name.
+        why: The gate's sentence, or the reason that was given.
+        dataset_dir: Data set of the run, relative to the workspace.
+        plan_id: Of that data set.
+        content_digest: Likewise.
+        group_unit: What its groups are: patient, slide or image.
+        group_key: Fingerprint of the pseudonymisation key, empty where ids are plain.
+        metric: Primary metric, `auc` or `macro_f1`.
+        metrics: Metric to value on the test split of that data set.
+        raises_best: The gate found it at least as good as the best so far, on the same patches.
+    """
+
+    version: int
+    run_id: str
+    promoted_by: str
+    from_version: int | None
+    when: str
+    who: str
+    why: str
+    dataset_dir: str
+    plan_id: str
+    content_digest: str
+    group_unit: str
+    group_key: str
+    metric: str
+    metrics: Mapping[str, float | None]
+    raises_best: bool
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Promotion:
+        """Reads an entry; raises TypeError or KeyError where a field is missing."""
+        return cls(**{field.name: given[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Champion:
+    """The promotions of one data set and task.
+
+    Attributes:
+        history: Oldest first, at least one; the last is served.
+    """
+
+    history: tuple[Promotion, ...]
+
+    @property
+    def current(self) -> Promotion:
+        """The champion."""
+        return self.history[-1]
+
+    @property
+    def best_ever(self) -> Promotion | None:
+        """The best model that the gate ever promoted; None where it never did.
+
+        What was promoted by hand does not count, nor what a rollback took back: rolling back to a version says that
+        every promotion after it was wrong.
+        """
+        counting: list[Promotion] = []
+        for entry in self.history:
+            if entry.promoted_by == "gate":
+                counting.append(entry)
+            elif entry.from_version is not None:
+                origin = self.origin(entry).version
+                counting = [one for one in counting if one.version <= origin]
+        return next((entry for entry in reversed(counting) if entry.raises_best), None)
+
+    def find(self, version: int) -> Promotion | None:
+        """The entry of a version."""
+        return next((entry for entry in self.history if entry.version == version), None)
+
+    def origin(self, entry: Promotion) -> Promotion:
+        """The entry that first published this model: follows rollbacks back."""
+        while entry.from_version is not None:
+            source = self.find(entry.from_version)
+            if source is None:
+                break
+            entry = source
+        return entry
+
+    def before(self) -> Promotion | None:
+        """The model served before the current one, which a rollback goes back to; None for the first."""
+        origin = self.origin(self.current)
+        place = self.history.index(origin)
+        return self.origin(self.history[place - 1]) if place else None
+
+    def adopt(self, entries: Iterable[Promotion]) -> Champion:
+        """With entries that the history lacks and that are newer than all of it."""
+        new = sorted((e for e in entries if e.version > self.current.version), key=lambda e: e.version)
+        return Champion((*self.history, *new)) if new else self
+
+    def dump(self) -> bytes:
+        """The bytes of champion.json."""
+        best = self.best_ever
+        return contracts.dump(
+            {
+                "format": FORMAT,
+                **dataclasses.asdict(self.current),
+                "best_ever": dataclasses.asdict(best) if best else None,
+                "history": [dataclasses.asdict(entry) for entry in self.history],
+            },
+            SCHEMA,
+        )
+
+
+def home(dataset: str, task: str) -> str:
+    """Folder of the models of a data set and task, relative to the workspace."""
+    return f"models/{dataset}/{task}"
+
+
+def read(storage: Storage, folder: str) -> tuple[Champion | None, str]:
+    """The champion and the version of champion.json for a compare-and-swap; None where there is none.
+
+    Args:
+        storage: The workspace.
+        folder: As `home` gives it.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    data, token = storage.read_versioned(f"{folder}/{NAME}")
+    if data is None:
+        return None, token
+    fix = "Delete it: the next evaluation or push writes it again from the version folders."
+    document = contracts.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), fix)
+    return Champion(tuple(Promotion.from_dict(entry) for entry in document["history"])), token
+
+
+def published(storage: Storage, folder: str, above: int = 0) -> list[Promotion]:
+    """The entries inside the version folders above a version, oldest first; not what is half uploaded or foreign."""
+    entries = []
+    for version in versions(storage, folder):
+        if version <= above:
+            continue
+        try:
+            if not storage.exists(f"{folder}/{version}/{LIVE}"):
+                continue
+            entry = Promotion.from_dict(json.loads(storage.read_bytes(f"{folder}/{version}/{PROMOTION}")))
+        except (StorageMissing, ValueError, KeyError, TypeError):
+            continue
+        if entry.version == version:
+            entries.append(entry)
+    return entries
+
+
+def versions(storage: Storage, folder: str) -> list[int]:
+    """Numbers of the version folders, rising."""
+    return sorted(int(name) for name in storage.list_dirs(folder) if name.isdecimal() and int(name) > 0)
+
+
+def load(storage: Storage, folder: str) -> Champion | None:
+    """The champion, after repairing champion.json from the version folders; None where nothing was promoted.
+
+    Raises:
+        DataError: champion.json is damaged.
+        TemporaryError: Others keep changing it.
+    """
+    for _ in range(_TRIES):
+        champion, token = read(storage, folder)
+        entries = published(storage, folder, champion.current.version if champion else 0)
+        if champion is not None:
+            repaired: Champion | None = champion.adopt(entries)
+        else:
+            repaired = Champion(tuple(entries)) if entries else None
+        if repaired is None or repaired == champion:
+            return champion
+        try:
+            storage.compare_and_swap(f"{folder}/{NAME}", repaired.dump(), token)
+        except StorageConflict:
+            continue
+        return repaired
+    raise TemporaryError(f"{storage.uri(folder)}/{NAME} keeps changing.", "Run again.")
+
+
+def next_version(existing: Iterable[int], seconds: float) -> int:
+    """Number of the next version: unix time, but always above every version that exists.
+
+    So a clock that was set back, or two pushes within a second, still give a version that serving prefers.
+
+    Args:
+        existing: All versions that exist or existed.
+        seconds: Unix time.
+    """
+    return max(max(existing, default=0) + 1, int(seconds))
