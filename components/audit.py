@@ -116,21 +116,29 @@ def audit(storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: 
     return Audited(findings, sum(len(s.patch_id) for s in shards), len(shared), resolution.within_split, near)
 
 
-def _count_findings(manifest: dict[str, Any], seen: collections.Counter[tuple[str, int]], classes: list[str]) -> list[str]:
+def _count_findings(
+    manifest: dict[str, Any], seen: collections.Counter[tuple[str, int]], classes: list[str]
+) -> list[str]:
     findings = []
     for split, facts in manifest["splits"].items():
         for label, name in enumerate(classes):
             if seen[split, label] != facts["by_class"][name]:
-                findings.append(f"{split} holds {seen[split, label]} {name}, the manifest says {facts['by_class'][name]}")
+                findings.append(
+                    f"{split} holds {seen[split, label]} {name}, the manifest says {facts['by_class'][name]}"
+                )
             in_train = manifest["splits"]["train"]["by_class"][name]
             if not seen[split, label] and in_train and manifest["policies"]["on_infeasible"] == "fail":
                 findings.append(f"{split} holds no {name}")
     return findings
 
 
-def _table_findings(storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: list[ShardFacts]) -> list[str]:
+def _table_findings(
+    storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: list[ShardFacts]
+) -> list[str]:
     findings = []
-    listed = pq.read_table(storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=["patch_id", "group_id", "split", "label"])
+    listed = pq.read_table(
+        storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=["patch_id", "group_id", "split", "label"]
+    )
     rejected = pq.read_metadata(storage.local_copy(f"{dataset_dir}/rejects.parquet")).num_rows
     if len(listed) + rejected != manifest["found"]:
         findings.append(f"{len(listed)} written + {rejected} rejected is not {manifest['found']} found")

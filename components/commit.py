@@ -81,7 +81,9 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
         if not splits[split]["by_class"][name]
     ]
     if written + len(rejects) != planned.found:
-        problems.append(f"{written} written + {len(rejects)} rejected is not {planned.found} found (a bug: please report)")
+        problems.append(
+            f"{written} written + {len(rejects)} rejected is not {planned.found} found (a bug: please report)"
+        )
     if problems:
         raise DataError(
             f"The data set in {storage.uri(home)} was not committed: {'; '.join(problems)}.",
@@ -184,7 +186,8 @@ def _check_faults(
     shown = "; ".join(f"{f['path']!r}: {f['code']}, {f['detail']}" for f in faults.slice(0, 3).to_pylist())
     raise DataError(
         f"{len(faults)} of {planned.found} images are faulty "
-        f"({', '.join(f'{c} {n}' for c, n in codes.most_common())}), more than --max-faults {config.max_faults:g} allows. "
+        f"({', '.join(f'{c} {n}' for c, n in codes.most_common())}), more than"
+        f" --max-faults {config.max_faults:g} allows. "
         f"First: {shown}. All are listed in {storage.uri(home)}/rejects.parquet.",
         "Repair or remove them, or raise --max-faults if they may be left out.",
     )
@@ -231,8 +234,9 @@ def _resolve(
     resolution = resolve(rows, config.on_duplicate, config.on_conflict)
     if resolution.violations:
         raise DataError(
-            f"{len(resolution.violations)} sets of identical images break a rule: {'; '.join(resolution.violations[:3])}.",
-            "--on-duplicate keep-train and --on-conflict reject-all (the defaults) resolve them and list what they took out.",
+            f"{len(resolution.violations)} sets of identical images break a rule: "
+            f"{'; '.join(resolution.violations[:3])}.",
+            "--on-duplicate keep-train and --on-conflict reject-all, the defaults, resolve and list them.",
         )
     near = _near(shards, rows, resolution)
     by_shard: dict[int, dict[str, tuple[str, str]]] = collections.defaultdict(dict)
@@ -307,7 +311,9 @@ class ContentDigest:
         self._codes: dict[str, int] = {}
         self._parts: list[npt.NDArray[np.uint64]] = []
 
-    def add(self, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int32], groups: pa.ChunkedArray, split: str) -> None:
+    def add(
+        self, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int32], groups: pa.ChunkedArray, split: str
+    ) -> None:
         """Adds the records of one shard: uint64[N, 2], int32[N], string[N]."""
         coded = pa.concat_arrays(groups.chunks).dictionary_encode() if groups.num_chunks else None
         if coded is None or not len(coded):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 from components import manifest as manifests
 from components.errors import HistolineError
-from components.ledger import Ledger
 from components.latest import read_latest
+from components.ledger import Ledger
 from components.storage import Storage
 
 
@@ -98,7 +99,10 @@ def champions_data(storage: Storage) -> frozenset[str]:
     for path, _ in storage.list_files("models"):
         if path.endswith("/champion.json"):
             champion = _json(storage, path)
-            paths |= {str(champion.get("dataset_dir", "")), str((champion.get("best_ever") or {}).get("dataset_dir", ""))}
+            paths |= {
+                str(champion.get("dataset_dir", "")),
+                str((champion.get("best_ever") or {}).get("dataset_dir", "")),
+            }
     return frozenset(paths - {""})
 
 
@@ -118,7 +122,10 @@ def trained_on(storage: Storage, paths: Iterable[str]) -> list[str]:
         for path, _ in storage.list_files(folder):
             if path.endswith("/" + marker):
                 told = _json(storage, path)
-                if str(told.get("plan_id", "")) in plans or str(told.get("dataset_dir", "")).rsplit("/", 1)[-1] in plans:
+                if (
+                    str(told.get("plan_id", "")) in plans
+                    or str(told.get("dataset_dir", "")).rsplit("/", 1)[-1] in plans
+                ):
                     names.append("/".join(path.split("/")[:depth]))
     return sorted(set(names))
 

@@ -7,7 +7,7 @@ constant (blank) images are exempt, since glass looks like glass in every patien
 from __future__ import annotations
 
 import dataclasses
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,7 @@ class Rows:
         return str(self.patch_id[int(row)].as_py())
 
     def name(self, row: int) -> str:
-        """path of a row."""
+        """Path of a row."""
         return str(self.path[int(row)].as_py())
 
 

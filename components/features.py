@@ -117,7 +117,9 @@ def block_features(block: npt.NDArray[np.uint8]) -> BlockFeatures:
     variance = _channel_sums(levels) / pixels - np.square(mean - 128)
     std = np.sqrt(np.maximum(variance, 0))
     density = cv2.LUT(block.reshape(n * height, width * 3), _od_table())
-    stains = (_channel_sums(np.asarray(density, np.float32).reshape(n, height, width * 3)) / (pixels * OD_TICKS))[:, None, :]
+    stains = (_channel_sums(np.asarray(density, np.float32).reshape(n, height, width * 3)) / (pixels * OD_TICKS))[
+        :, None, :
+    ]
     stains = (stains @ _unmix())[:, 0, :]
 
     grey = cv2.cvtColor(block.reshape(n * height, width, 3), cv2.COLOR_RGB2GRAY)

@@ -103,23 +103,33 @@ class IngestConfig:
         }
         for name, (value, allowed) in choices.items():
             if value not in allowed:
-                raise UsageError(f"--{name} {value!r} is unknown.", f"Choose one of {', '.join(filter(None, allowed))}.")
+                raise UsageError(
+                    f"--{name} {value!r} is unknown.", f"Choose one of {', '.join(filter(None, allowed))}."
+                )
         if not 1 <= self.shard_mb <= 1024:
             raise UsageError(f"--shard-mb {self.shard_mb} is out of range.", "Choose 1 to 1024.")
         if not 0 <= self.max_faults <= 1:
-            raise UsageError(f"--max-faults {self.max_faults} is no share.", "Choose 0 to 1 (0.01 is one in a hundred).")
-        if self.image_format == "encoded" and (adapter.extensions != {".png"} or self.stored_size != adapter.source_size):
+            raise UsageError(
+                f"--max-faults {self.max_faults} is no share.", "Choose 0 to 1 (0.01 is one in a hundred)."
+            )
+        if self.image_format == "encoded" and (
+            adapter.extensions != {".png"} or self.stored_size != adapter.source_size
+        ):
             raise UsageError(
                 f"--image-format encoded needs PNG sources that are stored unscaled; {self.dataset} is "
                 f"stored at {self.stored_size[0]}x{self.stored_size[1]} from {', '.join(sorted(adapter.extensions))}.",
                 "Leave it out.",
             )
         if self.unmapped == "train" and self.groups_csv is None:
-            raise UsageError("--unmapped train means nothing without --groups-csv.", "Give the mapping, or leave it out.")
+            raise UsageError(
+                "--unmapped train means nothing without --groups-csv.", "Give the mapping, or leave it out."
+            )
         if self.group_by and self.groups_csv:
             raise UsageError("--group-by image and --groups-csv contradict each other.", "Keep one of them.")
         if self.fold < 0 or self.folds < 0 or self.folds == 1 or (self.folds and self.fold > self.folds):
-            raise UsageError(f"--folds {self.folds} --fold {self.fold} is out of range.", "At least 2 folds, counted from 1.")
+            raise UsageError(
+                f"--folds {self.folds} --fold {self.fold} is out of range.", "At least 2 folds, counted from 1."
+            )
         planned = [name for name in ("ledger", "splits_csv") if getattr(self, name)]
         planned += ["fold"] if self.fold or self.folds else []
         if len(planned) > 1:

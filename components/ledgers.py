@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +111,8 @@ def _previous_folds(storage: Storage, config: IngestConfig) -> Previous | None:
         if config.folds:
             return None
         raise UsageError(
-            f"There are no folds in {storage.uri(config.home)}/folds.", "Plan them first: histoline ingest ... --folds 5."
+            f"There are no folds in {storage.uri(config.home)}/folds.",
+            "Plan them first: histoline ingest ... --folds 5.",
         )
     count = Ledger.from_json(storage.read_bytes(first).decode(), storage.uri(first)).folds
     if config.folds and config.folds != count:

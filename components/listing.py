@@ -202,7 +202,9 @@ class _Collector:
 
         fingerprint = self.fingerprint()
         schema = pa.schema([("path", pa.string()), ("size", pa.int64()), ("version", pa.int64())])
-        table = pa.Table.from_batches([pa.RecordBatch.from_arrays(list(c), schema=schema) for c in self.columns], schema)
+        table = pa.Table.from_batches(
+            [pa.RecordBatch.from_arrays(list(c), schema=schema) for c in self.columns], schema
+        )
         self.columns = []
         table = pc.take(table, pc.sort_indices(table["path"])).combine_chunks()
         return Listing(table, sorted(self.rejects), self.ignored, sorted(self.warnings), fingerprint)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from components.errors import DataError, UsageError
 from components.storage import Storage, StorageMissing
@@ -113,7 +114,9 @@ def missing_or_resized(storage: Storage, dataset_dir: str, manifest: dict[str, A
         wanted = {f"Split-{split}/{shard['file']}": shard["bytes"] for shard in facts["shards"]}
         problems += [f"{path} is missing" for path in wanted if path not in have]
         problems += [
-            f"{path} has {have[path]} bytes instead of {size}" for path, size in wanted.items() if have.get(path, size) != size
+            f"{path} has {have[path]} bytes instead of {size}"
+            for path, size in wanted.items()
+            if have.get(path, size) != size
         ]
         extra = [p for p in have if p.startswith(f"Split-{split}/") and p not in wanted]
         problems += [f"{path} does not belong here" for path in extra]

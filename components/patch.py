@@ -7,7 +7,8 @@ from discovery to the last shard; `Patch` is the row that people read, write tes
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 

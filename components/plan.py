@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -123,9 +124,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     if not len(index):
         raise ledgers.nothing_to_write(config, found)
 
-    split_of_row, plan = ledgers.plan(
-        storage, config, index, found, previous, tombstones, fingerprint, published
-    )
+    split_of_row, plan = ledgers.plan(storage, config, index, found, previous, tombstones, fingerprint, published)
     keep = np.array([s >= 0 for s in split_of_row])
     rejects = found.rejects
     if not keep.all():
@@ -217,7 +216,11 @@ def _pseudonymised(
     hidden = key.column("path", rejected)
     assert config.pseudonymise is not None
     path_map = config.path_map or config.pseudonymise.with_suffix(".paths.csv")
-    write_path_map(path_map, pa.concat_arrays([_flat(index.column("path")), hidden]), pa.concat_arrays([_flat(source), _flat(rejected)]))
+    write_path_map(
+        path_map,
+        pa.concat_arrays([_flat(index.column("path")), hidden]),
+        pa.concat_arrays([_flat(source), _flat(rejected)]),
+    )
     rejects = found.rejects.set_column(0, REJECT_SCHEMA.field("path"), hidden)
     # A detail may quote a name; only the code is safe to tell.
     rejects = rejects.set_column(3, REJECT_SCHEMA.field("detail"), arrow.strings([""] * len(rejects)))
@@ -332,7 +335,14 @@ def _write_plan(storage: Storage, planned: Planned, rows: pa.Table, cuts: list[i
     with open(os.open(plan, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for start, end in zip(cuts, cuts[1:]):
             part = rows.slice(start, end - start).combine_chunks().to_batches()
-            batch = part[0] if part else pa.RecordBatch.from_arrays([c.combine_chunks() if c.num_chunks else pa.nulls(0, c.type) for c in rows.slice(0, 0).columns], schema=rows.schema)
+            batch = (
+                part[0]
+                if part
+                else pa.RecordBatch.from_arrays(
+                    [c.combine_chunks() if c.num_chunks else pa.nulls(0, c.type) for c in rows.slice(0, 0).columns],
+                    schema=rows.schema,
+                )
+            )
             writer.write_batch(batch.replace_schema_metadata(schema.metadata))
     pq.write_table(rejects, refused)
     storage.commit_file(plan, planned.write.plan_path)

@@ -94,7 +94,7 @@ def withholding(active: bool) -> Iterator[None]:
         if not active:
             raise
         what, fix = (_QUOTED.sub("(withheld)", text) for text in (error.what, error.fix))
-        hint = "Names are withheld under --pseudonymise; the same command without it and with another --workspace shows them."
+        hint = "Names are withheld under --pseudonymise; without it (and with another --workspace) they are shown."
         raise type(error)(what, f"{fix} {hint}".strip()) from None
 
 
@@ -110,7 +110,9 @@ def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
         known = dict(read_path_map(path)) if path.exists() else {}
         known.update(zip(tokens.to_pylist(), sources.to_pylist()))
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="", encoding="utf-8") as file:
+        with open(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="", encoding="utf-8"
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(("token", "path"))
             writer.writerows(sorted(known.items()))
@@ -118,7 +120,9 @@ def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UsageError(f"The path map {path} can't be written: {error.strerror}.", "Choose another --path-map.") from None
+        raise UsageError(
+            f"The path map {path} can't be written: {error.strerror}.", "Choose another --path-map."
+        ) from None
 
 
 def read_path_map(path: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from typing import Mapping
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,7 +60,9 @@ def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple
     ]
     meta.update(count=len(keep), bytes=offset, sha256=digest.hexdigest())
     table = table.take(arrow.numbers(keep, pa.int64()))
-    table = table.set_column(table.schema.get_field_index("offset"), table.schema.field("offset"), [arrow.numbers(offsets, pa.int64())])
+    table = table.set_column(
+        table.schema.get_field_index("offset"), table.schema.field("offset"), [arrow.numbers(offsets, pa.int64())]
+    )
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
     pq.write_table(table, new_sidecar, compression="zstd", write_statistics=False)
     storage.commit_file(new_shard, shard)

@@ -32,6 +32,7 @@ from components.privacy import withholding
 from components.shard_plan import META_KEY, ShardResult, ShardSpec, WriteConfig, read_plan, sha256_file, sidecar_meta
 from components.sources import Source, open_source
 from components.storage import Storage, open_storage
+from components.storage_files import os_errors
 from components.tfrecord import footer, framed_size, header
 from schemas import tables
 
@@ -55,9 +56,9 @@ def write_shard(config: WriteConfig, number: int) -> ShardResult:
     shard_file, sidecar_file = scratch / "shard", scratch / "sidecar"
     try:
         writer = _ShardWriter(config, spec, shard_file)
-        with withholding("source" in batch.schema.names):
+        with os_errors("writing", spec.path), withholding("source" in batch.schema.names):
             table = writer.write(batch, open_source(config.input_root))
-        pq.write_table(table, sidecar_file, compression="zstd", write_statistics=False)
+            pq.write_table(table, sidecar_file, compression="zstd", write_statistics=False)
         # The sidecar is published after the shard: a sidecar proves that its shard stands.
         storage.commit_file(shard_file, f"{config.dataset_dir}/{spec.path}")
         storage.commit_file(sidecar_file, f"{config.dataset_dir}/{spec.sidecar}")
@@ -173,7 +174,13 @@ class _ShardWriter:
 
     def _sidecar(self, batch: pa.RecordBatch) -> pa.Table:
         schema, n = tables.sidecar(COLOUR_FEATURES), len(self._kept)
-        meta = {"count": n, "bytes": self.offset, "sha256": self._digest.hexdigest(), "rejects": self.rejects, "dropped": []}
+        meta = {
+            "count": n,
+            "bytes": self.offset,
+            "sha256": self._digest.hexdigest(),
+            "rejects": self.rejects,
+            "dropped": [],
+        }
         schema = schema.with_metadata({META_KEY: json.dumps(meta).encode()})
         if not n:
             return schema.empty_table()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Iterator, Protocol, Sequence
+from typing import Protocol
 
 from components.errors import HistolineError, TemporaryError
 from components.patch import Rejected
@@ -70,7 +71,6 @@ class FolderSource:
             if len(data) != size:
                 raise _changed(prefix, path)
             yield data
-
 
     def read_any(self, path: str, limit: int) -> bytes | None:
         """See `Source`."""

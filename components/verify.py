@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from components import manifest as manifests
-from components.example import decode_example, decode_pixels
 from components.errors import UsageError
+from components.example import decode_example, decode_pixels
 from components.patch import Rejected
 from components.shard_plan import sha256_file
 from components.sources import open_source
@@ -62,7 +63,11 @@ def verify_bytes(
     findings = [f"{path[short:]} is missing" for path in wanted if path not in have]
     for path in sorted(have.keys() - wanted.keys() - own):
         if f"/{TMP}/" not in path:
-            where = "is read as records by training though the manifest does not name it" if "/Split-" in path else "is not in the manifest"
+            where = (
+                "is read as records by training though the manifest does not name it"
+                if "/Split-" in path
+                else "is not in the manifest"
+            )
             findings.append(f"{path[short:]} {where}")
     present = [path for path in wanted if path in have]
 
@@ -121,7 +126,9 @@ def verify_deep(
     columns = ["patch_id", "path", "split", "shard", "offset"]
     table = pq.read_table(storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)
     if manifest["config"]["key_fingerprint"] and path_map is None:
-        raise UsageError("The data set is pseudonymised: its records don't tell where their sources are.", "Give --path-map.")
+        raise UsageError(
+            "The data set is pseudonymised: its records don't tell where their sources are.", "Give --path-map."
+        )
     n = len(table)
     chosen = range(n) if not sample or sample >= n else sorted({int(i * n / sample) for i in range(sample)})
     source = open_source(input_root)
@@ -144,10 +151,13 @@ def verify_deep(
             findings.append(f"{row['path']}: {error}")
             continue
         if got.shape != want.shape:
-            findings.append(f"{row['path']}: stored as {got.shape[1]}x{got.shape[0]}, its source gives {want.shape[1]}x{want.shape[0]}")
+            sizes = f"stored as {got.shape[1]}x{got.shape[0]}, its source gives {want.shape[1]}x{want.shape[0]}"
+            findings.append(f"{row['path']}: {sizes}")
         elif not np.array_equal(got, want):
             worst = int(np.abs(got.astype(int) - want.astype(int)).max())
-            findings.append(f"{row['path']}: {int((got != want).any(-1).sum())} pixels differ, by up to {worst} grey levels")
+            findings.append(
+                f"{row['path']}: {int((got != want).any(-1).sum())} pixels differ, by up to {worst} grey levels"
+            )
     return Verified(findings, len(chosen), read, len(chosen))
 
 

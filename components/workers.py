@@ -11,14 +11,16 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterator
+from typing import Any
 
-from components.errors import TemporaryError
+from components.errors import DataError, HistolineError, TemporaryError, UsageError
 
 _pool: ProcessPoolExecutor | None = None
 _listener: Callable[[Any], None] | None = None
@@ -103,11 +105,19 @@ def listening(listener: Callable[[Any], None]) -> Iterator[None]:
         yield
     except Exception as error:
         # Beam wraps what a DoFn raises; the user is told the first cause.
-        if _failure is not None and error is not _failure:
-            raise _failure from None
+        cause = _failure or first_cause(str(error))
+        if cause is not None and error is not cause:
+            raise cause from None
         raise
     finally:
         _listener = None
+
+
+def first_cause(text: str) -> HistolineError | None:
+    """The error of ours that a remote worker's traceback ends with, which is all that comes back from there."""
+    kinds = {kind.__name__: kind for kind in (UsageError, DataError, TemporaryError)}
+    found = re.search(rf"^components\.errors\.({'|'.join(kinds)}): (.*?)(?: \[while running .*)?$", text, re.MULTILINE)
+    return kinds[found[1]](found[2]) if found else None
 
 
 def finished(result: Any) -> None:

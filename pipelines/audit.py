@@ -16,7 +16,7 @@ from pipelines.verify import open_dataset
 @click.argument("folder", metavar="DATASET_DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(folder: str, as_json: bool) -> None:
-    """Check a committed data set for leakage again: patients, identical images, labels, counts; exit 65 on a finding."""
+    """Check a committed data set for leakage again: patients, images, labels, counts; exit 65 on a finding."""
     from components.audit import audit, read_shard
     from components.workers import cores, helper_pool
 
@@ -42,7 +42,8 @@ def command(folder: str, as_json: bool) -> None:
         if not result.findings:
             click.echo(
                 f"ok: {result.records:,} records; no {unit} and no picture in two splits, none under two labels "
-                f"({result.duplicates_within:,} copies within one split, {result.near_duplicates:,} near-duplicate pairs across)"
+                f"({result.duplicates_within:,} copies within one split, "
+                f"{result.near_duplicates:,} near-duplicate pairs across)"
             )
 
     console.emit(document, as_json, show)

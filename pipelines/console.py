@@ -8,8 +8,9 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any
 
 import click
 

@@ -64,7 +64,13 @@ def list_(workspace: str, as_json: bool) -> None:
             return
         columns = ("dataset", "task", "plan_id", "state", "created", "patches", "groups", "MB", "flags")
         cells = [
-            (*(r[c] for c in columns[:5]), f"{r['patches']:,}", f"{r['groups']} {r['group_unit']}s", f"{r['bytes'] / 1e6:,.1f}", " ".join(r["flags"]))
+            (
+                *(r[c] for c in columns[:5]),
+                f"{r['patches']:,}",
+                f"{r['groups']} {r['group_unit']}s",
+                f"{r['bytes'] / 1e6:,.1f}",
+                " ".join(r["flags"]),
+            )
             for r in rows
         ]
         console.table(f"Data sets in {workspace}", columns, cells, right=(5, 6, 7))
@@ -103,12 +109,12 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
     console.emit(manifest, as_json, show)
 
 
-
-
 @command.command("prune")
 @click.argument("dataset", required=False, default="")
 @click.option("--task", default="", help="Only this task.")
-@click.option("--keep", default=1, show_default=True, help="Committed data sets to keep of each task, the latest included.")
+@click.option(
+    "--keep", default=1, show_default=True, help="Committed data sets to keep of each task, the latest included."
+)
 @workspace_option
 @yes_option
 @json_option
@@ -188,7 +194,8 @@ def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_js
 
     def show() -> None:
         for path, names in sorted(held.items()):
-            click.echo(f"{'purged' if yes else 'would purge'} {path}: holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+            some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            click.echo(f"{'purged' if yes else 'would purge'} {path}: holds {some}")
         for name in models:
             click.echo(f"trained or evaluated on them: {name}")
         for path in opaque:
@@ -196,7 +203,9 @@ def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_js
         if not held:
             click.echo("No committed data set holds them.")
         elif yes:
-            click.echo("Their ledgers stay, with these groups as tombstones: run ingest again to commit a data set without them.")
+            click.echo(
+                "Their ledgers stay, with these groups as tombstones: ingest again to commit a data set without them."
+            )
         else:
             click.echo("Nothing was purged: add --yes.")
 

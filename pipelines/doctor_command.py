@@ -13,7 +13,9 @@ from pipelines import console
 
 
 @click.command("doctor")
-@click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder to check.")
+@click.option(
+    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder to check."
+)
 @click.option("--deep", is_flag=True, help="Also import TensorFlow and ask it for GPUs (seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(workspace: str, deep: bool, as_json: bool) -> None:

@@ -5,6 +5,7 @@ Plan (a helper process) while Beam is imported (this process); write shards on a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -103,15 +104,21 @@ def _ingest(
         manifest = manifests.load(storage, planned.write.dataset_dir)
         latest = move_latest(config, planned, manifest, request)
         return Outcome("unchanged", uri, manifest, latest, planned.split_table, timings)
-    _import_beam()
-    check_beam_args(beam_args)
-    from pipelines.write_shards import run_beam
+    try:
+        _import_beam()
+        check_beam_args(beam_args)
+        from pipelines.write_shards import run_beam
 
-    with console.Progress("patches", sum(planned.patches)) as progress:
-        with listening(lambda result: progress.advance(result.written + result.rejected)):
-            timings |= run_beam(planned.write, len(planned.specs), workers, beam_args)
-    lock.check()
-    manifest = pool.submit(commit, config, planned).result()
+        with console.Progress("patches", sum(planned.patches)) as progress:
+            with listening(lambda result: progress.advance(result.written + result.rejected)):
+                timings |= run_beam(planned.write, len(planned.specs), workers, beam_args)
+        lock.check()
+        manifest = pool.submit(commit, config, planned).result()
+    except BaseException:
+        # A plan names real paths even under --pseudonymise, and the next run makes its own.
+        with contextlib.suppress(Exception):
+            storage.delete_tree(os.path.dirname(planned.write.plan_path))
+        raise
     lap("commit_s")
     # What is left without the start of interpreter and libraries, which overlaps with planning.
     timings["work_s"] = planned.seconds + timings["build_s"] + timings["run_s"] + timings["commit_s"]
@@ -223,7 +230,9 @@ def show(outcome: Outcome) -> None:
         share = f"{facts['patches'] / max(manifest['written'], 1):.1%}"
         cells = [f"{facts['by_class'][c]:,} ({facts['groups_by_class'][c]:,})" for c in manifest["classes"]]
         rows.append((split, share, f"{facts['groups']:,}", f"{facts['patches']:,}", *cells))
-    console.table(f"{manifest['dataset']} {manifest['task']}, split by {unit}", columns, rows, right=range(1, len(columns)))
+    console.table(
+        f"{manifest['dataset']} {manifest['task']}, split by {unit}", columns, rows, right=range(1, len(columns))
+    )
     for line in summary(outcome):
         click.echo(line)
     said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
@@ -234,7 +243,10 @@ def show(outcome: Outcome) -> None:
 def document(outcome: Outcome) -> dict[str, Any]:
     """What --json prints, and Airflow reads."""
     manifest = outcome.manifest
-    facts = {k: manifest.get(k) for k in ("dataset", "task", "plan_id", "content_digest", "found", "written", "rejects", "flags")}
+    facts = {
+        k: manifest.get(k)
+        for k in ("dataset", "task", "plan_id", "content_digest", "found", "written", "rejects", "flags")
+    }
     splits = {s: {k: v for k, v in f.items() if k != "shards"} for s, f in manifest.get("splits", {}).items()}
     return {
         "state": outcome.state,
@@ -257,7 +269,9 @@ def document(outcome: Outcome) -> dict[str, Any]:
 @click.argument("rest", metavar="DATASET [BEAM FLAGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--dataset", default="", help="The data set: idc, breakhis or pcam; same as DATASET.")
 @click.option("--input", "input_root", required=True, help="Folder or gs:// prefix with the raw images.")
-@click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix.")
+@click.option(
+    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix."
+)
 @click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis).")
 @click.option("--size", default="", help="Stored WIDTHxHEIGHT; the source size divided by a whole number.")
 @click.option("--image-format", default="raw", show_default=True, help="raw, or encoded (PNG files untouched).")
@@ -266,7 +280,9 @@ def document(outcome: Outcome) -> dict[str, Any]:
 @click.option("--split-by", default="group", show_default=True, help="group, or image: leaky, only to measure leakage.")
 @click.option("--group-by", default="", help="image: every image its own group, where no patient is known.")
 @click.option("--groups-csv", default="", help="CSV with patch id and patient or slide.")
-@click.option("--unmapped", default="reject", show_default=True, help="Patches that --groups-csv does not name: reject or train.")
+@click.option(
+    "--unmapped", default="reject", show_default=True, help="Patches that --groups-csv does not name: reject or train."
+)
 @click.option("--splits-csv", default="", help="CSV with group and split: a published split.")
 @click.option("--ledger", default="", help="splits.json to go on from, instead of the latest data set's.")
 @click.option("--folds", default=0, help="Plan K cross-validation ledgers in folds/.")
@@ -275,9 +291,15 @@ def document(outcome: Outcome) -> dict[str, Any]:
 @click.option("--max-per-class", default=0, help="Cap per class, spread over patients.")
 @click.option("--exclude-groups", default="", help="File with groups that must never be written (withdrawn consent).")
 @click.option("--on-infeasible", default="fail", show_default=True, help="fail, train-only or drop-class.")
-@click.option("--on-duplicate", default="keep-train", show_default=True, help="Same pixels in two splits: keep-train or fail.")
-@click.option("--on-conflict", default="reject-all", show_default=True, help="Same pixels, two labels: reject-all or fail.")
-@click.option("--max-faults", default=0.01, show_default=True, help="Share of faulty images past which the ingest fails.")
+@click.option(
+    "--on-duplicate", default="keep-train", show_default=True, help="Same pixels in two splits: keep-train or fail."
+)
+@click.option(
+    "--on-conflict", default="reject-all", show_default=True, help="Same pixels, two labels: reject-all or fail."
+)
+@click.option(
+    "--max-faults", default=0.01, show_default=True, help="Share of faulty images past which the ingest fails."
+)
 @click.option("--shard-mb", default=16, show_default=True, help="Size at which shards are cut, MiB.")
 @click.option("--pseudonymise", default="", help="Key file (mode 0600): ids and paths become keyed tokens.")
 @click.option("--path-map", default="", help="Token-to-path map; beside the key by default.")

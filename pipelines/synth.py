@@ -61,7 +61,8 @@ def command(
 
     def show() -> None:
         click.echo(
-            f"{made.images:,} images of {made.groups:,} groups ({made.per_class[0]:,} negative, {made.per_class[1]:,} positive) "
+            f"{made.images:,} images of {made.groups:,} groups ({made.per_class[0]:,} negative, "
+            f"{made.per_class[1]:,} positive) "
             f"in {made.output}"
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from typing import Any, Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics

@@ -108,9 +108,7 @@ def _map_groups(sieve: Sieve, mapping: GroupMapping, unmapped: str, warnings: li
     if mapping.unit == "slide":
         slides = pc.if_else(pc.is_valid(at), groups, "")
     # Where the file knows no slide, what the data set itself says stays.
-    slides = pc.if_else(
-        pc.equal(pc.fill_null(slides, ""), ""), sieve.table["slide_id"].combine_chunks(), slides
-    )
+    slides = pc.if_else(pc.equal(pc.fill_null(slides, ""), ""), sieve.table["slide_id"].combine_chunks(), slides)
     sieve.set("slide_id", slides)
     sieve.reject(pc.is_null(groups), "no_group", "the groups CSV gives it no group")
     return made

@@ -40,17 +40,11 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     parts = extract(paths, r"(?s)^(?P<folder>(?:.*/)?)(?P<name>[^/]*)$")
     encoded = parts.field("folder").dictionary_encode()
     folder, folders = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
-    pairs, pair_of = np.unique(
-        folder[kept[again]].astype(np.int64) * len(folders) + folder[again], return_inverse=True
-    )
-    added = [
-        _added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()
-    ]
+    pairs, pair_of = np.unique(folder[kept[again]].astype(np.int64) * len(folders) + folder[again], return_inverse=True)
+    added = [_added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()]
     names = parts.field("name")
     same_name = pc.equal(names.take(arrow.numbers(kept[again])), names.take(arrow.numbers(again))).to_numpy(False)
-    copied = (
-        np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
-    )
+    copied = np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
 
     nested, repeated = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
     nested[again[copied]] = True

@@ -127,23 +127,13 @@ def begin(adapter: Adapter, root: str, options: DiscoverOptions, magnifications:
     if options.group_by and options.groups_csv:
         raise UsageError("--group-by image and --groups-csv contradict each other.", "Give one of them.")
     if options.unmapped not in ("reject", "train"):
-        raise UsageError(
-            f"Unmapped patches cannot be treated as {options.unmapped!r}.", "Say `reject` or `train`."
-        )
+        raise UsageError(f"Unmapped patches cannot be treated as {options.unmapped!r}.", "Say `reject` or `train`.")
     if options.unmapped == "train" and not options.groups_csv:
-        raise UsageError(
-            "--unmapped train says what to do with patches that --groups-csv leaves out.", "Give both."
-        )
+        raise UsageError("--unmapped train says what to do with patches that --groups-csv leaves out.", "Give both.")
     if options.max_per_class < 0:
-        raise UsageError(
-            f"--max-per-class is {options.max_per_class}.", "Give a positive number, or 0 for no cap."
-        )
+        raise UsageError(f"--max-per-class is {options.max_per_class}.", "Give a positive number, or 0 for no cap.")
     if unknown := sorted(set(options.magnifications) - set(magnifications)):
-        known = (
-            f"It has {', '.join(map(str, magnifications))}."
-            if magnifications
-            else "It has one magnification only."
-        )
+        known = f"It has {', '.join(map(str, magnifications))}." if magnifications else "It has one magnification only."
         raise UsageError(f"{adapter.name} has no magnification {unknown[0]}.", known)
     listing = list_images(root, adapter.extensions)
     if not len(listing.files) or not pc.any(adapter.matches(listing.files["path"])).as_py():

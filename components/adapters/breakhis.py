@@ -38,9 +38,7 @@ _PATH = (
     rf"(?P<patch_id>SOB_?(?:B_?(?P<benign>{_BENIGN})|M_?(?P<malignant>{_MALIGNANT}))"
     r"-(?P<year>[0-9]{2})-(?P<digits>[0-9]+)(?P<part>[A-Za-z]*)-(?P<magnification>40|100|200|400)-[0-9]+)\.(?i:png)$"
 )
-_CASE_FOLDER = re.compile(
-    rf"SOB_?[BM]_?(?P<type>{_BENIGN}|{_MALIGNANT})[_-](?P<case>[0-9]{{2}}-[0-9]+[A-Za-z]*)"
-)
+_CASE_FOLDER = re.compile(rf"SOB_?[BM]_?(?P<type>{_BENIGN}|{_MALIGNANT})[_-](?P<case>[0-9]{{2}}-[0-9]+[A-Za-z]*)")
 _CODES = {name: code for code, name in TYPES.items()}
 _SCALE_FOLDER = re.compile(r"(40|100|200|400)x")
 

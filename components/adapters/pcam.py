@@ -50,9 +50,7 @@ class PCam:
     # Positive means tumour tissue in the centre 32x32 (Veeling et al. 2018); around it is context only.
     label_region: tuple[int, int, int, int] | None = (32, 32, 32, 32)
     group_unit = "slide"
-    microns_per_pixel: float | None = (
-        0.972  # 10x, from 0.243 um at the scan's full resolution (Veeling et al. 2018)
-    )
+    microns_per_pixel: float | None = 0.972  # 10x, from 0.243 um at the scan's full resolution (Veeling et al. 2018)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -101,9 +99,7 @@ class PCam:
         sieve.reject(conflicting, "label_conflict", f"{LABELS_FILE} gives it both labels")
         known = arrow.strings(labels.label)
         values = arrow.numbers(list(labels.label.values()), pa.int32())
-        sieve.set(
-            "label", values.take(pc.index_in(sieve.table["patch_id"].combine_chunks(), value_set=known))
-        )
+        sieve.set("label", values.take(pc.index_in(sieve.table["patch_id"].combine_chunks(), value_set=known)))
         sieve.reject(pc.is_null(sieve.table["label"]), "unlabelled", f"not in {LABELS_FILE}")
         discovery = finish(sieve, self, options, listing, warnings)
         discovery.ids_without_file = absent

@@ -8,13 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components import tfrecord
-from components.example import ImageEncoder, decode_example, decode_pixels, encode_colour, encode_example, encode_feature
+from components.example import (
+    ImageEncoder,
+    decode_example,
+    decode_pixels,
+    encode_colour,
+    encode_example,
+    encode_feature,
+)
 from components.features import COLOUR_FEATURES
 
 
 def encode(pixels: np.ndarray, colour: np.ndarray, **fields: object) -> bytes:
     image = ImageEncoder("raw", pixels.shape[1], pixels.shape[0]).encode(pixels.tobytes())
-    row = dict(patch_id="p", group_id="g", slide_id="", label=1, label_name="idc", x=-1, y=3, magnification=-1, tumor_type="")
+    row = dict(
+        patch_id="p", group_id="g", slide_id="", label=1, label_name="idc", x=-1, y=3, magnification=-1, tumor_type=""
+    )
     return encode_example(encode_colour(colour[None])[0], image, **{**row, **fields})  # type: ignore[arg-type]
 
 
@@ -59,7 +68,9 @@ def test_encoded_images_keep_the_order_of_keys():
     assert tf.train.Example.FromString(ours).SerializeToString(deterministic=True) == ours
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:10], lambda b: b"\xff" + b[1:], lambda b: b"\x0f" * 9])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:10], lambda b: b"\xff" + b[1:], lambda b: b"\x0f" * 9]
+)
 def test_damaged_examples_are_refused(damage):
     whole = encode(np.zeros((3, 3, 3), np.uint8), np.zeros(10, np.float32))
     with pytest.raises(ValueError):
@@ -67,7 +78,9 @@ def test_damaged_examples_are_refused(damage):
 
 
 def test_pixels_must_fill_the_stated_size():
-    entries = b"".join(encode_feature(k, v) for k, v in (("image/height", 4), ("image/raw", bytes(27)), ("image/width", 3)))
+    entries = b"".join(
+        encode_feature(k, v) for k, v in (("image/height", 4), ("image/raw", bytes(27)), ("image/width", 3))
+    )
     features = decode_example(b"\x0a" + bytes([len(entries)]) + entries)
     with pytest.raises(ValueError, match="27 bytes for 3x4"):
         decode_pixels(features)

@@ -61,7 +61,7 @@ def test_stain_densities_tell_the_stains_apart():
     row = {}
     for name, (h, e) in amounts.items():
         od = h * np.array(STAIN_MATRIX[0]) + e * np.array(STAIN_MATRIX[1])
-        pixel = np.clip(np.rint(256 * 10.0 ** -od - 1), 0, 255).astype(np.uint8)
+        pixel = np.clip(np.rint(256 * 10.0**-od - 1), 0, 255).astype(np.uint8)
         row[name] = block_features(np.tile(pixel, (1, 8, 8, 1))).colour[0]
     h, e = COLOUR_FEATURES.index("color/hematoxylin_od"), COLOUR_FEATURES.index("color/eosin_od")
     for name, (amount_h, amount_e) in amounts.items():
@@ -79,7 +79,9 @@ def test_hash_survives_brightness_and_noise_but_not_another_picture():
     assert distance(hashes[0], hashes[2]) <= 2 < 12 < distance(hashes[0], hashes[1])
 
 
-@pytest.mark.parametrize("block", [np.zeros((1, 2, 50, 3), np.uint8), np.zeros((1, 50, 50, 3)), np.zeros((50, 50, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "block", [np.zeros((1, 2, 50, 3), np.uint8), np.zeros((1, 50, 50, 3)), np.zeros((50, 50, 3), np.uint8)]
+)
 def test_other_shapes_are_refused(block):
     with pytest.raises(ValueError, match="expected|sides"):
         block_features(block)

@@ -52,14 +52,34 @@ def test_raw_images_and_workspace_in_buckets(emulator, tmp_path):
     trees.idc_tree(tmp_path / "raw", 12, per_class=3)
     (tmp_path / "raw" / "9000" / "0" / "9000_idx5_x9_y9_class0.png").write_bytes(b"text")
     upload(tmp_path / "raw", "gs://raw/idc")
-    command = ["pipelines.ingest", "idc", "--input", "gs://raw/idc", "--workspace", "gs://work/w", "--max-faults", "0.1", "--json"]
+    command = [
+        "pipelines.ingest",
+        "idc",
+        "--input",
+        "gs://raw/idc",
+        "--workspace",
+        "gs://work/w",
+        "--max-faults",
+        "0.1",
+        "--json",
+    ]
     done = run(*command)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["state"] == "committed" and told["rejects"]["not_an_image"]["count"] == 1
     assert told["written"] + 1 == told["found"] == 73
 
-    local = run("pipelines.ingest", "idc", "--input", str(tmp_path / "raw"), "--workspace", str(tmp_path / "w"), "--max-faults", "0.1", "--json")
+    local = run(
+        "pipelines.ingest",
+        "idc",
+        "--input",
+        str(tmp_path / "raw"),
+        "--workspace",
+        str(tmp_path / "w"),
+        "--max-faults",
+        "0.1",
+        "--json",
+    )
     there = json.loads(local.stdout)
     remote, here = open_storage("gs://work/w"), open_storage(str(tmp_path / "w"))
     home = "datasets/idc/binary/"
