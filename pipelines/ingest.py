@@ -222,22 +222,32 @@ def show(outcome: Outcome) -> None:
         click.echo(f"Fold ledgers are in {outcome.dataset_dir}; write one with --fold 1.")
         return
     manifest = outcome.manifest
-    unit = manifest["group_unit"]
-    columns = ["split", "share", f"{unit}s", "patches", *(f"{c} ({unit}s)" for c in manifest["classes"])]
-    rows = []
-    for split in ("train", "eval", "test"):
-        facts = manifest["splits"][split]
-        share = f"{facts['patches'] / max(manifest['written'], 1):.1%}"
-        cells = [f"{facts['by_class'][c]:,} ({facts['groups_by_class'][c]:,})" for c in manifest["classes"]]
-        rows.append((split, share, f"{facts['groups']:,}", f"{facts['patches']:,}", *cells))
-    console.table(
-        f"{manifest['dataset']} {manifest['task']}, split by {unit}", columns, rows, right=range(1, len(columns))
-    )
+    _show_splits(manifest)
     for line in summary(outcome):
         click.echo(line)
     said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
     took = f" ({outcome.seconds:.1f} s)" if outcome.seconds else ""
     click.echo(f"{said} in {outcome.dataset_dir}{took}{'' if outcome.is_latest else '; latest.json names another'}")
+
+
+def _show_splits(manifest: dict[str, Any]) -> None:
+    """Prints a table with a row for each split; for more than three classes, one for each class."""
+    unit, classes, splits = manifest["group_unit"], manifest["classes"], manifest["splits"]
+    names = ("train", "eval", "test")
+    share = {s: f"{splits[s]['patches'] / max(manifest['written'], 1):.1%}" for s in names}
+    both = {
+        (s, c): f"{splits[s]['by_class'][c]:,} ({splits[s]['groups_by_class'][c]:,})" for s in names for c in classes
+    }
+    whole = {s: (f"{splits[s]['patches']:,}", f"{splits[s]['groups']:,}") for s in names}
+    title = f"{manifest['dataset']} {manifest['task']}, split by {unit}"
+    if len(classes) <= 3:
+        columns = ["split", "share", f"{unit}s", "patches", *(f"{c} ({unit}s)" for c in classes)]
+        rows = [[s, share[s], whole[s][1], whole[s][0], *(both[s, c] for c in classes)] for s in names]
+    else:
+        columns = [f"patches ({unit}s)", *names]
+        rows = [[c, *(both[s, c] for s in names)] for c in classes]
+        rows.append(["all", *(f"{whole[s][0]} ({whole[s][1]}), {share[s]}" for s in names)])
+    console.table(title, columns, rows, right=range(1, len(columns)))
 
 
 def document(outcome: Outcome) -> dict[str, Any]:
