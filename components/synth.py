@@ -139,9 +139,7 @@ def make_plan(
 ) -> Plan:
     """Plans a data set without drawing it; arguments and errors as in `generate`."""
     if dataset not in DEFAULTS:
-        raise UsageError(
-            f"There is no synthetic data set {dataset!r}.", f"Choose one of {', '.join(DEFAULTS)}."
-        )
+        raise UsageError(f"There is no synthetic data set {dataset!r}.", f"Choose one of {', '.join(DEFAULTS)}.")
     if groups is None:
         usual = DEFAULTS[dataset].groups
         groups = usual if patches is None else max(1, min(usual, patches // 4))

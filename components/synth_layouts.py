@@ -28,7 +28,7 @@ BREAKHIS_TYPES = {
     "MC": ("malignant", "mucinous_carcinoma"),
     "PC": ("malignant", "papillary_carcinoma"),
 }
-PCAM_STRAY_TUMOUR = 0.1
+PCAM_STRAY_TUMOUR = 0.04
 """Chance of tumour outside the centre, whatever the label: who can't tell the centre apart pays for it."""
 
 BREAKHIS_RADIUS = {40: 3.2, 100: 5.0, 200: 8.0, 400: 14.0}
@@ -40,15 +40,9 @@ _BREAKHIS_LOOKS = {
     "PT": Look(size=0.95, elongation=2.2, aligned=0.95, uniform=1.0, lumen="clefts"),
     "TA": Look(size=0.9, elongation=1.3, uniform=0.03, rings=1.0),
     "DC": Look(size=1.6, spread=0.26, irregularity=0.08, uniform=0.15, islands=1.0, vesicular=0.7),
-    "LC": Look(
-        size=1.25, spread=0.18, irregularity=0.07, aligned=0.8, uniform=0.05, files=1.0, lumen="pools"
-    ),
-    "MC": Look(
-        size=1.45, spread=0.22, irregularity=0.07, uniform=0.02, islands=1.0, vesicular=0.6, lumen="pools"
-    ),
-    "PC": Look(
-        size=1.4, spread=0.2, elongation=1.6, irregularity=0.06, uniform=0.05, rings=1.0, lumen="clefts"
-    ),
+    "LC": Look(size=1.25, spread=0.18, irregularity=0.07, aligned=0.8, uniform=0.05, files=1.0, lumen="pools"),
+    "MC": Look(size=1.45, spread=0.22, irregularity=0.07, uniform=0.02, islands=1.0, vesicular=0.6, lumen="pools"),
+    "PC": Look(size=1.4, spread=0.2, elongation=1.6, irregularity=0.06, uniform=0.05, rings=1.0, lumen="clefts"),
 }
 
 
@@ -100,13 +94,18 @@ class Plan:
     suffix: str
 
 
-def tissue_look(positive: bool, rng: np.random.Generator) -> Look:
+def tissue_look(positive: bool, rng: np.random.Generator, contrast: float = 1.0) -> Look:
     """Nuclei of tumour or of other tissue.
 
     Both classes draw their atypia from overlapping distributions: some benign nuclei are large and some
     malignant ones small and regular, as in life. Lumina are drawn without a look at the label.
+
+    Args:
+        positive: Tumour.
+        rng: Source of chance.
+        contrast: 1 or more; the more, the less the classes overlap.
     """
-    atypia = float(rng.beta(7.0, 2.0) if positive else rng.beta(2.0, 7.0))
+    atypia = float(rng.beta(7.0 * contrast, 2.0) if positive else rng.beta(2.0, 7.0 * contrast))
     nature = Look(
         size=0.86 + 0.84 * atypia,
         spread=0.06 + 0.22 * atypia,
@@ -212,10 +211,12 @@ def plan_pcam(patches: int, groups: int, seed: int) -> Plan:
     for key, (group, label) in enumerate(rows):
         name = hashlib.sha1(f"histoline synth pcam {seed} {key}".encode(), usedforsecurity=False).hexdigest()
         positive = bool(label) if label >= 0 else bool(rng.random() < 0.4)
-        look, surround = tissue_look(positive, rng), tissue_look(bool(rng.random() < PCAM_STRAY_TUMOUR), rng)
+        # A centre of 32x32 shows few nuclei: they have to be clearer than where the whole patch speaks.
+        look = tissue_look(positive, rng, 2.0)
+        surround = tissue_look(bool(rng.random() < PCAM_STRAY_TUMOUR), rng, 2.0)
         folder = "test" if label < 0 else "train"
         path = (f"{folder}/{name}.tif",)
-        drawings.append(Drawing(path, group, key, label, look, 2.8, 96, 96, surround))
+        drawings.append(Drawing(path, group, key, label, look, 2.4, 96, 96, surround))
         if label < 0:
             test_csv.append(f"{name},0")
         else:

@@ -67,8 +67,7 @@ def textures(size: int, radius: float, seed: int) -> Textures:
         smooth=_tile(size, rng, 1.5 * radius, 1.5 * radius),
         nests=_tile(size, rng, 3.0 * radius, 3.0 * radius),
         fibres=tuple(
-            _tile(size, rng, 5.0 * radius, 0.45 * radius, np.pi * k / FIBRE_ANGLES)
-            for k in range(FIBRE_ANGLES)
+            _tile(size, rng, 5.0 * radius, 0.45 * radius, np.pi * k / FIBRE_ANGLES) for k in range(FIBRE_ANGLES)
         ),
         cells=_cells(size, rng, 11.0 * radius),
     )

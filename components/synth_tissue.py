@@ -117,9 +117,7 @@ def _place(
     return _Nuclei(x[free], y[free], r * axes, r / axes, angle + turn)
 
 
-def _paint(
-    nuclei: _Nuclei, look: Look, shape: tuple[int, int], rng: np.random.Generator
-) -> tuple[Field, Field]:
+def _paint(nuclei: _Nuclei, look: Look, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Field, Field]:
     """Draws all nuclei at once: (cover, density), both of `shape`; cover is 0 to 1 with soft edges."""
     height, width = shape
     half = int(np.ceil(nuclei.long.max() * (1.0 + 2.5 * look.irregularity) + 1.0))
@@ -235,9 +233,7 @@ def draw(
     grain = cut(fields.grain, height, width, rng)
     stroma = 1.0 + sign.fibrosis * 0.5 * fibres + 0.12 * smooth + 0.1 * grain
     pink = np.clip(stroma, 0.15, None) * tissue
-    pink *= np.float32(
-        sign.eosin * np.exp(rng.normal(0.0, 0.06)) * tissue.mean() / max(float(pink.mean()), 1e-3)
-    )
+    pink *= np.float32(sign.eosin * np.exp(rng.normal(0.0, 0.06)) * tissue.mean() / max(float(pink.mean()), 1e-3))
     blue = sign.haze * np.clip(1.0 + 0.3 * smooth, 0.2, None) * tissue
     eosin = pink * (1.0 - 0.55 * cover)
     haematoxylin = np.asarray(blue + sign.nuclear * density * (1.0 + 0.22 * grain), dtype=np.float32)

@@ -21,9 +21,7 @@ from components.synth_layouts import BREAKHIS_TYPES, NESTED_COPY
 
 def tree_digest(root: Path) -> dict[str, str]:
     files = (path for path in root.rglob("*") if path.is_file())
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_idc_layout(tmp_path: Path) -> None:
@@ -63,9 +61,7 @@ def test_pcam_layout(tmp_path: Path) -> None:
     slides = {row["id"]: row["slide_id"] for row in tables["patch_to_slide.csv"]}
     assert len(labels) == 60 and slides.keys() == labels.keys() and len(set(slides.values())) == 6
     assert {path.stem for path in (root / "train").iterdir()} == labels.keys()
-    assert {path.stem for path in (root / "test").iterdir()} == {
-        r["id"] for r in tables["sample_submission.csv"]
-    }
+    assert {path.stem for path in (root / "test").iterdir()} == {r["id"] for r in tables["sample_submission.csv"]}
     assert summary.unlabelled == 3
     for path in [*(root / "train").iterdir()][:3]:
         assert re.fullmatch(r"[0-9a-f]{40}\.tif", path.name)
@@ -221,9 +217,7 @@ def colour_features(images: np.ndarray) -> np.ndarray:
     """RGB mean and deviation, mean haematoxylin and eosin: what the project's colour baseline sees."""
     pixels = images.reshape(len(images), -1, 3).astype(np.float32)
     stains = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
-    density = -np.log10((pixels + 1) / 256).mean(1) @ np.linalg.pinv(
-        stains / np.linalg.norm(stains, axis=1)[:, None]
-    )
+    density = -np.log10((pixels + 1) / 256).mean(1) @ np.linalg.pinv(stains / np.linalg.norm(stains, axis=1)[:, None])
     return np.concatenate([pixels.mean(1), pixels.std(1), density], axis=1)
 
 
@@ -232,9 +226,7 @@ def texture_features(images: np.ndarray) -> np.ndarray:
     grey = images.mean(-1)
     grey = (grey - grey.mean((1, 2), keepdims=True)) / (grey.std((1, 2), keepdims=True) + 1e-3)
     power = np.abs(np.fft.fft2(grey * np.hanning(50)[:, None] * np.hanning(50))) ** 2
-    ring = np.digitize(
-        np.hypot(np.fft.fftfreq(50)[:, None], np.fft.fftfreq(50)), np.geomspace(0.015, 0.5, 14)
-    )
+    ring = np.digitize(np.hypot(np.fft.fftfreq(50)[:, None], np.fft.fftfreq(50)), np.geomspace(0.015, 0.5, 14))
     return np.stack([np.log(power[:, ring == k].sum(1) + 1e-3) for k in range(1, 14)], axis=1)
 
 
