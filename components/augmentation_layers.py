@@ -98,20 +98,26 @@ class RandomDihedral(_Augment):
         """Neither flips nor turns."""
         return not (self.flip or self.rotate90)
 
-    def augment(self, images: Any, count: Any) -> Any:
-        """Each symmetry is a product of three mirrors: left-right, top-bottom, main diagonal."""
-        coins = self.draw((3, count, 1, 1, 1)) < 0.5
-        square = images.shape[1] == images.shape[2]
+    def symmetries(self, height: int, width: int) -> np.ndarray:
+        """Where each output pixel comes from, int32[K, H * W], for the K symmetries that are drawn from."""
+        pixels = np.arange(height * width, dtype="int32").reshape(height, width)
+        turns = (0, 1, 2, 3) if height == width else (0, 2)
+        turned = [np.rot90(pixels, k) for k in (turns if self.rotate90 else (0,))]
         if self.flip:
-            left_right, top_bottom = coins[0], coins[1]
-        else:  # without mirrors only products of an even number of them are allowed
-            left_right = coins[0] if not square else ops.logical_xor(coins[0], coins[2])
-            top_bottom = coins[0]
-        images = ops.where(left_right, ops.flip(images, axis=2), images)
-        images = ops.where(top_bottom, ops.flip(images, axis=1), images)
-        if self.rotate90 and square:
-            images = ops.where(coins[2], ops.transpose(images, (0, 2, 1, 3)), images)
-        return images
+            turned += [view[:, ::-1] for view in turned]
+            if not self.rotate90:  # mirrors on both axes make a half turn as well
+                turned += [view[::-1] for view in turned]
+        return np.stack([view.reshape(-1) for view in turned])
+
+    def augment(self, images: Any, count: Any) -> Any:
+        """One gather for all: on CPUs three selects between mirror images took five times as long."""
+        _, height, width, channels = images.shape
+        table = self.symmetries(height, width)
+        drawn = ops.cast(ops.floor(self.draw((count,)) * len(table)), "int32")
+        first = ops.reshape(ops.arange(count, dtype="int32") * (height * width), (-1, 1))
+        places = ops.take(ops.convert_to_tensor(table), drawn, axis=0) + first
+        pixels = ops.take(ops.reshape(images, (-1, channels)), places, axis=0)
+        return ops.reshape(pixels, (-1, height, width, channels))
 
 
 class RandomShiftAndTurn(_Augment):

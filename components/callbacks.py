@@ -12,6 +12,7 @@ import numpy as np
 
 from components.augmentation_layers import InputStatistics
 from components.errors import DataError
+from components.phases import leaf_layers
 
 
 class NanGuard(keras.callbacks.Callback):
@@ -66,7 +67,8 @@ def explain(model: keras.Model) -> str:
         model: The training model; without an `InputStatistics` layer there is nothing to say of the batch.
     """
     said = []
-    statistics = [layer for layer in model._flatten_layers() if isinstance(layer, InputStatistics)]
+    leaves = leaf_layers(model)
+    statistics = [layer for layer in leaves if isinstance(layer, InputStatistics)]
     if statistics:
         values = dict(zip(InputStatistics.NAMES, np.asarray(statistics[0].last), strict=True))
         said.append(
@@ -74,10 +76,11 @@ def explain(model: keras.Model) -> str:
             f"standard deviation {values['std']:.4g}, {values['constant']:.0%} constant images"
         )
         said.append(judge(values))
+    # The step of the bad batch has been taken by now, so weights that it reached are lost too.
     broken = [
         layer.name
-        for layer in model._flatten_layers()
-        if not layer._layers and any(not np.isfinite(np.asarray(w)).all() for w in layer.weights)
+        for layer in leaves
+        if not isinstance(layer, InputStatistics) and any(not np.isfinite(np.asarray(w)).all() for w in layer.weights)
     ]
     if broken:
         more = f" and {len(broken) - 3} more layers" if len(broken) > 3 else ""
@@ -181,7 +184,7 @@ def reseed(model: keras.Model, seed: int, epoch: int) -> int:
     Returns:
         How many there are.
     """
-    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
+    generators = [generator for layer in leaf_layers(model) for generator in layer._seed_generators]
     for place, generator in enumerate(generators):
         key = hashlib.sha256(f"{seed}:{epoch}:{place}".encode()).digest()
         generator.state.assign(np.array([int.from_bytes(key[:4], "big") & 0x7FFFFFFF, 0]))

@@ -29,6 +29,14 @@ class Trainable:
     parameters: int
 
 
+def leaf_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model and of the models inside it, in order from the input (Keras' own walk turns it round)."""
+    leaves: list[keras.Layer] = []
+    for layer in model.layers:
+        leaves += leaf_layers(layer) if isinstance(layer, keras.Model) else [layer]
+    return leaves
+
+
 def split_layers(model: keras.Model) -> tuple[list[keras.Layer], list[keras.Layer]]:
     """Parts a model into (body, head): innermost layers that hold weights, in order from the input.
 
@@ -38,7 +46,7 @@ def split_layers(model: keras.Model) -> tuple[list[keras.Layer], list[keras.Laye
     head: list[keras.Layer] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            body += [inner for inner in layer._flatten_layers() if not inner._layers and inner.weights]
+            body += [inner for inner in leaf_layers(layer) if inner.weights]
         elif layer.weights:
             (head if layer.name == "logits" or layer.name.startswith("head") else body).append(layer)
     return body, head
@@ -55,7 +63,9 @@ def apply_trainable(model: keras.Model, trainable: str | int) -> Trainable:
         trainable: `all`, `head`, or N: the head and the last N layers of the body that hold weights.
     """
     body, head = split_layers(model)
-    model.trainable = True
+    # Set on the model alone (Keras 3.12), it did not reach layers that an earlier phase had frozen one by one.
+    for layer in model._flatten_layers():
+        layer.trainable = True
     thawed = len(body) if trainable == "all" else 0 if trainable == "head" else min(int(trainable), len(body))
     for layer in body[: len(body) - thawed]:
         layer.trainable = False

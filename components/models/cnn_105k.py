@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from components.models.info import ModelInfo, dropout, weights
+from components.models.info import GREY_MEAN, GREY_STD, ModelInfo, dropout, weights
 
 INFO = ModelInfo(
     name="cnn_105k",
@@ -34,10 +34,10 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     """
     from keras import layers
 
-    x = layers.Rescaling(1 / 255, name="rescale")(images)
+    x = layers.Rescaling(1 / GREY_STD, offset=-GREY_MEAN / GREY_STD, name="rescale")(images)
     for filters in (16, 32, 64):
-        x = layers.Conv2D(filters, 3, activation="relu", name=f"conv{filters}_a")(x)
-        x = layers.Conv2D(filters, 3, activation="relu", name=f"conv{filters}_b")(x)
+        x = layers.Conv2D(filters, 3, activation="relu", kernel_initializer="he_normal", name=f"conv{filters}_a")(x)
+        x = layers.Conv2D(filters, 3, activation="relu", kernel_initializer="he_normal", name=f"conv{filters}_b")(x)
         x = layers.MaxPooling2D(name=f"pool{filters}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(128, activation="relu", name="head_dense")(x)

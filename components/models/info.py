@@ -7,6 +7,10 @@ from typing import Any, Mapping
 
 from components.config_fields import as_number, choice, known_keys, number, wrong
 
+GREY_MEAN, GREY_STD = 180.0, 50.0
+"""Grey levels are brought to about zero mean and unit deviation: rounded from the H&E patches of IDC and PCam, whose
+bright background would otherwise leave all inputs of the first layer positive."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:

@@ -43,12 +43,14 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     import keras
     from keras import layers
 
+    from components.models.resize import Resize
+
     height, width = images.shape[1:3]
     scale = max(1.0, options["resize"] / min(height, width))
     x = images
     if scale > 1:
         height, width = round(height * scale), round(width * scale)
-        x = layers.Resizing(height, width, name="resize")(x)
+        x = Resize(height, width, name="resize")(x)
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
     backbone = keras.applications.MobileNetV2(
         input_shape=(height, width, 3), alpha=options["alpha"], include_top=False, weights=None, name="backbone"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from components.models.info import ModelInfo, Option, dropout, weights
+from components.models.info import GREY_MEAN, GREY_STD, ModelInfo, Option, dropout, weights
 
 INFO = ModelInfo(
     name="pcam_cnn",
@@ -43,7 +43,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     from components.models.views import MeanOverViews, TurnedViews
 
     views = TurnedViews(options["views"], name="turned_views")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(views(images))
+    x = layers.Rescaling(1 / GREY_STD, offset=-GREY_MEAN / GREY_STD, name="rescale")(views(images))
     for block, (filters, depth) in enumerate(((16, 2), (32, 2), (64, 2), (128, 1)), start=1):
         if block > 1:
             x = layers.MaxPooling2D(name=f"block{block}_pool")(x)

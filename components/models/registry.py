@@ -63,10 +63,12 @@ def build(
 
     import keras
 
+    from components.models.resize import Resize
+
     images = keras.Input(tuple(input_shape), dtype="float32", name="images")
     x = images
     if image_size and tuple(image_size) != tuple(input_shape[:2]):
-        x = keras.layers.Resizing(*image_size, name="image_size")(x)
+        x = Resize(*image_size, name="image_size")(x)
     module = _MODULES[name]
     logits, backbone = module.logits(x, n_classes, checked)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from components.models.info import ModelInfo, dropout, weights
+from components.models.info import GREY_MEAN, GREY_STD, ModelInfo, dropout, weights
 
 INFO = ModelInfo(
     name="simple_cnn",
@@ -35,7 +35,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     """
     from keras import layers
 
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(images)
+    x = layers.Rescaling(1 / GREY_STD, offset=-GREY_MEAN / GREY_STD, name="rescale")(images)
     for block, filters in enumerate((32, 64, 128), start=1):
         for i in range(block):
             name = f"block{block}_{i}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from components.errors import UsageError
 from components.models.info import ModelInfo
@@ -106,7 +107,7 @@ def _read(part: keras.Model, whole: keras.Model | None, info: ModelInfo, path: s
     reasons = []
     for model in [part] + ([whole] if whole is not None else []):
         try:
-            _loader(model, path)(path)
+            _load_file(model, path)
             return
         except Exception as error:  # ValueError, KeyError, OSError, by format and by what is wrong
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
@@ -119,17 +120,19 @@ def _read(part: keras.Model, whole: keras.Model | None, info: ModelInfo, path: s
     )
 
 
-def _loader(model: keras.Model, path: str) -> Callable[[str], None]:
-    """Keras tells its own format by the name; a file in that format under another name is read as well."""
+def _load_file(model: keras.Model, path: str) -> None:
+    """Keras tells its own format by the file's name alone; here a file in that format may be called anything."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            native = "layers" in file or "_layer_checkpoint_dependencies" in file
+            native = "layer_names" not in file.attrs and "model_weights" not in file
     except OSError as error:
         raise ValueError(f"{Path(path).name} is no HDF5 file") from error
-    if native and not path.endswith(".weights.h5"):
-        from keras.src.saving import saving_lib
-
-        return lambda name: saving_lib.load_weights_only(model, name)
-    return model.load_weights
+    if not native or path.endswith(".weights.h5"):
+        model.load_weights(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / "named.weights.h5"
+        named.symlink_to(Path(path).resolve())
+        model.load_weights(str(named))
