@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from components.models.info import ModelInfo, Option, dropout, weights
 
@@ -18,9 +19,7 @@ INFO = ModelInfo(
     parameters=412_770,
     backbone_parameters=410_208,
     options=(
-        Option(
-            "alpha", "choice", 0.35, "Width of the backbone", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-        ),
+        Option("alpha", "choice", 0.35, "Width of the backbone", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
         Option("resize", "int", 96, "Shorter side to which smaller images are resized, in pixels", 96, 224),
         dropout(0.2),
         weights("imagenet", imagenet=True),
@@ -53,7 +52,11 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         x = Resize(height, width, name="resize")(x)
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
     backbone = keras.applications.MobileNetV2(
-        input_shape=(height, width, 3), alpha=options["alpha"], include_top=False, weights=None, name="backbone"
+        input_shape=(height, width, 3),
+        alpha=options["alpha"],
+        include_top=False,
+        weights=None,
+        name="backbone",
     )
     x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
     if options["dropout"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from components.models.info import GREY_MEAN, GREY_STD, ModelInfo, Option, dropout, weights
 
@@ -56,7 +57,10 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     rows, columns = x.shape[1] // 3, x.shape[2] // 3
     centre = layers.Cropping2D(((rows, rows), (columns, columns)), name="centre")(x)
     x = layers.Concatenate(name="features")(
-        [layers.GlobalMaxPooling2D(name="centre_max")(centre), layers.GlobalAveragePooling2D(name="average")(x)]
+        [
+            layers.GlobalMaxPooling2D(name="centre_max")(centre),
+            layers.GlobalAveragePooling2D(name="average")(x),
+        ]
     )
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)

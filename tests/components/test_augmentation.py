@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components import augmentation_layers as al
-from components.augmentation import LIMITS, PRESETS, Augmentation, check_label_region, from_value, training_model
+from components.augmentation import (
+    LIMITS,
+    PRESETS,
+    Augmentation,
+    check_label_region,
+    from_value,
+    training_model,
+)
 from components.errors import UsageError
 from components.features import STAIN_MATRIX
 
@@ -93,7 +100,9 @@ def test_turn_by_a_right_angle_and_shift_by_whole_pixels_are_exact() -> None:
     x = images(2, 8, 8)
     y, c = np.meshgrid(np.arange(8.0), np.arange(8.0), indexing="ij")
     places = [np.repeat(a[None].astype("float32"), 2, axis=0) for a in (c, 7 - y)]
-    np.testing.assert_allclose(np.asarray(al.bilinear(x, *places)), np.rot90(x, -1, axes=(1, 2))[:, ::-1, ::-1], atol=1e-3)
+    np.testing.assert_allclose(
+        np.asarray(al.bilinear(x, *places)), np.rot90(x, -1, axes=(1, 2))[:, ::-1, ::-1], atol=1e-3
+    )
     shifted = np.asarray(al.bilinear(x, places[1] * 0 + y.astype("float32"), places[0] * 0 + (c + 3).astype("float32")))
     np.testing.assert_allclose(shifted[:, :, :5], x[:, :, 3:], atol=1e-3)
     np.testing.assert_allclose(shifted[:, :, 5:], x[:, :, 6:3:-1], atol=1e-3)
@@ -181,7 +190,12 @@ def test_training_model_shares_weights_and_is_the_model_outside_training() -> No
 def test_fields_are_read_and_checked() -> None:
     assert from_value("none") == from_value(None) == Augmentation() and not from_value("none").active
     assert from_value({"preset": "light", "stain": "1e-1"}) == dataclasses.replace(PRESETS["light"], stain=0.1)
-    for given_, said in [("lihgt", "light"), ({"stian": 0.1}, "stain"), ({"stain": 0.5}, "0.3"), ({"flip": 1}, "true")]:
+    for given_, said in [
+        ("lihgt", "light"),
+        ({"stian": 0.1}, "stain"),
+        ({"stain": 0.5}, "0.3"),
+        ({"flip": 1}, "true"),
+    ]:
         with pytest.raises(UsageError, match=said):
             from_value(given_)
 

@@ -48,7 +48,9 @@ def test_nan_pixels_end_training_with_the_batchs_statistics() -> None:
 def test_diverged_weights_are_told_from_bad_images() -> None:
     training = compiled()
     training.get_layer("small").get_layer("dense").kernel.assign(np.full((108, 8), np.nan, "float32"))
-    with pytest.raises(DataError, match="mean 1[0-9.]+, standard deviation [67].*optimizer has probably diverged.*in dense") as e:
+    with pytest.raises(
+        DataError, match="mean 1[0-9.]+, standard deviation [67].*optimizer has probably diverged.*in dense"
+    ) as e:
         training.fit(*data(), batch_size=8, verbose=0, callbacks=[callbacks.NanGuard()])
     assert "learning rate is 0.0" in str(e.value) and "Lower the learning rate" in e.value.fix
 

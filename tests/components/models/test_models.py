@@ -205,6 +205,10 @@ def test_models_and_augmentation_use_no_tensorflow() -> None:
     from pathlib import Path
 
     folder = Path(registry.__file__).parent
-    for path in [*folder.glob("*.py"), folder.parent / "augmentation.py", folder.parent / "augmentation_layers.py"]:
+    for path in [
+        *folder.glob("*.py"),
+        folder.parent / "augmentation.py",
+        folder.parent / "augmentation_layers.py",
+    ]:
         text = path.read_text(encoding="utf-8")
         assert "import tensorflow" not in text and "tf." not in text.replace("tf_dim", ""), path.name
