@@ -107,6 +107,10 @@ class Champion:
         """The entry of a version."""
         return next((entry for entry in self.history if entry.version == version), None)
 
+    def pushed(self, run_id: str) -> Promotion | None:
+        """The entry by which the gate published a run; None where it did not."""
+        return next((e for e in self.history if e.run_id == run_id and e.promoted_by == "gate"), None)
+
     def origin(self, entry: Promotion) -> Promotion:
         """The entry that first published this model: follows rollbacks back."""
         while entry.from_version is not None:

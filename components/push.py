@@ -1,0 +1,293 @@
+"""Publishes models: by the gate, by hand, and again by rollback. A live version never changes.
+
+TensorFlow Serving takes the highest version, so every publication, a rollback too, gets a new and higher one. The
+folder appears by one rename with its model card and its own entry inside; champion.json follows, and is repaired
+from that entry where a crash comes between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components import champion as champions
+from components import contracts, evaluation, model_card, run_record
+from components import manifest as manifests
+from components import predictions as fresh
+from components.champion import Champion, Promotion
+from components.errors import DataError, TemporaryError, UsageError
+from components.gate_facts import disjointness
+from components.serving import model_digest
+from components.storage import Storage
+
+Clock = Callable[[], float]
+_TRIES = 3
+
+
+def user() -> str:
+    """Name of the user, or the number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def push(
+    storage: Storage,
+    run_dir: str,
+    *,
+    predictor: fresh.Predictor = fresh.in_fresh_process,
+    clock: Clock = time.time,
+) -> int | None:
+    """Publishes the model of a run that the gate promoted.
+
+    Does nothing for a refused run, and nothing twice: a run that was pushed gives its version again. Where another
+    model became champion since the evaluation, the run is evaluated against that one first. The caller holds the
+    run's lock.
+
+    Args:
+        storage: The workspace.
+        run_dir: Folder of the run, relative to the workspace.
+        predictor: As for `evaluation.evaluate`.
+        clock: Unix time; tests set it back.
+
+    Returns:
+        The version, None where the run was refused.
+
+    Raises:
+        UsageError: The run was not evaluated.
+        DataError: The exported model is not the one that was evaluated.
+        TemporaryError: The champion keeps changing.
+    """
+    for _ in range(_TRIES):
+        record = _evaluated(storage, run_dir)
+        home = champions.home(record["dataset"], record["task"])
+        with storage.lock(f"{home}/.lock", owner=f"push of run {record['run_id']}") as held:
+            champion = champions.load(storage, home)
+            done = champion.pushed(record["run_id"]) if champion else None
+            if done is not None:
+                return _tell(storage, run_dir, done).version
+            if record["decision"] != "promoted":
+                return None
+            compared = evaluation.compared_versions(champion)
+            if all(record["gate"].get(key) == version for key, version in compared.items()):
+                entry = _entry(storage, record, "gate", who=user(), why=record["reason"])
+                made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
+                return _tell(storage, run_dir, made).version
+        evaluation.evaluate(
+            storage, run_dir, bool(record["floors"].get("blessed")), record["floors"], predictor=predictor
+        )
+    raise TemporaryError(
+        f"The champion of {record['dataset']} {record['task']} changed {_TRIES} times while run {record['run_id']} was"
+        " compared with it.",
+        "Run again when the other runs have ended.",
+    )
+
+
+def promote(storage: Storage, run_dir: str, *, reason: str, who: str = "", clock: Clock = time.time) -> Promotion:
+    """Publishes the model of an evaluated run by hand, whatever the gate said of its quality.
+
+    Args:
+        storage: The workspace.
+        run_dir: Folder of the run.
+        reason: Why, as champion.json and the model card keep it.
+        who: Who decides; the user by default.
+        clock: Unix time.
+
+    Raises:
+        UsageError: No reason; the run was not evaluated; it is the champion; its data set is not provably
+            patient-disjoint, or its model does not answer: such models are never promoted.
+        DataError: The exported model is not the one that was evaluated.
+    """
+    why = _reason(reason)
+    record = _evaluated(storage, run_dir)
+    home = champions.home(record["dataset"], record["task"])
+    proof, leak = disjointness(manifests.load(storage, record["dataset_dir"]))
+    never = leak if proof != "disjoint" else ""
+    failed = {check["code"]: check["detail"] for check in record["gate"]["checks"] if not check["passed"]}
+    for code in ("leaky_split", "not_provably_disjoint", "does_not_answer"):
+        never = never or failed.get(code, "")
+    if never:
+        raise UsageError(
+            f"Run {record['run_id']} can't be promoted, not by hand either: {never}.",
+            "Train on a data set with known patients, and a model that answers.",
+        )
+    with storage.lock(f"{home}/.lock", owner=f"promotion of run {record['run_id']}") as held:
+        champion = champions.load(storage, home)
+        if champion is not None and champion.origin(champion.current).run_id == record["run_id"]:
+            raise UsageError(
+                f"Run {record['run_id']} is the champion already, as version {champion.current.version}."
+            )
+        entry = _entry(storage, record, "hand", who=who or user(), why=why)
+        made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
+    return _tell(storage, run_dir, made)
+
+
+def rollback(
+    storage: Storage,
+    dataset: str,
+    task: str,
+    *,
+    reason: str,
+    to: int | None = None,
+    who: str = "",
+    clock: Clock = time.time,
+) -> Promotion:
+    """Publishes an earlier model again, under a new version.
+
+    Args:
+        storage: The workspace.
+        dataset: Data set.
+        task: Task.
+        reason: Why, as champion.json and the model card keep it.
+        to: A version that was promoted once; the one before the champion by default.
+        who: Who decides; the user by default.
+        clock: Unix time.
+
+    Raises:
+        UsageError: No reason; no such version, or it is pruned; nothing to go back to; it is the champion.
+    """
+    why = _reason(reason)
+    home = champions.home(dataset, task)
+    with storage.lock(f"{home}/.lock", owner=f"rollback of {dataset} {task}") as held:
+        champion = champions.load(storage, home)
+        if champion is None:
+            raise UsageError(f"No model of {dataset} {task} was ever promoted.", "Train one first.")
+        target = champion.before() if to is None else champion.find(to)
+        if target is None:
+            known = ", ".join(str(entry.version) for entry in champion.history)
+            what = "There is no model before the champion" if to is None else f"Version {to} was never promoted"
+            raise UsageError(f"{what}; promoted were {known}.", "Choose one of them with --to.")
+        if champion.origin(target) == champion.origin(champion.current):
+            raise UsageError(
+                f"Version {target.version} is the champion already.", "Choose another with --to."
+            )
+        source = _kept_copy(storage, home, champion, target)
+        entry = dataclasses.replace(
+            champion.origin(target), promoted_by="hand", from_version=target.version, raises_best=False,
+            when=contracts.now(), who=who or user(), why=why,
+        )  # fmt: skip
+
+        def card(made: Promotion, tree: Path) -> str:
+            file = tree / model_card.FILE
+            return model_card.replace_promotion(file.read_text() if file.is_file() else "", made)
+
+        return _publish(storage, home, source, champion, entry, card, clock, held.check)
+
+
+def _reason(reason: str) -> str:
+    told = " ".join(reason.split())
+    if not told:
+        raise UsageError("A promotion by hand needs a reason.", "Give one with --reason.")
+    return told
+
+
+def _evaluated(storage: Storage, run_dir: str) -> dict[str, Any]:
+    record = run_record.read(storage, run_dir)
+    if record["gate"] is None or record["decision"] is None:
+        raise UsageError(
+            f"Run {record['run_id']} was not evaluated, so there is nothing to promote.",
+            "Run `histoline step evaluate` on it first.",
+        )
+    return record
+
+
+def _entry(storage: Storage, record: Mapping[str, Any], by: str, *, who: str, why: str) -> Promotion:
+    """An entry that still lacks its version."""
+    manifest = manifests.load(storage, record["dataset_dir"])
+    values = record["metrics"].get("test", {}).get("values", {})
+    return Promotion(
+        version=0,
+        run_id=record["run_id"],
+        promoted_by=by,
+        from_version=None,
+        when=contracts.now(),
+        who=who,
+        why=why,
+        dataset_dir=record["dataset_dir"],
+        plan_id=record["plan_id"],
+        content_digest=record["content_digest"],
+        group_unit=manifest["group_unit"],
+        group_key=manifest["config"].get("key_fingerprint", ""),
+        metric=record["gate"]["metric"],
+        metrics={name: figure["estimate"] for name, figure in values.items()},
+        raises_best=by == "gate" and bool(record["gate"]["becomes_best_ever"]),
+    )
+
+
+def _publish_run(
+    storage: Storage,
+    home: str,
+    run_dir: str,
+    record: Mapping[str, Any],
+    champion: Champion | None,
+    entry: Promotion,
+    clock: Clock,
+    still_locked: Callable[[], None],
+) -> Promotion:
+    source = storage.local_tree(f"{run_dir}/model")
+    if model_digest(source) != record["digests"].get("model"):
+        raise DataError(
+            f"The model of run {record['run_id']} is not the one that was evaluated: its files have changed.",
+            "Evaluate the run again (histoline step evaluate).",
+        )
+    manifest = manifests.load(storage, record["dataset_dir"])
+
+    def card(made: Promotion, _: Path) -> str:
+        return model_card.render(record, manifest, made)
+
+    return _publish(storage, home, source, champion, entry, card, clock, still_locked)
+
+
+def _kept_copy(storage: Storage, home: str, champion: Champion, target: Promotion) -> Path:
+    """A folder that still holds the model: the version itself, or another publication of it."""
+    origin = champion.origin(target)
+    same = [e.version for e in reversed(champion.history) if champion.origin(e) == origin]
+    for version in (target.version, *same):
+        if storage.exists(f"{home}/{version}/{champions.LIVE}"):
+            return storage.local_tree(f"{home}/{version}")
+    raise UsageError(f"The files of version {target.version} were pruned.", "Choose another with --to.")
+
+
+def _publish(
+    storage: Storage,
+    home: str,
+    source: Path,
+    champion: Champion | None,
+    entry: Promotion,
+    card: Callable[[Promotion, Path], str],
+    clock: Clock,
+    still_locked: Callable[[], None],
+) -> Promotion:
+    """Makes a version of a model's folder: whole copy, entry and card first, then the rename, then champion.json."""
+    known = [one.version for one in champion.history] if champion else []
+    made = dataclasses.replace(
+        entry, version=champions.next_version([*known, *champions.versions(storage, home)], clock())
+    )
+    storage.sweep(home)
+    scratch = storage.scratch(home)
+    tree = scratch / "model"
+    try:
+        shutil.copytree(source, tree)
+        (tree / champions.PROMOTION).parent.mkdir(exist_ok=True)
+        (tree / champions.PROMOTION).write_text(json.dumps(contracts.plain(made), indent=1) + "\n")
+        (tree / model_card.FILE).write_text(card(made, tree), encoding="utf-8")
+        still_locked()
+        storage.commit_tree(tree, f"{home}/{made.version}", last=champions.LIVE)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    # Reads the entry just published from its folder: the same way as after a crash.
+    champions.load(storage, home)
+    return made
+
+
+def _tell(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
+    run_record.update(storage, run_dir, version=made.version, promotion=contracts.plain(made))
+    return made

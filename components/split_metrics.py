@@ -1,0 +1,108 @@
+"""What run.json says of a split: metrics with intervals, per patient, per slice, and calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.bootstrap import BootstrapPlan, split_intervals
+from components.calibration import expected_calibration_error
+from components.metrics import binary_metrics, multiclass_metrics, summary_over_groups
+from components.patients import per_group_metrics, recognition_rates
+
+Array = npt.NDArray[Any]
+ABSENT = ("", "-1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredSplit:
+    """A split with a model's probabilities.
+
+    Attributes:
+        labels: Class numbers, [N].
+        groups: Group of each patch, [N] str.
+        probability: P(positive) [N], or [N, C].
+        threshold: The stored cut; None for several classes.
+        magnification: Objective magnification of each patch, [N]; -1 where unknown.
+        tumor_type: [N] str, empty where unknown.
+    """
+
+    labels: Array
+    groups: Array
+    probability: Array
+    threshold: float | None
+    magnification: Array
+    tumor_type: Array
+
+    @property
+    def predicted(self) -> Array:
+        """Class numbers at the stored threshold, or by argmax, [N]."""
+        if self.threshold is None:
+            return np.asarray(self.probability.argmax(axis=1))
+        return (self.probability >= np.float32(self.threshold)).astype(int)
+
+    def at(self, rows: Array) -> ScoredSplit:
+        """The part where `rows` (bool [N]) holds."""
+        arrays = ("labels", "groups", "probability", "magnification", "tumor_type")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
+
+def with_intervals(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
+    """Metrics of a split with their intervals, and what has to be said beside them."""
+    values, resamples = split_intervals(split.labels, split.probability, split.groups, split.threshold, plan)
+    return {
+        "patches": len(split.labels),
+        "groups": resamples.groups,
+        "redrawn": resamples.redrawn,
+        "weak": resamples.weak,
+        "warnings": list(resamples.warnings),
+        "values": {name: dataclasses.asdict(interval) for name, interval in values.items()},
+    }
+
+
+def per_group(split: ScoredSplit) -> dict[str, Any]:
+    """Spread of the metrics of single patients."""
+    _, columns = per_group_metrics(split.labels, split.probability, split.groups, split.threshold)
+    return summary_over_groups(columns)
+
+
+def recognition(split: ScoredSplit) -> dict[str, Any]:
+    """Recognition rates of Spanhol et al. 2016 per magnification; empty where no magnification is known."""
+    if (split.magnification < 0).all():
+        return {}
+    rates = recognition_rates(split.labels, split.predicted, split.groups, split.magnification)
+    return {name: dataclasses.asdict(rate) for name, rate in rates.items()}
+
+
+def calibration(split: ScoredSplit) -> dict[str, float]:
+    """Expected calibration error of a split."""
+    return {"ece": expected_calibration_error(split.labels, split.probability)}
+
+
+def slices(split: ScoredSplit, classes: list[str]) -> list[dict[str, Any]]:
+    """Metrics per class, magnification and tumour type, at the stored threshold; a slice has no interval.
+
+    Args:
+        split: The whole split.
+        classes: Class names in label order.
+    """
+    names = np.array(classes, object)[split.labels]
+    found = []
+    for by, column in (
+        ("label", names),
+        ("magnification", split.magnification.astype(str)),
+        ("tumor_type", split.tumor_type),
+    ):
+        values = [str(value) for value in np.unique(column.astype(str)) if value not in ABSENT]
+        for value in values if len(values) > 1 else []:
+            part = split.at(column.astype(str) == value)
+            if part.threshold is None:
+                metrics = multiclass_metrics(part.labels, part.probability)
+            else:
+                metrics = binary_metrics(part.labels, part.probability, part.threshold)
+            groups = int(np.unique(part.groups).size)
+            found.append({"by": by, "value": value, "patches": len(part.labels), "groups": groups, "metrics": metrics})
+    return found

@@ -1,0 +1,182 @@
+"""Lists and shows promoted models; promotes by hand and rolls back, with a reason that is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+import click
+
+from components.errors import UsageError
+from pipelines import console
+from pipelines.datasets import _open, json_option, workspace_option
+
+task_option = click.option("--task", default="binary", show_default=True)
+reason_option = click.option("--reason", required=True, help="Why; kept in champion.json and in the model card.")
+who_option = click.option("--who", default="", help="Who decides; the user by default.")
+
+
+@click.group("models")
+def command() -> None:
+    """List and show promoted models, promote one by hand, or roll back."""
+
+
+def _tasks(storage: Any, dataset: str, task: str) -> list[tuple[str, str]]:
+    """(data set, task) pairs that have a model folder."""
+    return [
+        (name, each)
+        for name in ([dataset] if dataset else storage.list_dirs("models"))
+        for each in ([task] if task else storage.list_dirs(f"models/{name}"))
+    ]
+
+
+def _row(storage: Any, champion: Any, entry: Any, home: str) -> dict[str, Any]:
+    from components.champion import LIVE
+
+    best = champion.best_ever
+    return {
+        **dataclasses.asdict(entry),
+        "champion": entry == champion.current,
+        "best_ever": entry == best,
+        "kept": storage.exists(f"{home}/{entry.version}/{LIVE}"),
+        "path": storage.uri(f"{home}/{entry.version}"),
+    }
+
+
+@command.command("list")
+@click.argument("dataset", required=False, default="")
+@click.option("--task", default="", help="Only this task.")
+@workspace_option
+@json_option
+def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
+    """List promoted versions, the newest of each task first."""
+    from components import champion as c
+
+    storage = _open(workspace)
+    rows = []
+    for name, each in _tasks(storage, dataset, task):
+        home = c.home(name, each)
+        champion = c.load(storage, home)
+        for entry in reversed(champion.history) if champion else ():
+            rows.append({"dataset": name, "task": each, **_row(storage, champion, entry, home)})
+
+    def show() -> None:
+        if not rows:
+            click.echo(f"No model was promoted in {workspace} yet: run histoline train first.")
+            return
+        columns = ("dataset", "task", "version", "", "run", "by", "when", "metric", "why")
+        cells = [
+            (r["dataset"], r["task"], r["version"], _marks(r), r["run_id"], r["promoted_by"], r["when"], _metric(r), r["why"])
+            for r in rows
+        ]
+        console.table(f"Models in {workspace}", columns, cells, right=(2,))
+
+    console.emit(rows, as_json, show)
+
+
+def _marks(row: dict[str, Any]) -> str:
+    marks = [
+        "champion" if row["champion"] else "",
+        "best ever" if row["best_ever"] else "",
+        f"again {row['from_version']}" if row["from_version"] is not None else "",
+        "" if row["kept"] else "pruned",
+    ]
+    return ", ".join(filter(None, marks))
+
+
+def _metric(row: dict[str, Any]) -> str:
+    value = row["metrics"].get(row["metric"])
+    return f"{row['metric']} {'unknown' if value is None else format(value, '.3f')}"
+
+
+@command.command("show")
+@click.argument("dataset")
+@task_option
+@click.option("--version", type=int, default=None, help="Version; the champion by default.")
+@workspace_option
+@json_option
+def show_(dataset: str, task: str, version: int | None, workspace: str, as_json: bool) -> None:
+    """Show one version: where it comes from, who promoted it and why, its model card."""
+    from components import champion as c
+    from components.model_card import FILE
+
+    storage = _open(workspace)
+    home = c.home(dataset, task)
+    champion = c.load(storage, home)
+    if champion is None:
+        raise UsageError(f"No model of {dataset} {task} was promoted in {workspace}.", "Run histoline train first.")
+    entry = champion.current if version is None else champion.find(version)
+    if entry is None:
+        known = ", ".join(str(one.version) for one in champion.history)
+        raise UsageError(f"Version {version} of {dataset} {task} was never promoted.", f"Promoted were {known}.")
+    row = {"dataset": dataset, "task": task, **_row(storage, champion, entry, home)}
+    card = f"{home}/{entry.version}/{FILE}"
+    row["card"] = storage.read_bytes(card).decode() if storage.exists(card) else ""
+
+    def show() -> None:
+        for name, value in row.items():
+            if name not in ("card", "metrics"):
+                click.echo(f"{name}: {value}")
+        for name, value in row["metrics"].items():
+            click.echo(f"{name}: {'unknown' if value is None else format(value, '.4f')}")
+        click.echo(f"\n{row['card']}")
+
+    console.emit(row, as_json, show)
+
+
+@command.command("promote")
+@click.argument("run_id")
+@reason_option
+@who_option
+@workspace_option
+@json_option
+def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -> None:
+    """Promote the model of a run by hand, also one that the gate refused."""
+    from components import push, run_record
+
+    storage = _open(workspace)
+    folder = run_record.find_run(storage, run_id)
+    if folder is None:
+        raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
+    with run_record.lock(storage, folder, "histoline models promote"):
+        made = push.promote(storage, folder, reason=reason, who=who)
+    _, dataset, task, _ = folder.split("/")
+    _said(storage, dataset, task, made, as_json)
+
+
+@command.command("rollback")
+@click.argument("dataset")
+@task_option
+@click.option("--to", type=int, default=None, help="Version to publish again; the one before the champion by default.")
+@reason_option
+@who_option
+@workspace_option
+@json_option
+def rollback(
+    dataset: str, task: str, to: int | None, reason: str, who: str, workspace: str, as_json: bool
+) -> None:
+    """Publish an earlier model again, under a new and higher version."""
+    from components import push
+
+    storage = _open(workspace)
+    made = push.rollback(storage, dataset, task, reason=reason, to=to, who=who)
+    _said(storage, dataset, task, made, as_json)
+
+
+def _said(storage: Any, dataset: str, task: str, made: Any, as_json: bool) -> None:
+    from components.champion import home
+
+    path = storage.uri(f"{home(dataset, task)}/{made.version}")
+    document = {"dataset": dataset, "task": task, **dataclasses.asdict(made), "path": path}
+
+    def show() -> None:
+        again = f", which is version {made.from_version} again" if made.from_version is not None else ""
+        click.echo(f"{dataset} {task}: version {made.version} of run {made.run_id}{again} is the champion now.")
+        click.echo(path)
+
+    console.emit(document, as_json, show)
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.models")))
