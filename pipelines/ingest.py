@@ -130,12 +130,17 @@ def _import_beam() -> None:
     import logging
     import warnings
 
+    # For workers that Beam starts as processes of their own.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning:google.api_core._python_version_support")
     with warnings.catch_warnings():
         # Google's libraries announce the end of Python 3.10, which TFX 1.16 needs.
         warnings.simplefilter("ignore", FutureWarning)
         import pipelines.write_shards  # noqa: F401 - imports Beam, while a helper plans
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # What a worker raises is raised here too, and told in one paragraph: no need of two tracebacks before it.
+    for name in ("common", "worker.sdk_worker", "portability.fn_api_runner", "portability.local_job_service"):
+        logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
 
 
 def runner_args(extra: list[str]) -> list[str]:
