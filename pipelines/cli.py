@@ -16,6 +16,9 @@ COMMANDS = {
     "verify": ("pipelines.verify", "Check every byte of a committed data set."),
     "audit": ("pipelines.audit", "Check a committed data set for leakage again."),
     "datasets": ("pipelines.datasets", "List, show, prune or forget committed data sets."),
+    "train": ("pipelines.train", "Train, evaluate, promote if earned."),
+    "step": ("pipelines.step", "One stage of a training run, for schedulers."),
+    "models": ("pipelines.models", "List, show, promote or roll back models."),
     "synth": ("pipelines.synth", "Draw a synthetic sample in a data set's own layout."),
     "doctor": ("pipelines.doctor_command", "Check this machine: name, finding, fix."),
 }

@@ -1,0 +1,214 @@
+"""What a training run starts from: data set, recipe and options, settled and frozen before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components import manifest as manifests
+from components import presets, run_record
+from components.errors import UsageError
+from components.latest import read_latest
+from components.source_digest import library_versions, source_digest
+from components.storage import Storage
+from components.training_config import TrainingConfig
+from components.version import __version__
+
+FINAL = ("promoted", "refused")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Everything that decides on a run's outcome.
+
+    Attributes:
+        dataset: Name of the data set.
+        task: Task.
+        dataset_dir: Folder of the data set, relative to the workspace.
+        manifest: Its manifest.
+        config: The recipe.
+        options: What is no part of the recipe: `accept_drift`, `drift_thresholds`, `beam_args`.
+    """
+
+    dataset: str
+    task: str
+    dataset_dir: str
+    manifest: Mapping[str, Any]
+    config: TrainingConfig
+    options: Mapping[str, Any]
+
+    def digest(self) -> str:
+        """SHA-256 over data (by content), recipe and code: equal means that nothing has changed."""
+        parts = [self.dataset, self.task, self.manifest["content_digest"], self.config.digest(), source_digest()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def new_run_id(model: str) -> str:
+    """A RUN_ID that sorts by time and tells the model."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"{now:%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
+
+
+def find_dataset(storage: Storage, dataset: str, task: str, data: str = "") -> tuple[str, dict[str, Any]]:
+    """The data set to train on: the one that is named, or the latest.
+
+    Args:
+        storage: The workspace.
+        dataset: Name.
+        task: Task.
+        data: A data set's folder inside the workspace (absolute, relative, or PLAN_ID); empty for the latest.
+
+    Returns:
+        Folder relative to the workspace, and the manifest.
+
+    Raises:
+        UsageError: There is none, it lies outside the workspace, or it is of another data set or task.
+        DataError: Its manifest is damaged.
+    """
+    home = f"datasets/{dataset}/{task}"
+    if not data:
+        latest = read_latest(storage, home)
+        if latest is None:
+            raise UsageError(
+                f"{storage.uri(home)} holds no data set to train on by default.",
+                f"Run: histoline ingest {dataset} --input DIR --task {task}; or name one with --data.",
+            )
+        folder = str(latest["dataset_dir"])
+    else:
+        folder = _inside(storage, home, data)
+    manifest = manifests.load(storage, folder)
+    if (manifest["dataset"], manifest["task"]) != (dataset, task):
+        raise UsageError(
+            f"{storage.uri(folder)} is {manifest['dataset']} {manifest['task']}, not {dataset} {task}.",
+            "Name another folder with --data, or train for its data set and task.",
+        )
+    return folder, manifest
+
+
+def _inside(storage: Storage, home: str, data: str) -> str:
+    if "/" not in data and storage.exists(f"{home}/{data}/{manifests.NAME}"):
+        return f"{home}/{data}"
+    whole = data.rstrip("/") if "://" in data else str(Path(data).resolve())
+    root = storage.root if "://" in storage.root else str(Path(storage.root).resolve())
+    if not whole.startswith(f"{root}/"):
+        raise UsageError(
+            f"{data!r} is no data set of the workspace {storage.root}.",
+            "Give a folder (or PLAN_ID) under its datasets/, or another --workspace.",
+        )
+    return whole[len(root) + 1 :]
+
+
+def choose_config(
+    dataset: str, task: str, preset: str = "", model: str = "", overrides: Mapping[str, str] | None = None
+) -> TrainingConfig:
+    """The recipe: the named preset, else one made for the model, else the default of the data set.
+
+    Args:
+        dataset: Name of the data set.
+        task: Task.
+        preset: Name or YAML file; empty to choose.
+        model: Name in the registry; empty for the preset's.
+        overrides: Dotted names to YAML values.
+
+    Raises:
+        UsageError: No such preset or model, or wrong fields.
+    """
+    changes = dict(overrides or {})
+    if not preset:
+        default = presets.DEFAULTS.get((dataset, task))
+        if default is None:
+            raise UsageError(f"There is no recipe for {dataset} {task} by default.", "Name one with --preset.")
+        made = [i.name for i in presets.infos() if (i.dataset, i.task, i.model) == (dataset, task, model)]
+        preferred = [name for name in made if not name.endswith("_quick")]
+        preset = default if not made or default in made else (preferred or made)[0]
+    if model:
+        changes["model"] = model
+    return TrainingConfig.from_preset(preset, changes)
+
+
+def settle(
+    storage: Storage, dataset: str, task: str, data: str, config: TrainingConfig, options: Mapping[str, Any]
+) -> Inputs:
+    """Brings data set and recipe together and checks that they fit.
+
+    Raises:
+        UsageError: They don't, or there is no data set.
+        DataError: The manifest is damaged.
+    """
+    folder, manifest = find_dataset(storage, dataset, task, data)
+    width, height = manifest["stored_size"]
+    region = tuple(manifest["label_region"]) if manifest["label_region"] else None
+    config.check_data(dataset, task, height, width, region)
+    for split in ("train", "eval", "test"):
+        if not manifest["splits"][split]["patches"]:
+            raise UsageError(f"{storage.uri(folder)} has no patches in {split}.", "Ingest more patients.")
+    return Inputs(dataset, task, folder, manifest, config, options)
+
+
+def freeze(storage: Storage, folder: str, inputs: Inputs) -> dict[str, Any]:
+    """Writes run.json of a new run, or gives that of the same run back.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, locked by the caller.
+        inputs: What the run starts from.
+
+    Raises:
+        UsageError: A run of this name was begun with other data or another recipe.
+    """
+    if run_record.exists(storage, folder):
+        record = run_record.read(storage, folder)
+        same = (
+            record["config"] == json.loads(inputs.config.to_json())
+            and record["dataset_dir"] == inputs.dataset_dir
+            and record["manifest_digest"] == inputs.manifest["manifest_digest"]
+        )
+        if same and record["options"] == inputs.options:
+            return record
+        # Until training has begun nothing depends on what was frozen: drift may be accepted now, say.
+        if "train" in record["stages"]:
+            raise UsageError(
+                f"Run {folder.rsplit('/', 1)[1]!r} was begun with {'other options' if same else 'other data or another recipe'}.",
+                "Choose another --run-id, or none.",
+            )
+    digests = {"inputs": inputs.digest(), "source": source_digest(), "config": inputs.config.digest()}
+    record = run_record.create(
+        storage,
+        folder,
+        config=json.loads(inputs.config.to_json()),
+        dataset_dir=inputs.dataset_dir,
+        manifest=inputs.manifest,
+        options=inputs.options,
+        digests=digests,
+    )
+    return run_record.update(storage, folder, versions={"histoline": __version__, **library_versions()})
+
+
+def find_same(storage: Storage, folder: str, digest: str) -> dict[str, Any] | None:
+    """The newest finished run with these very inputs, which the gate has decided on; None where there is none.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run at hand, which does not count.
+        digest: Of `Inputs.digest`.
+    """
+    home = folder.rsplit("/", 1)[0]
+    found = None
+    for name in storage.list_dirs(home):
+        other = f"{home}/{name}"
+        if other == folder or not storage.exists(f"{other}/{run_record.NAME}"):
+            continue
+        try:
+            record = run_record.read(storage, other)
+        except Exception:  # noqa: S112 - a damaged record is no reason to stop; it is not the same run
+            continue
+        same = record["digests"].get("inputs") == digest
+        if same and record["state"] == "done" and record["decision"] in FINAL:
+            found = record if found is None or record["created"] > found["created"] else found
+    return found

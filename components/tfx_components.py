@@ -1,0 +1,121 @@
+"""The pipeline's own TFX components: the gates, and a Pusher that publishes what the gate promoted.
+
+Loaded only inside a TFX process. Each executor is a thin shell around a function of `components/` that knows no TFX.
+"""
+
+# No `from __future__ import annotations`: TFX reads these annotations as objects.
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+from tfx import types
+from tfx.components.pusher import executor as pusher_executor
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.types.artifact_utils import get_single_instance
+
+
+class RawPatches(Artifact):
+    """The folder or bucket prefix that a data set was ingested from."""
+
+    TYPE_NAME = "RawPatches"
+
+
+class GateReport(Artifact):
+    """What a gate before training found: report.json."""
+
+    TYPE_NAME = "GateReport"
+
+
+def _report(artifact: Any, document: Any) -> None:
+    os.makedirs(artifact.uri, exist_ok=True)
+    Path(artifact.uri, "report.json").write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+
+
+@component
+def IntactGate(  # noqa: N802 - components are named like classes
+    examples: InputArtifact[standard_artifacts.Examples],
+    workspace: Parameter[str],
+    dataset_dir: Parameter[str],
+    report: OutputArtifact[GateReport],
+) -> None:
+    """Fails unless every file of the data set is what was committed; see `components.intact_gate`."""
+    from components import manifest as manifests
+    from components.intact_gate import check_intact
+    from components.storage import open_storage
+
+    storage = open_storage(workspace)
+    result = check_intact(storage, dataset_dir, manifests.load(storage, dataset_dir))
+    _report(report, {"files": result.files, "bytes": result.bytes})
+
+
+@component
+def AnomalyGate(  # noqa: N802
+    anomalies: InputArtifact[standard_artifacts.ExampleAnomalies],
+    intact: InputArtifact[GateReport],
+    workspace: Parameter[str],
+    run_folder: Parameter[str],
+    report: OutputArtifact[GateReport],
+) -> None:
+    """Fails on schema anomalies and on colour drift; see `components.anomaly_gate`."""
+    from components.anomaly_gate import check_anomalies
+    from components.run_gates import drift_gate
+    from components.storage import open_storage
+
+    check_anomalies(Path(anomalies.uri))
+    _report(report, drift_gate(open_storage(workspace), run_folder))
+
+
+@component
+def PromotionGate(  # noqa: N802
+    model: InputArtifact[standard_artifacts.Model],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
+    floors: InputArtifact[standard_artifacts.ModelBlessing],
+    examples: InputArtifact[standard_artifacts.Examples],
+    workspace: Parameter[str],
+    run_folder: Parameter[str],
+    blessing: OutputArtifact[standard_artifacts.ModelBlessing],
+) -> None:
+    """Predicts in a fresh process and lets the gate decide; its blessing is what the Pusher obeys."""
+    from components.run_gates import promotion_gate
+    from components.storage import open_storage
+
+    decision = promotion_gate(open_storage(workspace), run_folder, Path(evaluation.uri))
+    promoted = decision == "promoted"
+    os.makedirs(blessing.uri, exist_ok=True)
+    Path(blessing.uri, "BLESSED" if promoted else "NOT_BLESSED").touch()
+    blessing.set_int_custom_property("blessed", int(promoted))
+    blessing.set_string_custom_property("decision", str(decision))
+
+
+class GatedPusher(pusher_executor.Executor):
+    """Publishes the run's exported model as the next version, where the gate promoted it."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self,
+        input_dict: Dict[str, List[types.Artifact]],
+        output_dict: Dict[str, List[types.Artifact]],
+        exec_properties: Dict[str, Any],
+    ) -> None:
+        """See the Pusher's own executor; `custom_config` names workspace and run."""
+        from components.push import push
+        from components.storage import open_storage
+
+        pushed = get_single_instance(output_dict["pushed_model"])
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
+        config = json.loads(exec_properties["custom_config"])
+        storage = open_storage(config["workspace"])
+        version = push(storage, config["run_folder"])
+        if version is None:
+            self._MarkNotPushed(pushed)
+            return
+        _, dataset, task, _ = config["run_folder"].split("/")
+        place = storage.uri(f"models/{dataset}/{task}/{version}")
+        os.makedirs(pushed.uri, exist_ok=True)
+        Path(pushed.uri, "version.json").write_text(json.dumps({"version": version, "path": place}), encoding="utf-8")
+        self._MarkPushed(pushed, pushed_destination=place, pushed_version=str(version))

@@ -1,0 +1,243 @@
+"""The stages of a training run. Each is idempotent, holds the run's lock, and loads TFX only where nodes must run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components import champion, run_inputs, run_record
+from components.errors import HistolineError, UsageError
+from components.source_digest import source_digest
+from components.storage import Storage
+
+STAGES = run_record.STAGES
+Log = Callable[[str], None]
+
+
+class Run:
+    """One run under its lock.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, relative to it.
+        log: Told what happens, one line each.
+    """
+
+    def __init__(self, storage: Storage, folder: str, log: Log) -> None:
+        if not storage.is_local:
+            raise UsageError(
+                f"Training can't work in {storage.root}: checkpoints and ML Metadata need a local file system.",
+                "Use a local --workspace; copy the data set's folder into it, with latest.json.",
+            )
+        self.storage, self.folder, self.log = storage, folder, log
+        self._runner: Any = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json as it stands."""
+        return run_record.read(self.storage, self.folder)
+
+    def validate(self, inputs: run_inputs.Inputs, force: bool = False) -> None:
+        """Freezes configuration and data set, then proves the data: intact, as the schema says, no drift.
+
+        Args:
+            inputs: What the run starts from.
+            force: Run even if a finished run had the same inputs.
+
+        Raises:
+            UsageError: The run exists with other inputs.
+            DataError: The data failed a check.
+        """
+        record = run_record.read(self.storage, self.folder) if run_record.exists(self.storage, self.folder) else None
+        if record is not None and is_over(record):
+            run_inputs.freeze(self.storage, self.folder, inputs)  # only to refuse other inputs
+            self.log(f"validate: nothing to do, the run is over ({record['decision']})")
+            return
+        run_inputs.freeze(self.storage, self.folder, inputs)
+        same = None if force else run_inputs.find_same(self.storage, self.folder, inputs.digest())
+        if same is not None:
+            self._unchanged(same)
+            return
+        self._stage("validate")
+
+    def _unchanged(self, same: Mapping[str, Any]) -> None:
+        ended = f"promoted as version {same['version']}" if same["decision"] == "promoted" else "refused by the gate"
+        reason = (
+            f"Unchanged: data, recipe and code are those of run {same['run_id']}, which was {ended};"
+            " --force trains all the same."
+        )
+        with run_record.stage(self.storage, self.folder, "validate", inputs=self._inputs()):
+            run_record.update(
+                self.storage, self.folder, decision="unchanged", code="unchanged", reason=reason,
+                paths={"same_as": f"{self.folder.rsplit('/', 1)[0]}/{same['run_id']}"},
+            )  # fmt: skip
+        run_record.update(self.storage, self.folder, state="done")
+        self.log(reason)
+
+    def stage(self, name: str) -> None:
+        """Runs a stage after `validate`.
+
+        Raises:
+            UsageError: The stage before it has not ended well.
+        """
+        record = self.record
+        if is_over(record):
+            self.log(f"{name}: nothing to do, the run is over ({record['decision']})")
+            return
+        before = STAGES[STAGES.index(name) - 1]
+        if record["stages"].get(before, {}).get("state") != "done":
+            raise UsageError(
+                f"Stage {name} of run {record['run_id']!r} can't begin: {before} has not ended well.",
+                f"Run: histoline step {before} {record['dataset']} --task {record['task']} --run-id {record['run_id']}.",
+            )
+        self._stage(name)
+
+    def _stage(self, name: str) -> None:
+        inputs = self._inputs()
+        if run_record.is_done(self.record, name, inputs):
+            self.log(f"{name}: nothing to do, done already with the same inputs")
+            return
+        started = time.monotonic()
+        self.log(f"{name}: begins")
+        with run_record.stage(self.storage, self.folder, name, inputs=inputs):
+            after = {"train": self._trained, "push": self._pushed}.get(name)
+            if name == "push" and self.record["decision"] != "promoted":
+                self.log("push: skipped, the gate did not promote the model")
+            elif name != "report":
+                self._run_nodes(name)
+                if after:
+                    after()
+        self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
+
+    def _inputs(self) -> str:
+        """Digest of what a stage reads: the run's frozen inputs and the code of today."""
+        import hashlib
+
+        record = self.record
+        frozen = [record[key] for key in ("config", "options", "dataset_dir", "manifest_digest")]
+        return hashlib.sha256(json.dumps([frozen, source_digest()], sort_keys=True).encode()).hexdigest()
+
+    def _run_nodes(self, name: str) -> None:
+        timings: dict[str, float] = {}
+        if self._runner is None:
+            started = time.monotonic()
+            self._runner = self._build()
+            timings["import_tfx"] = round(time.monotonic() - started, 2)
+        from pipelines.tfx_pipeline import STAGES as NODES
+
+        for node in NODES[name]:
+            timings[f"node.{node}"] = round(self._runner.run(node), 2)
+            if node == "Examples":
+                self._link_ingest()
+        run_record.update(self.storage, self.folder, timings=timings)
+
+    def _build(self) -> Any:
+        from components import tfx_nodes
+
+        tfx_nodes.silence()
+        from pipelines.tfx_pipeline import UNCACHED, create_pipeline
+
+        self._config = self._pipeline_config()
+        Path(self._config.metadata_file).parent.mkdir(parents=True, exist_ok=True)
+        run_id = self.folder.rsplit("/", 1)[1]
+        return tfx_nodes.NodeRunner(create_pipeline(self._config), run_id, UNCACHED)
+
+    def _link_ingest(self) -> None:
+        self._runner.record_ingest(self._config.raw, self._config.examples_dir, self.record["plan_id"])
+
+    def _pipeline_config(self) -> Any:
+        from components import manifest as manifests
+        from components.evaluator_config import slices_for
+        from components.tfdv_schema import write_schema
+        from pipelines.tfx_pipeline import PipelineConfig
+
+        record = self.record
+        name = f"{record['dataset']}-{record['task']}"
+        root = Path(self.storage.root)
+        manifest = manifests.load(self.storage, record["dataset_dir"])
+        return PipelineConfig(
+            name=name,
+            workspace=self.storage.root,
+            root=str(root / "artifacts" / name),
+            metadata_file=str(root / "metadata" / f"{name}.sqlite"),
+            # Under pseudonymisation the manifest withholds the raw folder.
+            raw=manifest["input"] or f"withheld:{manifest['plan_id']}",
+            dataset_dir=record["dataset_dir"],
+            examples_dir=str(root / record["dataset_dir"]),
+            schema_file=str(write_schema(manifest, root / "artifacts" / name / "schemas")),
+            run_folder=self.folder,
+            run_dir=str(root / self.folder),
+            training=json.dumps(record["config"], sort_keys=True),
+            floors=record["config"]["floors"],
+            task=record["task"],
+            slices=slices_for(manifest["splits"]["test"]["groups"], *self._kinds(record["dataset_dir"])),
+            source_digest=source_digest(),
+            beam_args=tuple(record["options"].get("beam_args") or ("--runner=FnApiRunner",)),
+        )
+
+    def _kinds(self, dataset_dir: str) -> tuple[int, int]:
+        """How many magnifications and tumour types the data set has."""
+        import pyarrow.parquet as pq
+
+        columns = ["magnification", "tumor_type"]
+        table = pq.read_table(self.storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)
+        return len(table["magnification"].unique()), len(table["tumor_type"].unique())
+
+    def _trained(self) -> None:
+        """Puts what training left in the run folder into run.json."""
+        from components.training import read_result
+
+        told = read_result(Path(self.storage.root) / self.folder)
+        if told is None:
+            raise HistolineError("Training ended without a model in the run folder.", "Run the stage again.")
+        run_record.update(
+            self.storage, self.folder, history=told.history, epochs_run=told.epochs_run, temperature=told.temperature,
+            threshold=told.threshold, calibration=told.calibration, timings={"training": round(told.seconds, 2)},
+        )  # fmt: skip
+
+    def _pushed(self) -> None:
+        record = self.record
+        place = f"{champion.home(record['dataset'], record['task'])}/{record['version']}"
+        run_record.update(self.storage, self.folder, paths={"version": place})
+
+
+def is_over(record: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do for a run, whatever code is installed today."""
+    return bool(record["state"] == "done" and record["decision"] is not None)
+
+
+def result(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The small document that a scheduler or --json gets.
+
+    Args:
+        storage: The workspace.
+        record: run.json.
+    """
+    values = (record["metrics"].get("test") or {}).get("values", {})
+    error = record["error"] or {}
+    return {
+        "state": record["state"],
+        "stage": record["stage"],
+        "decision": record["decision"],
+        "reason": record["reason"] or error.get("message", ""),
+        "run_id": record["run_id"],
+        "dataset_dir": storage.uri(record["dataset_dir"]),
+        "content_digest": record["content_digest"],
+        "plan_id": record["plan_id"],
+        "version": record["version"],
+        "metrics": {name: value["estimate"] for name, value in values.items()},
+        "report": record["report"],
+    }
+
+
+def leave_result(document: Mapping[str, Any]) -> None:
+    """Writes HISTOLINE_RESULT_JSON, where that is set."""
+    path = os.environ.get("HISTOLINE_RESULT_JSON")
+    if path:
+        temporary = f"{path}.{os.getpid()}"
+        Path(temporary).write_text(json.dumps(document), encoding="utf-8")
+        os.replace(temporary, path)

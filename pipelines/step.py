@@ -1,0 +1,71 @@
+"""`histoline step`: one stage of a run in one process, as a scheduler calls it; safe to repeat, also after SIGKILL."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from components.errors import UsageError
+from pipelines import console
+from pipelines.train import left_result, settle, training_options
+
+STAGES = ("validate", "train", "evaluate", "push", "report")
+
+
+@click.command("step")
+@click.argument("stage", type=click.Choice(STAGES), metavar="STAGE")
+@click.argument("dataset", metavar="DATASET")
+@training_options
+@click.option("--run-id", required=True, help="Name of the run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def command(context: click.Context, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
+    """Run one STAGE: validate, train, evaluate, push or report.
+
+    validate takes the training options and freezes them; the later stages read only what it froze.
+    """
+    from components import run_record
+    from components.storage import open_storage
+    from pipelines import run_stages
+
+    storage = open_storage(given["workspace"])
+    folder = run_record.run_dir(dataset, given["task"], run_id)
+    if stage == "validate":
+        frozen = run_record.read(storage, folder)["dataset_dir"] if run_record.exists(storage, folder) else None
+        # A repeated try must not wander to a data set that was committed in between.
+        again = storage.uri(frozen) if frozen and not given["data"] else None
+        inputs = settle(storage, dataset, given, again)
+    else:
+        refuse_options(context)
+        run_record.read(storage, folder)
+    with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}"):
+        run = run_stages.Run(storage, folder, console.log)
+        with left_result(storage, folder):
+            if stage == "validate":
+                run.validate(inputs, given["force"])
+            else:
+                run.stage(stage)
+    document = run_stages.result(storage, run_record.read(storage, folder))
+    console.emit(document, as_json, lambda: click.echo(document["reason"] or f"{stage}: done"))
+
+
+def refuse_options(context: click.Context) -> None:
+    """Refuses training options on stages that read what `validate` froze.
+
+    Raises:
+        UsageError: One was given.
+    """
+    allowed = {"stage", "dataset", "workspace", "task", "run_id", "as_json"}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name not in allowed and source == click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"Only `step validate` takes {parameter.opts[0]}; the later stages read what it froze.",
+                "Give it to validate, under a new --run-id.",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.step")))

@@ -1,0 +1,154 @@
+"""The TFX pipeline as a pure function of its configuration; `components.tfx_nodes` runs its nodes.
+
+Imports TFX (11 to 14 s): load it only where nodes are about to run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.common.importer import Importer
+from tfx.orchestration import metadata, pipeline
+from tfx.proto import trainer_pb2
+from tfx.types import standard_artifacts
+
+from components.evaluator_config import eval_config
+from components.tfx_components import AnomalyGate, GatedPusher, IntactGate, PromotionGate, RawPatches
+
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "validate": (
+        "RawPatches", "Examples", "IntactGate", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "AnomalyGate",
+    ),
+    "train": ("Trainer",),
+    "evaluate": ("Evaluator", "PromotionGate"),
+    "push": ("Pusher",),
+}  # fmt: skip
+"""Nodes of each stage of `histoline step`, in order."""
+
+UNCACHED = ("IntactGate", "AnomalyGate", "PromotionGate", "Pusher")
+"""Nodes that look at more than their inputs (files at rest, the champion) and so always run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """What the pipeline needs to know.
+
+    Attributes:
+        name: DATASET-TASK.
+        workspace: Root of the workspace.
+        root: Folder of TFX's outputs, shared by all runs of a name.
+        metadata_file: SQLite file of ML Metadata.
+        raw: What the data set was ingested from.
+        dataset_dir: Folder of the data set, relative to the workspace.
+        examples_dir: The same as a local folder that TFX reads; it must be named by its content.
+        schema_file: TFDV schema, likewise.
+        run_folder: Folder of the run, relative to the workspace.
+        run_dir: The same as a local folder.
+        training: The TrainingConfig as JSON.
+        floors: Of the training configuration.
+        task: `binary` or `subtype`.
+        slices: Features to slice the evaluation by.
+        source_digest: Of the code, so that changed code is no cache hit.
+        beam_args: Flags for Beam.
+    """
+
+    name: str
+    workspace: str
+    root: str
+    metadata_file: str
+    raw: str
+    dataset_dir: str
+    examples_dir: str
+    schema_file: str
+    run_folder: str
+    run_dir: str
+    training: str
+    floors: Mapping[str, float]
+    task: str
+    slices: tuple[str, ...]
+    source_digest: str
+    beam_args: tuple[str, ...] = ("--runner=FnApiRunner",)
+
+
+def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
+    """Builds the pipeline: gates, statistics, training, evaluation, promotion.
+
+    Args:
+        config: See there.
+
+    Returns:
+        The pipeline; nothing has run yet.
+    """
+    raw = Importer(source_uri=config.raw, artifact_type=RawPatches, reimport=False).with_id("RawPatches")
+    examples = Importer(
+        source_uri=config.examples_dir,
+        artifact_type=standard_artifacts.Examples,
+        properties={"split_names": '["train", "eval", "test"]'},
+        custom_properties={"payload_format": "FORMAT_TF_EXAMPLE"},
+        reimport=False,  # the folder is named by what it holds
+    ).with_id("Examples")
+    intact = IntactGate(
+        examples=examples.outputs["result"], workspace=config.workspace, dataset_dir=config.dataset_dir
+    )
+    schema = ImportSchemaGen(schema_file=config.schema_file)
+    statistics = StatisticsGen(examples=examples.outputs["result"], schema=schema.outputs["schema"])
+    statistics.add_upstream_node(intact)  # a damaged record can hang a reader
+    validator = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    anomaly = AnomalyGate(
+        anomalies=validator.outputs["anomalies"],
+        intact=intact.outputs["report"],
+        workspace=config.workspace,
+        run_folder=config.run_folder,
+    )
+    trainer = Trainer(
+        run_fn="components.training.run_fn",  # by path: a module file would be built into a wheel with pip
+        examples=examples.outputs["result"],
+        schema=schema.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        custom_config={
+            "config": config.training,
+            "dataset_dir": config.examples_dir,
+            "run_dir": config.run_dir,
+            "source_digest": config.source_digest,
+        },
+    )
+    trainer.add_upstream_node(anomaly)
+    evaluator = Evaluator(
+        examples=examples.outputs["result"],
+        example_splits=["test"],
+        model=trainer.outputs["model"],
+        schema=schema.outputs["schema"],
+        eval_config=eval_config(tfma, config.task, config.floors, config.slices),
+    )
+    gate = PromotionGate(
+        model=trainer.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        floors=evaluator.outputs["blessing"],
+        examples=examples.outputs["result"],
+        workspace=config.workspace,
+        run_folder=config.run_folder,
+    )
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=gate.outputs["blessing"],
+        custom_executor_spec=executor_spec.ExecutorClassSpec(GatedPusher),
+        custom_config={"workspace": config.workspace, "run_folder": config.run_folder},
+    )
+    nodes: list[Any] = [raw, examples, intact, schema, statistics, validator, anomaly, trainer, evaluator, gate, pusher]
+    return pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=config.root,
+        components=nodes,
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_file),
+        beam_pipeline_args=list(config.beam_args),
+    )

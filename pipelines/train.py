@@ -1,0 +1,204 @@
+"""`histoline train`: one run from a committed data set to a decision, in as few processes as TFX allows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import click
+
+from components.errors import HistolineError, UsageError
+from pipelines import console
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that settle a run's inputs; `train` and `step validate` take the same."""
+    for option in reversed(
+        (
+            click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder that holds datasets/, runs/ and models/."),
+            click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis)."),
+            click.option("--data", default="", help="Data set to train on (folder or PLAN_ID); the latest by default."),
+            click.option("--preset", default="", help="Recipe: a name in pipelines/presets, or a YAML file."),
+            click.option("--model", default="", help="Model of the registry; the preset's by default."),
+            click.option("--epochs", default="", help="Epochs of the last phase."),
+            click.option("--batch-size", default="", help="Images per step."),
+            click.option("--weights", default="", help="imagenet, none or a weights file, for models with a backbone."),
+            click.option("--seed", default="", help="Of initial weights, shuffling and augmentation."),
+            click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Any other field of the recipe, such as phases.0.learning_rate=1e-3; repeatable."),
+            click.option("--accept-drift", default="", metavar="REASON", help="Train although the colours have shifted against the champion's data."),
+            click.option("--drift-threshold", "drift_thresholds", multiple=True, metavar="FEATURE=VALUE", help="Another limit for one colour feature, such as color/sharpness=1.5; repeatable."),
+            click.option("--beam-args", default="", help="Flags for Beam in one string; an embedded runner by default."),
+            click.option("--force", is_flag=True, help="Train even where data, recipe and code are those of a finished run."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def overrides(given: dict[str, Any], phases: int) -> dict[str, str]:
+    """The recipe's fields that the command line changes.
+
+    Args:
+        given: The options.
+        phases: Number of phases of the recipe.
+
+    Raises:
+        UsageError: An element of --set is not FIELD=VALUE.
+    """
+    found = dict(pairs("--set", given["changes"]))
+    fields = {"epochs": f"phases.{phases - 1}.epochs", "batch_size": "batch_size", "seed": "seed"}
+    fields["weights"] = "options.weights"
+    return found | {field: given[name] for name, field in fields.items() if given[name] != ""}
+
+
+def pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Splits NAME=VALUE texts.
+
+    Raises:
+        UsageError: One has no `=`.
+    """
+    found = []
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"{option} {text!r} is not NAME=VALUE.", "For example: --set seed=1.")
+        found.append((name.strip(), value.strip()))
+    return found
+
+
+def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None = None) -> Any:
+    """The run's inputs from the command line, checked; loads nothing heavy.
+
+    Args:
+        storage: The workspace.
+        dataset: Name of the data set.
+        given: The options of `training_options`.
+        data: Instead of --data.
+
+    Raises:
+        UsageError, DataError: See `components.run_inputs`.
+    """
+    import shlex
+
+    from components import run_inputs
+    from pipelines.ingest import runner_args
+
+    check_dataset(dataset, given["task"])
+    base = run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"])
+    changed = overrides(given, len(base.phases))
+    config = (
+        run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"], changed) if changed else base
+    )
+    options: dict[str, Any] = {}
+    if given["accept_drift"]:
+        options["accept_drift"] = given["accept_drift"]
+    if given["drift_thresholds"]:
+        options["drift_thresholds"] = thresholds(given["drift_thresholds"])
+    if given["beam_args"]:
+        options["beam_args"] = runner_args(shlex.split(given["beam_args"]))
+    return run_inputs.settle(storage, dataset, given["task"], given["data"] if data is None else data, config, options)
+
+
+def thresholds(texts: tuple[str, ...]) -> dict[str, float]:
+    """Drift limits by feature.
+
+    Raises:
+        UsageError: Not NAME=VALUE, an unknown feature, or no positive number.
+    """
+    from components.drift import THRESHOLDS
+
+    found = {}
+    for name, text in pairs("--drift-threshold", texts):
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if name not in THRESHOLDS or not 0 < value < 1e6:
+            raise UsageError(
+                f"--drift-threshold {name}={text} can't be used.", f"Give a positive number for one of {', '.join(THRESHOLDS)}."
+            )
+        found[name] = value
+    return found
+
+
+def check_dataset(dataset: str, task: str) -> None:
+    """Refuses unknown data sets and tasks.
+
+    Raises:
+        UsageError: Names those that exist.
+    """
+    from components.config_fields import nearest
+    from schemas import load_json
+
+    known = load_json("classes.json")
+    if dataset not in known:
+        raise UsageError(f"There is no data set {dataset!r}; there are {', '.join(known)}.", nearest(dataset, list(known)))
+    if task not in known[dataset]:
+        raise UsageError(f"{dataset} has no task {task!r}.", f"Choose {' or '.join(known[dataset])}.")
+
+
+@click.command("train")
+@click.argument("dataset", metavar="DATASET")
+@training_options
+@click.option("--run-id", default="", help="Name of the run; by default made of time and model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
+    """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
+    from components import run_inputs, run_record
+    from components.storage import open_storage
+    from pipelines import run_stages
+
+    storage = open_storage(given["workspace"])
+    inputs = settle(storage, dataset, given)
+    folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
+    with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}"):
+        run = run_stages.Run(storage, folder, console.log)
+        with left_result(storage, folder):
+            run.validate(inputs, given["force"])
+            for stage in run_stages.STAGES[1:]:
+                if not run_stages.is_over(run.record):
+                    run.stage(stage)
+    document = run_stages.result(storage, run_record.read(storage, folder))
+    console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
+
+
+class left_result:  # noqa: N801 - used like a function
+    """Leaves HISTOLINE_RESULT_JSON at the end of the block, whether it ended well or not.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run.
+    """
+
+    def __init__(self, storage: Any, folder: str) -> None:
+        self._storage, self._folder = storage, folder
+
+    def __enter__(self) -> None:
+        """Nothing to do yet."""
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Writes the result."""
+        from components import run_record
+        from pipelines import run_stages
+
+        try:
+            record = run_record.read(self._storage, self._folder)
+        except HistolineError:
+            return
+        run_stages.leave_result(run_stages.result(self._storage, record))
+
+
+def show(document: dict[str, Any], folder: str) -> None:
+    """Prints a run's end for people."""
+    figures = ", ".join(f"{k} {v:.3f}" for k, v in document["metrics"].items() if v is not None)
+    click.echo(f"{(document['decision'] or document['state']).capitalize()}. {document['reason']}")
+    if figures:
+        click.echo(f"Test split:  {figures}")
+    click.echo(f"Run:         {Path(folder)}")
+    if document["decision"] == "promoted" and document["version"]:
+        click.echo(f"Version:     {document['version']}")
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.train")))
