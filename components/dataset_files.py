@@ -1,0 +1,143 @@
+"""What training must know of a committed data set: its facts and exactly the shards that its manifest names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from components import manifest as manifests
+from components.errors import DataError
+from components.images import shrink_factor
+from components.storage import open_storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split.
+
+    Attributes:
+        name: `train`, `eval` or `test`.
+        shards: Local files, in the manifest's order.
+        by_class: Patches per class in label order.
+    """
+
+    name: str
+    shards: tuple[Path, ...]
+    by_class: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Patches."""
+        return sum(self.by_class)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFiles:
+    """A committed data set on this machine.
+
+    Attributes:
+        folder: Where it lies; a local copy where it came from gs://.
+        manifest: Its manifest, checked.
+        splits: By name.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    splits: dict[str, Split]
+
+    @property
+    def name(self) -> str:
+        """Of the data set, such as `idc`."""
+        return str(self.manifest["dataset"])
+
+    @property
+    def task(self) -> str:
+        """`binary` or `subtype`."""
+        return str(self.manifest["task"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return tuple(self.manifest["classes"])
+
+    @property
+    def image_format(self) -> str:
+        """`raw` or `encoded`."""
+        return str(self.manifest["image_format"])
+
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of a regular source image."""
+        width, height = self.manifest["source_size"]
+        return width, height
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) in pixels as stored."""
+        width, height = self.manifest["stored_size"]
+        return width, height
+
+    @property
+    def label_region(self) -> tuple[int, int, int, int] | None:
+        """(left, top, width, height) in stored pixels that the label speaks of, rounded outwards; None: all."""
+        region = self.manifest["label_region"]
+        if region is None:
+            return None
+        k = shrink_factor(self.source_size, self.stored_size)
+        left, top, width, height = region
+        right, bottom = -(-(left + width) // k), -(-(top + height) // k)
+        return left // k, top // k, right - left // k, bottom - top // k
+
+    def groups(self, *splits: str) -> list[str]:
+        """Sorted groups (patients, or slides) that have patches in any of these splits."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.folder / "patches.parquet", columns=["group_id", "split"])
+        pairs = table.group_by(["group_id", "split"]).aggregate([]).to_pylist()
+        return sorted({row["group_id"] for row in pairs if row["split"] in splits})
+
+
+def open_dataset(dataset_dir: str | Path, cache_dir: Path | None = None) -> DatasetFiles:
+    """Reads the manifest of a committed data set; one on gs:// is staged into a local, checksummed cache first.
+
+    Args:
+        dataset_dir: Local folder, or `gs://bucket/.../PLAN_ID`.
+        cache_dir: For data sets on gs://; the storage's own default where None.
+
+    Raises:
+        UsageError: Not a committed data set.
+        DataError: The manifest was changed, or a shard is missing or has another size than at the commit.
+    """
+    name = os.fspath(dataset_dir)
+    if name.startswith("gs:/"):  # a Path has swallowed one slash of gs://
+        name = "gs://" + name[4:].lstrip("/")
+    else:
+        name = os.path.abspath(name)
+    root, _, last = name.rstrip("/").rpartition("/")
+    storage = open_storage(root)
+    manifest = manifests.load(storage, last)
+    folder = Path(storage.local_tree(last, cache_dir))
+    splits = {split: _split(folder, split, manifest) for split in manifest["splits"]}
+    return DatasetFiles(folder, manifest, splits)
+
+
+def _split(folder: Path, name: str, manifest: dict[str, Any]) -> Split:
+    facts = manifest["splits"][name]
+    shards = []
+    for shard in facts["shards"]:
+        path = folder / f"Split-{name}" / shard["file"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard["bytes"]:
+            found = "is missing" if size is None else f"has {size:,} bytes instead of {shard['bytes']:,}"
+            raise DataError(f"{path} {found}.", "Run the ingest again: it writes what is missing.")
+        shards.append(path)
+    by_class = tuple(int(facts["by_class"].get(c, 0)) for c in manifest["classes"])
+    return Split(name, tuple(shards), by_class)
+
+
+def facts_json(value: Any) -> str:
+    """JSON as files of a model are written: indented, sorted, UTF-8."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,280 @@
+"""The exported model: a SavedModel that takes records or image files and answers with calibrated probabilities.
+
+It holds everything that serving needs (decoding, the ingest's padding and scaling, averaging over views, temperature,
+threshold, class names), in float32 whatever the precision of training, and loads with plain TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components import models
+from components.dataset_files import DatasetFiles, facts_json
+from components.image_graph import ImageSize, decode_files, parse_serving
+from components.storage_files import TMP, fsync_dir
+from components.training_config import TrainingConfig
+from components.version import __version__
+
+if TYPE_CHECKING:
+    import keras
+
+FACTS = "assets.extra/histoline.json"
+"""What the model is and what it was trained on; TensorFlow leaves the folder alone."""
+
+TRAIN_GROUPS = "train_groups.json"
+"""Beside it: sorted list of the groups in train and eval, on which the model must not be judged later."""
+
+CHUNK_PIXELS = 256 * 96 * 96
+"""Image area that runs through the network at once: larger batches are worked off in parts, or 256 images of 350x230
+in six views each would need tens of gigabytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFacts:
+    """What is written beside an exported model.
+
+    Attributes:
+        dataset: Name of the data set; `adapter` is the same name, of the module that reads it.
+        adapter: Likewise.
+        task: `binary` or `subtype`.
+        classes: Class names in label order.
+        source_size: (width, height) in pixels of a regular source image, what `serve_bytes` pads to.
+        stored_size: (width, height) in pixels of `image/raw`.
+        input_size: (height, width) in pixels that the network sees.
+        label_region: (left, top, width, height) in source pixels that the label speaks of, None for all.
+        plan_id: Of the data set.
+        content_digest: Likewise.
+        model: Name in the registry.
+        config: The whole recipe.
+        config_digest: Of the recipe.
+        groups: Sorted groups in train and eval.
+    """
+
+    dataset: str
+    adapter: str
+    task: str
+    classes: tuple[str, ...]
+    source_size: tuple[int, int]
+    stored_size: tuple[int, int]
+    input_size: tuple[int, int]
+    label_region: tuple[int, int, int, int] | None
+    plan_id: str
+    content_digest: str
+    model: str
+    config: Mapping[str, Any]
+    config_digest: str
+    groups: Sequence[str]
+
+    @classmethod
+    def of(cls, config: TrainingConfig, data: DatasetFiles) -> ModelFacts:
+        """Puts together what recipe and data set say."""
+        manifest = data.manifest
+        region = manifest["label_region"]
+        return cls(
+            dataset=data.name,
+            adapter=data.name,
+            task=data.task,
+            classes=data.classes,
+            source_size=data.source_size,
+            stored_size=data.stored_size,
+            input_size=config.image_size or (data.stored_size[1], data.stored_size[0]),
+            label_region=tuple(region) if region else None,
+            plan_id=manifest["plan_id"],
+            content_digest=manifest["content_digest"],
+            model=config.model,
+            config=config.to_dict(),
+            config_digest=config.digest(),
+            groups=data.groups("train", "eval"),
+        )
+
+
+def float32_copy(model: keras.Model, config: TrainingConfig, data: DatasetFiles) -> keras.Model:
+    """The same model with the same weights, computing in float32 on one device."""
+    from components.distribution import precision
+
+    height, width = data.stored_size[1], data.stored_size[0]
+    with precision("float32"):
+        options = {**config.options, "weights": "none"}
+        copy = models.build(
+            config.model, (height, width, 3), len(data.classes), options, image_size=config.image_size
+        )
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+class Serving(tf.Module):
+    """The graph that is exported. It holds variables only: no Keras object goes into the SavedModel.
+
+    Args:
+        model: float32 images to probabilities, from the registry.
+        size: Of its images.
+        classes: Names in label order; two make it binary.
+    """
+
+    # The first argument of every tf.function must be called self, or export takes it for an input.
+
+    def __init__(self, model: keras.Model, size: ImageSize, classes: Sequence[str]) -> None:
+        super().__init__(name="histoline")
+        logits = models.logits_model(model)
+        self.weights = [variable.value for variable in model.variables]
+        self.temperature = tf.Variable(1.0, trainable=False, name="temperature")
+        self.threshold = tf.Variable(0.5, trainable=False, name="threshold")
+        self._binary = len(classes) == 2
+        self._size = size
+        self._names = tuple(classes)
+        self._network = _Untracked(logits)
+        self._chunk = max(8, CHUNK_PIXELS // (size.stored[0] * size.stored[1]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Answers serialised Examples, string[N]."""
+        return self._answer(parse_serving(examples, self._size))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
+    def serve_bytes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Answers PNG, JPEG or BMP files, string[N]."""
+        return self._answer(decode_files(images, self._size))
+
+    @tf.function(reduce_retracing=True)
+    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
+        return self._answer(images)
+
+    def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = self._logits(images) / self.temperature
+        if self._binary:
+            probability = tf.sigmoid(logits[:, 1] - logits[:, 0])
+            label = tf.cast(probability >= self.threshold, tf.int64)
+        else:
+            probability = tf.nn.softmax(logits)
+            label = tf.argmax(probability, axis=1, output_type=tf.int64)
+        return {
+            "probability": tf.identity(probability, name="probability"),
+            "label": label,
+            "label_name": tf.gather(tf.constant(self._names), label),
+        }
+
+    def _logits(self, images: tf.Tensor) -> tf.Tensor:
+        shape = self._size.shape
+        images = tf.ensure_shape(images, [None, *shape])
+        count = tf.shape(images)[0]
+        whole = count // self._chunk * self._chunk
+
+        def run(part: tf.Tensor) -> tf.Tensor:
+            return self._network(tf.cast(part, tf.float32))
+
+        def in_parts() -> tf.Tensor:
+            chunks = tf.reshape(images[:whole], (-1, self._chunk, *shape))
+            spec = tf.TensorSpec((self._chunk, len(self._names)), tf.float32)
+            done = tf.map_fn(run, chunks, parallel_iterations=1, fn_output_signature=spec)
+            done = tf.reshape(done, (-1, len(self._names)))
+            rest = tf.cond(count > whole, lambda: run(images[whole:]), lambda: done[:0])
+            return tf.concat([done, rest], axis=0)
+
+        return tf.cond(count > self._chunk, in_parts, lambda: run(images))
+
+
+class _Untracked:
+    """Hides a Keras model from tf.Module's tracking, which would write its layers into the SavedModel."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        return self._model(images, training=False)
+
+
+def probabilities(serving: Serving, batches: Iterable[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Labels and probabilities, as the exported model will give them.
+
+    Args:
+        serving: The graph, with its temperature.
+        batches: (uint8[B, H, W, 3], int32[B]) each.
+
+    Returns:
+        (int32[N], float32[N] or [N, C]).
+    """
+    labels, answers = [], []
+    for images, numbers in batches:
+        labels.append(np.asarray(numbers))
+        answers.append(serving.serve_pixels(images)["probability"].numpy())
+    return np.concatenate(labels), np.concatenate(answers)
+
+
+def export_model(
+    model: keras.Model,
+    out_dir: Path,
+    facts: ModelFacts,
+    temperature: float,
+    threshold: float,
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a SavedModel; the folder appears whole or not at all, and replaces one that is there.
+
+    Args:
+        model: From the registry, float32, grey levels 0-255 to probabilities.
+        out_dir: Where to.
+        facts: Goes into `assets.extra/histoline.json`.
+        temperature: Divides the logits.
+        threshold: P(positive) from which a patch is positive; binary only.
+        extra: More files for `assets.extra`: name to JSON value.
+
+    Returns:
+        out_dir.
+    """
+    serving = Serving(model, ImageSize(facts.source_size, facts.stored_size), facts.classes)
+    serving.temperature.assign(temperature)
+    serving.threshold.assign(threshold)
+    return save(serving, out_dir, facts, extra=extra)
+
+
+def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[str, Any] | None = None) -> Path:
+    """As `export_model`, for a graph whose temperature and threshold are set."""
+    tmp = out_dir.parent / TMP / f"{out_dir.name}-{uuid.uuid4().hex}"
+    tmp.parent.mkdir(parents=True, exist_ok=True)
+    signatures = {
+        "serving_default": serving.serve_examples.get_concrete_function(),
+        "serve_bytes": serving.serve_bytes.get_concrete_function(),
+    }
+    # Only what is an attribute of the saved object is saved: calibration's own function stays behind.
+    bare = tf.Module(name="histoline")
+    bare.weights, bare.temperature, bare.threshold = serving.weights, serving.temperature, serving.threshold
+    tf.saved_model.save(bare, os.fspath(tmp), signatures=signatures)
+    binary = len(facts.classes) == 2
+    told = {
+        **{k: v for k, v in dataclasses.asdict(facts).items() if k != "groups"},
+        "code_version": __version__,
+        "temperature": float(serving.temperature.numpy()),
+        "threshold": float(serving.threshold.numpy()) if binary else None,
+        "trained_on_groups": TRAIN_GROUPS,
+        "signatures": sorted(signatures),
+        "note": "Research use only, not a medical device.",
+    }
+    files = {Path(FACTS).name: told, TRAIN_GROUPS: sorted(facts.groups), **(extra or {})}
+    (tmp / "assets.extra").mkdir(exist_ok=True)
+    for name, value in files.items():
+        (tmp / "assets.extra" / name).write_text(facts_json(value), encoding="utf-8")
+    _sync(tmp)
+    if out_dir.exists():
+        shutil.rmtree(out_dir)
+    os.rename(tmp, out_dir)
+    fsync_dir(out_dir.parent)
+    return out_dir
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())

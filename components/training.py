@@ -1,0 +1,262 @@
+"""Trains a recipe on a committed data set: phases, checkpoints, calibration on eval, export.
+
+A run that was killed goes on after its last finished epoch; one that is finished is not done again. The exported
+model folder appears last and whole, and holds the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components import calibration, metrics, models, phases
+from components.dataset_files import DatasetFiles, open_dataset
+from components.errors import DataError
+from components.storage_files import TMP
+from components.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    import keras
+
+    from components.distribution import Hardware
+    from components.input_pipeline import Reader
+    from components.training_loop import Loop
+
+RESULT = "training.json"
+"""In the exported model's assets.extra: history, calibration, seconds."""
+
+Log = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What came out of training.
+
+    Attributes:
+        history: Metric to one number per finished epoch, over all phases and restarts: Keras' names (`loss`,
+            `val_auc`, ...), `learning_rate` and `seconds`.
+        epochs_run: Finished epochs.
+        temperature: Divides the logits; 1 where it has no optimum.
+        threshold: P(positive) from which a patch is positive; None for subtype.
+        calibration: `before` and `after` the temperature, each {ece, log_loss} on eval; `note` of the fit.
+        seconds: Of the process that finished; the epochs' own times are in the history.
+        model_dir: The exported model.
+        hardware: One line on devices and precision.
+    """
+
+    history: dict[str, list[float]]
+    epochs_run: int
+    temperature: float
+    threshold: float | None
+    calibration: dict[str, Any]
+    seconds: float
+    model_dir: Path
+    hardware: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; the model's folder is left out, it is where this lies."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k != "model_dir"}
+
+
+def read_result(run_dir: Path) -> TrainResult | None:
+    """The result of a finished training in a run folder, None where there is none."""
+    model_dir = run_dir / "model"
+    try:
+        told = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
+        return TrainResult(**told["result"], model_dir=model_dir)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train(
+    config: TrainingConfig, dataset_dir: str | Path, run_dir: Path, *, log: Log = lambda line: None
+) -> TrainResult:
+    """Trains, calibrates and exports to `run_dir/model`.
+
+    Args:
+        config: The recipe.
+        dataset_dir: Folder of a committed data set, local or gs://.
+        run_dir: Local folder of the run; gets model/, checkpoints/ and tensorboard/.
+        log: Takes progress, a line at a time.
+
+    Raises:
+        UsageError: Recipe, data set and machine do not fit together.
+        DataError: Damaged shards, a loss that is no number, or an eval split that can't be calibrated on.
+        TemporaryError: The disk is full.
+    """
+    started = time.monotonic()
+    data = open_dataset(dataset_dir)
+    height, width = data.stored_size[1], data.stored_size[0]
+    config.check_data(data.name, data.task, height, width, data.label_region)
+    key = run_key(config, data)
+    done = read_result(run_dir)
+    if done is not None and _key_of(done.model_dir) == key:
+        log(f"{done.model_dir} is trained already ({done.epochs_run} epochs).")
+        return done
+
+    from components import export
+    from components.training_loop import Loop
+
+    loop = prepare(config, data, run_dir, key, log)
+    position = loop.run()
+    copy = export.float32_copy(loop.model, config, data)
+    facts = export.ModelFacts.of(config, data)
+    result = _calibrate_and_export(copy, facts, config, loop, position.history, run_dir, started, key)
+    assert isinstance(loop, Loop)
+    log(
+        f"temperature {result.temperature:.3f}"
+        + (f", threshold {result.threshold:.4f}" if result.threshold is not None else "")
+        + f"; exported to {result.model_dir}"
+    )
+    return result
+
+
+def run_key(config: TrainingConfig, data: DatasetFiles) -> str:
+    """Tells whether a checkpoint or a finished model belongs to this recipe and these data."""
+    text = f"{config.digest()}:{data.manifest['content_digest']}:{data.manifest['plan_id']}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str, log: Log) -> Loop:
+    """Reads the data and builds model and loop; the first thing that loads TensorFlow."""
+    import keras
+    import tensorflow as tf
+
+    from components.augmentation import training_model
+    from components.distribution import find_hardware, precision
+    from components.input_pipeline import open_split
+    from components.training_loop import Loop
+
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    hardware = find_hardware(config)
+    readers = {name: open_split(data, name) for name in ("train", "eval")}
+    log(
+        f"{data.name} {data.task}: {readers['train'].split.count:,} patches to train on, "
+        f"{readers['eval'].split.count:,} to tune on; {config.model} on {hardware.describe()}"
+    )
+    with hardware.scope(), precision(hardware.policy):
+        model = models.build(
+            config.model,
+            (data.stored_size[1], data.stored_size[0], 3),
+            len(data.classes),
+            config.options,
+            image_size=config.image_size,
+        )
+        training = training_model(model, config.augmentation, config.seed)
+    return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)
+
+
+def _calibrate_and_export(
+    model: keras.Model,
+    facts: Any,
+    config: TrainingConfig,
+    loop: Loop,
+    history: dict[str, list[float]],
+    run_dir: Path,
+    started: float,
+    key: str,
+) -> TrainResult:
+    from components import export
+    from components.image_graph import ImageSize
+
+    serving = export.Serving(model, ImageSize(facts.source_size, facts.stored_size), facts.classes)
+    temperature, threshold, told = calibrate(serving, loop.evaluation, config)
+    result = TrainResult(
+        history=history,
+        epochs_run=len(history["loss"]),
+        temperature=temperature,
+        threshold=threshold,
+        calibration=told,
+        seconds=time.monotonic() - started,
+        model_dir=run_dir / "model",
+        hardware=loop.hardware.describe(),
+    )
+    extra = {RESULT: {"key": key, "result": result.to_dict()}}
+    export.save(serving, result.model_dir, facts, extra=extra)
+    return result
+
+
+def calibrate(
+    serving: Any, evaluation: Reader, config: TrainingConfig
+) -> tuple[float, float | None, dict[str, Any]]:
+    """Sets temperature, then threshold, of a serving graph on the eval split.
+
+    Returns:
+        (temperature, threshold or None for subtype, {before, after, note}).
+
+    Raises:
+        DataError: Probabilities that are not finite, or a class that eval lacks.
+    """
+    from components.export import probabilities
+
+    batch = max(32, config.batch_size)
+    labels, raw = probabilities(serving, evaluation.evaluation(batch))
+    fitted = calibration.fit_temperature(labels, raw)
+    serving.temperature.assign(fitted.value)
+    _, calibrated = probabilities(serving, evaluation.evaluation(batch))
+    threshold = None
+    if calibrated.ndim == 1:
+        threshold = calibration.choose_threshold(labels, calibrated, config.threshold)
+        serving.threshold.assign(threshold)
+    told = {"before": _reliability(labels, raw), "after": _reliability(labels, calibrated), "note": fitted.note}
+    return float(serving.temperature.numpy()), threshold, told
+
+
+def _reliability(labels: Any, probability: Any) -> dict[str, float]:
+    values = {
+        "ece": calibration.expected_calibration_error(labels, probability),
+        "log_loss": metrics.log_loss(labels, probability),
+    }
+    if not all(math.isfinite(v) for v in values.values()):
+        raise DataError("Calibration on the eval split gave no finite figures.", "Check the training history.")
+    return {k: float(np.round(v, 6)) for k, v in values.items()}
+
+
+def _key_of(model_dir: Path) -> str:
+    told = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
+    return str(told["key"])
+
+
+def run_fn(fn_args: Any) -> None:
+    """Entry point of TFX's Trainer (`run_fn='components.training.run_fn'`).
+
+    Args:
+        fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`; custom_config holds `config` (a TrainingConfig as
+            JSON), `dataset_dir`, `run_dir` and `source_digest`, which is there for TFX's cache key only.
+    """
+    given = fn_args.custom_config
+    run_dir = Path(given["run_dir"])
+    result = train(
+        TrainingConfig.from_json(given["config"]), given["dataset_dir"], run_dir, log=lambda line: print(line, flush=True)
+    )
+    _copy_tree(result.model_dir, Path(fn_args.serving_model_dir))
+    if (run_dir / "tensorboard").is_dir():
+        _copy_tree(run_dir / "tensorboard", Path(fn_args.model_run_dir))
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copies a folder so that the target, if it is there, is whole."""
+    tmp = target.parent / TMP / uuid.uuid4().hex
+    tmp.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, tmp)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(tmp, target)
+    tmp.parent.rmdir()
+
+
+if TYPE_CHECKING:
+    _ = Hardware

@@ -1,0 +1,236 @@
+"""The epochs of a run: phases, early stopping, a checkpoint after every epoch, TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components import checkpoints, phases
+from components.callbacks import EpochLine, NanGuard, SeedPerEpoch
+from components.checkpoints import Position
+from components.distribution import Hardware
+from components.errors import DataError
+from components.input_pipeline import Reader
+from components.training_config import TrainingConfig
+
+EXPONENT_LIMIT = 1e30
+"""An early-stopping value beyond this is no measurement."""
+
+
+@dataclasses.dataclass
+class Loop:
+    """One training run.
+
+    Attributes:
+        config: The recipe.
+        model: From the registry; what is exported.
+        training: What is fitted: augmentation and `model`.
+        hardware: Where it runs.
+        train: The training split.
+        evaluation: The eval split.
+        run_dir: Gets checkpoints/ and tensorboard/.
+        key: Of recipe and data, see `checkpoints.Position`.
+        log: Takes progress.
+    """
+
+    config: TrainingConfig
+    model: keras.Model
+    training: keras.Model
+    hardware: Hardware
+    train: Reader
+    evaluation: Reader
+    run_dir: Path
+    key: str
+    log: Callable[[str], None]
+
+    def run(self) -> Position:
+        """Trains all phases from where the run stands; the model then holds the weights to export.
+
+        Raises:
+            DataError: A loss or monitored value that is no number.
+        """
+        saved = checkpoints.latest(self.folder, self.key)
+        if saved is None:
+            checkpoints.clear(self.folder)
+            position = Position(self.key)
+        else:
+            position = saved.position
+            self.log(f"going on after epoch {position.epoch} of {self.config.epochs}")
+        while position.phase < len(self.config.phases):
+            self._compile(position.phase)
+            if saved is not None:
+                self._restore(saved)
+                saved = None
+            if not self._over(position):
+                position = self._fit(position)
+            position = self._end_phase(position)
+        return position
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints lie."""
+        return self.run_dir / "checkpoints"
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return self.train.steps(self.config.batch_size)
+
+    def _compile(self, index: int) -> None:
+        phase = self.config.phases[index]
+        with self.hardware.scope():
+            told = phases.compile_phase(
+                self.model, self.training, self.config, index,
+                steps_per_epoch=self.steps, jit_compile=self.hardware.jit_compile,
+            )  # fmt: skip
+            self.training.optimizer.build(self.training.trainable_variables)
+        self.log(
+            f"phase {index + 1}/{len(self.config.phases)}: {phase.epochs} epochs, {told.parameters:,} parameters in "
+            f"{told.layers} layers learn, {told.frozen} layers are frozen"
+        )
+
+    def _fit(self, position: Position) -> Position:
+        config, first = self.config, position.epoch - position.phase_epoch
+        phase = config.phases[position.phase]
+        keeper = _Keeper(self, position)
+        epochs = range(position.epoch, first + phase.epochs)
+        batches = self.train.training(
+            config.batch_size, config.seed, epochs=epochs, balanced=config.sampling == "balanced"
+        )
+        self.training.fit(
+            batches,
+            initial_epoch=position.phase_epoch,
+            epochs=phase.epochs,
+            steps_per_epoch=self.steps,
+            validation_data=self.evaluation.evaluation(config.batch_size),
+            class_weight=phases.class_weights(config, list(self.train.split.by_class)),
+            verbose=0,
+            callbacks=[
+                SeedPerEpoch(config.seed, first),
+                NanGuard(first),
+                EpochLine(
+                    self.steps * config.batch_size, config.epochs,
+                    phases=len(config.phases), phase=position.phase, first_epoch=first, emit=self.log,
+                ),
+                keeper,
+            ],
+        )  # fmt: skip
+        return keeper.position
+
+    def _over(self, position: Position) -> bool:
+        """Whether a phase has had all its epochs, or has waited long enough for a better one."""
+        stopping = self.config.early_stopping
+        tired = bool(stopping.monitor) and position.waited >= stopping.patience
+        return position.phase_epoch >= self.config.phases[position.phase].epochs or tired
+
+    def _end_phase(self, position: Position) -> Position:
+        if position.best_epoch and position.best_epoch != position.epoch:
+            self.log(
+                f"back to epoch {position.best_epoch}: {self.config.early_stopping.monitor} {position.best_value:.4f}"
+            )
+            best = checkpoints.load(self.folder, position.best_epoch)
+            _assign(self.training.variables, best.model)
+        following = dataclasses.replace(
+            position, phase=position.phase + 1, phase_epoch=0, best_epoch=0, best_value=0.0
+        )
+        if following.phase < len(self.config.phases):
+            # Written only where another phase follows, with its weights to start from: the last phase's own
+            # checkpoint stays, from which a run that was killed before the export finds its best epoch again.
+            self._save(following, optimizer=False)
+        return following
+
+    def note(self, position: Position, logs: dict[str, float], seconds: float) -> Position:
+        """Takes an epoch's figures into the position, then writes TensorBoard and the checkpoint."""
+        history = {name: list(values) for name, values in position.history.items()}
+        rate = float(np.asarray(self.training.optimizer.learning_rate))
+        for name, value in {**logs, "learning_rate": rate, "seconds": seconds}.items():
+            history.setdefault(name, []).append(float(value))
+        position = dataclasses.replace(
+            position, epoch=position.epoch + 1, phase_epoch=position.phase_epoch + 1, history=history
+        )
+        position = self._judge(position, logs)
+        self._tensorboard(position.epoch, logs, rate)
+        self._save(position)
+        return position
+
+    def _judge(self, position: Position, logs: dict[str, float]) -> Position:
+        stopping = self.config.early_stopping
+        if not stopping.monitor:
+            return position
+        value = float(logs[stopping.monitor])
+        if not math.isfinite(value) or abs(value) > EXPONENT_LIMIT:
+            raise DataError(
+                f"{stopping.monitor} is {value} after epoch {position.epoch}.", "Lower the learning rate."
+            )
+        better = value < position.best_value if stopping.mode == "min" else value > position.best_value
+        if position.best_epoch and not better:
+            return position
+        return dataclasses.replace(position, best_epoch=position.epoch, best_value=value)
+
+    def _save(self, position: Position, optimizer: bool = True) -> None:
+        state = _values(self.training.optimizer.variables) if optimizer else []
+        checkpoints.save(self.folder, position, _values(self.training.variables), state)
+
+    def _restore(self, saved: checkpoints.Saved) -> None:
+        _assign(self.training.variables, saved.model)
+        if saved.optimizer:
+            _assign(self.training.optimizer.variables, saved.optimizer)
+
+    def _tensorboard(self, epoch: int, logs: dict[str, float], rate: float) -> None:
+        """One point per epoch, numbered over all phases; Keras' own callback would begin anew with each."""
+        parts = {
+            "train": {**{k: v for k, v in logs.items() if not k.startswith("val_")}, "learning_rate": rate},
+            "validation": {k[4:]: v for k, v in logs.items() if k.startswith("val_")},
+        }
+        for part, values in parts.items():
+            writer = tf.summary.create_file_writer(str(self.run_dir / "tensorboard" / part))
+            with writer.as_default(step=epoch):
+                for name, value in values.items():
+                    tf.summary.scalar(f"epoch_{name}", value)
+            writer.close()
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps the position up to date and stops a phase that has waited long enough."""
+
+    def __init__(self, loop: Loop, position: Position) -> None:
+        super().__init__()
+        self.position = position
+        self._loop = loop
+        self._begun = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.position = self._loop.note(self.position, dict(logs or {}), time.perf_counter() - self._begun)
+        if self._loop._over(self.position):
+            self.model.stop_training = True
+
+
+def _values(variables: list[Any]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    """Sets variables from a checkpoint.
+
+    Raises:
+        DataError: They are of another model.
+    """
+    shapes = [tuple(variable.shape) for variable in variables]
+    if shapes != [value.shape for value in values]:
+        raise DataError(
+            "The checkpoint was written by another version of this model.",
+            "Delete the run's checkpoints folder to begin anew.",
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
