@@ -19,9 +19,9 @@ from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import bare  # noqa: E402
 import common  # noqa: E402
 import numpy as np  # noqa: E402
-from bare import BLOCK_BYTES  # noqa: E402
 
 from components.features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features  # noqa: E402
 from components.images import decode_rgb8, fit  # noqa: E402
@@ -86,7 +86,7 @@ def bench(dataset: str, images: int, source: tuple[int, int], stored: tuple[int,
     folder = common.ensure_data(dataset, images)
     files, pixels = load(folder, source, stored, images)
     n, (width, height) = len(pixels), stored
-    block = max(1, BLOCK_BYTES // (width * height * 3))
+    block = max(1, bare.BLOCK_BYTES // (width * height * 3))
     times: dict[str, list[float]] = {"block_features": [], "naive": [], "decode_and_fit": []}
     for _ in range(repeats):
         blocks = [pixels[i : i + block] for i in range(0, n, block)]
@@ -119,8 +119,11 @@ def main() -> None:
     """Measures all three stored sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--default-malloc", action="store_true", help="leave glibc's thresholds alone: page faults")
     given = parser.parse_args()
     common.environment("bench_features", given.repeats)
+    if not given.default_malloc:
+        bare.keep_freed_memory()
     for dataset, images, source, stored in CASES:
         bench(dataset, images, source, stored, given.repeats)
 

@@ -48,12 +48,12 @@ def script(name: str, file: str, dataset: str, data: Path, *extra: str, repeats:
 
 
 def beam_import() -> float:
-    """Seconds of `import apache_beam` in a fresh interpreter, median of 3."""
+    """Seconds of `import apache_beam` in a fresh interpreter, median of 3 after one that is not counted."""
     code = (
         "import time, warnings; warnings.simplefilter('ignore'); t = time.perf_counter(); "
         "import apache_beam; print(time.perf_counter() - t)"
     )
-    seconds = [float(common.python(["-c", code])) for _ in range(3)]
+    seconds = [float(common.python(["-c", code])) for _ in range(4)][1:]
     emit(beam_import_s=statistics.median(seconds), runs=seconds)
     return statistics.median(seconds)
 
@@ -76,7 +76,6 @@ def bench_wall(sizes: list[int], repeats: int, criteria: Criteria) -> None:
     imported = beam_import()
     for size in sizes:
         data = common.ensure_data("idc", size, PATIENTS)
-        common.warm(data)
         contenders = [
             ours("idc", data),
             script("bare", "bare.py", "idc", data),
@@ -89,7 +88,8 @@ def bench_wall(sizes: list[int], repeats: int, criteria: Criteria) -> None:
         def remember(name: str, out: Path, written: dict[str, tuple[int, int]] = written) -> None:
             written[name] = record_set(out)
 
-        times = common.race(contenders, size, repeats, remember if size == min(sizes) else None, dataset="idc")
+        first = size == min(sizes)
+        times = common.race(contenders, "idc", data, size, repeats, remember if first else None)
         if written:
             same = {name: written[name] == written["ours"] for name in ("bare", "bare_fsync", "bare_threads")}
             emit(same_records_as_ours=same, patches=size, records=written["ours"][0])
@@ -125,7 +125,7 @@ def _versus(
     rival: Contender, dataset: str, data: Path, size: int, repeats: int, what: str, bar: float, criteria: Criteria
 ) -> None:
     """Ours beside one other; the criterion is on work, start-up and imports of both apart."""
-    times = common.race([ours(dataset, data), rival], size, repeats, dataset=dataset)
+    times = common.race([ours(dataset, data), rival], dataset, data, size, repeats)
     our, other = times["ours"], times[rival.name]
     emit(
         ratios={
@@ -143,7 +143,6 @@ def bench_naive(patches: int, images: int, repeats: int, criteria: Criteria) -> 
     """Ours beside one Beam element for each file, on small and on large images."""
     for dataset, size, groups, bar in (("idc", patches, PATIENTS, 3.0), ("breakhis", images, None, 2.0)):
         data = common.ensure_data(dataset, size, groups)
-        common.warm(data)
         pixels = "50x50" if dataset == "idc" else "700x460"
         what = f"naive Beam's work / our work, {size} images of {pixels}"
         _versus(script("naive_beam", "naive_beam.py", dataset, data), dataset, data, size, repeats, what, bar, criteria)
@@ -152,7 +151,6 @@ def bench_naive(patches: int, images: int, repeats: int, criteria: Criteria) -> 
 def bench_tfds(patches: int, repeats: int, criteria: Criteria) -> None:
     """Ours beside a TensorFlow Datasets builder, once as fast as it goes and once with tfds.features.Image."""
     data = common.ensure_data("idc", patches, PATIENTS)
-    common.warm(data)
     for store, name in (("bytes", "tfds_bytes"), ("image", "tfds_image")):
         rival = script(name, "tfds_builder.py", "idc", data, "--store", store)
         what = f"TFDS' work (feature stored as {store}) / our work, {patches} patches"
@@ -183,9 +181,11 @@ def bench_memory(size: int, criteria: Criteria) -> None:
 def bench_resume(patches: int, repeats: int, criteria: Criteria) -> None:
     """A finished ingest, run again."""
     data = common.ensure_data("idc", patches, PATIENTS)
+    contender = ours("idc", data)
+    common.warm_up(contender, "idc", data)
     common.warm(data)
     out = common.WORK / "out-resume"
-    command = [part.format(out=out) for part in ours("idc", data).command]
+    command = [part.format(out=out) for part in contender.command]
     first: list[float] = []
     again: list[float] = []
     try:
