@@ -11,6 +11,7 @@ from typing import Any
 
 from components import champion, run_inputs, run_record
 from components.errors import HistolineError, UsageError
+from components.run_gates import STATISTICS
 from components.source_digest import source_digest
 from components.storage import Storage
 
@@ -194,6 +195,9 @@ class Run:
         told = read_result(Path(self.storage.root) / self.folder)
         if told is None:
             raise HistolineError("Training ended without a model in the run folder.", "Run the stage again.")
+        # Beside the exported model, so that the version that is pushed from it can be compared with later data.
+        statistics = self.storage.read_bytes(f"{self.folder}/{STATISTICS}")
+        self.storage.write_atomic(f"{self.folder}/model/assets.extra/{STATISTICS}", statistics, tmp_dir=f"{self.folder}/.tmp")
         run_record.update(
             self.storage, self.folder, history=told.history, epochs_run=told.epochs_run, temperature=told.temperature,
             threshold=told.threshold, calibration=told.calibration, timings={"training": round(told.seconds, 2)},
