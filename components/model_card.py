@@ -17,7 +17,7 @@ _UNITS = {"image": "image (no patient is known)"}
 
 def escape(text: str) -> str:
     """Text as one line of Markdown that shows it and nothing else."""
-    return re.sub(r"([\\`*_{}\[\]()#|!~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+    return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
 def render(record: Mapping[str, Any], manifest: Mapping[str, Any], entry: Promotion) -> str:
@@ -147,4 +147,4 @@ def _warnings(record: Mapping[str, Any]) -> str:
     drift = record["options"].get("accept_drift")
     if drift:
         told.append(f"Colour drift against the champion's data was accepted: {drift}")
-    return "".join(f"- {escape(text)}\n" for text in told)
+    return "".join(["\n", *(f"- {escape(text)}\n" for text in told)]) if told else ""

@@ -66,8 +66,9 @@ def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
             click.echo(f"No model was promoted in {workspace} yet: run histoline train first.")
             return
         columns = ("dataset", "task", "version", "", "run", "by", "when", "metric", "why")
+        ends = ("promoted_by", "when")
         cells = [
-            (r["dataset"], r["task"], r["version"], _marks(r), r["run_id"], r["promoted_by"], r["when"], _metric(r), r["why"])
+            (r["dataset"], r["task"], r["version"], _marks(r), r["run_id"], *(r[e] for e in ends), _metric(r), r["why"])
             for r in rows
         ]
         console.table(f"Models in {workspace}", columns, cells, right=(2,))
