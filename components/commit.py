@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import datetime
 import hashlib
+import os
 import shutil
 from typing import Any
 
@@ -135,13 +136,15 @@ def move_latest(config: IngestConfig, planned: Planned, manifest: dict[str, Any]
 def _describe(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     """The part of the manifest that was known before the first image was decoded."""
     adapter = config.adapter
+    # A folder's name need not be UTF-8, and outside a UTF-8 locale it comes as lone surrogates.
+    shown = os.fsencode(config.input_root).decode("utf-8", "backslashreplace")
     return {
         "histoline_version": __version__,
         "ingest_version": INGEST_VERSION,
         "dataset": config.dataset,
         "task": config.task,
         "plan_id": planned.plan_id,
-        "input": "" if config.pseudonymise else config.input_root,
+        "input": "" if config.pseudonymise else shown,
         "config": planned.identity,
         "classes": list(adapter.classes(config.task)),
         "group_unit": planned.group_unit,

@@ -65,10 +65,11 @@ def test_beam_workers_of_their_own(raw: Path, expected: dict[str, bytes], tmp_pa
 def test_shards_written_in_any_order_and_twice(raw: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     cfg = help.config(raw, tmp_path, shard_mb=1)
     planned = help.plan(cfg)
-    for number in (*reversed(range(len(planned.specs))), 0, 2):
-        shutil.rmtree(tmp_path / planned.write.dataset_dir / "sidecars", ignore_errors=number == 2)
+    folder = tmp_path / planned.write.dataset_dir
+    for number in reversed(range(len(planned.specs))):
         help.write_shard(planned.write, number)
-    for number in range(len(planned.specs)):
-        help.write_shard(planned.write, number)
+    for number in (2, 0):
+        (folder / planned.specs[number].sidecar).unlink()  # so that it is written again, over the first one
+        assert not help.write_shard(planned.write, number).resumed
     help.commit(cfg, planned)
-    assert help.everything(tmp_path / planned.write.dataset_dir).items() <= expected.items()
+    assert help.everything(folder).items() <= expected.items()
