@@ -1,0 +1,71 @@
+"""The model card: its front matter is YAML, its text is true, and nothing typed by a user becomes markup."""
+
+from __future__ import annotations
+
+import yaml
+
+from components.champion import Promotion
+from components.model_card import escape, promotion_section, render, replace_promotion
+
+
+def entry(**more) -> Promotion:
+    facts = {
+        "version": 7, "run_id": "run-1", "promoted_by": "gate", "from_version": None,
+        "when": "2026-01-01T00:00:00+00:00", "who": "ada", "why": "better", "dataset_dir": "d", "plan_id": "p", "content_digest": "c",
+        "group_unit": "patient", "group_key": "", "metric": "auc", "metrics": {}, "raises_best": True,
+    }  # fmt: skip
+    return Promotion(**{**facts, **more})
+
+
+def interval(estimate, low=None, high=None, reason=""):
+    return {"estimate": estimate, "low": low, "high": high, "reason": reason}
+
+
+MANIFEST = {
+    "classes": ["negative", "idc"], "source_size": [50, 40], "group_unit": "slide",
+    "splits": {"train": {"patches": 1000, "groups": 5}, "test": {"patches": 10, "groups": 2}},
+}  # fmt: skip
+RECORD = {
+    "run_id": "run-1", "dataset": "idc", "task": "binary", "plan_id": "abc", "content_digest": "def", "flags": [],
+    "config": {"model": "cnn_105k"}, "threshold": 0.25, "temperature": 1.5, "histoline_version": "0.1.0",
+    "looks": {"count": 3, "test_digest": "x"}, "weak_evidence": False,
+    "options": {"accept_drift": "<b>new</b> scanner"},
+    "warnings": [],
+    "metrics": {"test": {"warnings": ["Only 2 groups"], "values": {
+        "auc": interval(0.91234, 0.9, 0.95), "pr_auc": interval(None), "f1": interval(0.5, reason="too_few_groups")}}},
+}  # fmt: skip
+
+
+def test_the_card():
+    card = render(RECORD, MANIFEST, entry())
+    _, front, body = card.split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert told["library_name"] == "keras" and "research-use-only" in told["tags"]
+    metrics = told["model-index"][0]["results"][0]["metrics"]
+    assert [(m["type"], m["value"]) for m in metrics] == [("auc", 0.9123), ("f1", 0.5)]
+    for said in (
+        "Research use only. Not a medical device", "Intended use and limits", "50x40 pixels", "threshold of 0.2500",
+        "| auc | 0.912 | 0.900 to 0.950 |", "| pr_auc | unknown | none |", "| f1 | 0.500 | none (too few groups) |",
+        "look 3 at this split", "train 1,000 patches of 5 slides", "bootstrap over slides", "Only 2 groups",
+        "&lt;b&gt;new&lt;/b&gt; scanner", "Version 7, promoted by the gate",
+    ):  # fmt: skip
+        assert said in body, said
+
+
+def test_without_metrics_and_with_several_classes():
+    record = {**RECORD, "metrics": {}, "looks": None, "threshold": None, "temperature": None, "weak_evidence": True}
+    card = render(record, {**MANIFEST, "classes": ["a", "b", "c"]}, entry())
+    assert "by argmax" in card and "Weak evidence" in card and "unknown" in card
+
+
+def test_what_a_user_typed_is_shown_as_typed():
+    assert escape("<script> *x*\n# [a](b) | c") == r"&lt;script&gt; \*x\* \# \[a\](b) \| c"
+    section = promotion_section(entry(promoted_by="hand", who="a|b", why="x\n## Promotion\ny"))
+    assert section.count("\n## Promotion\n") == 1 and r"a\|b" in section
+
+
+def test_a_rollback_changes_the_end_only():
+    card = render(RECORD, MANIFEST, entry())
+    again = replace_promotion(card, entry(version=9, promoted_by="hand", from_version=7, why="stain"))
+    head = card.partition("\n## Promotion\n")[0]
+    assert again.startswith(head) and "version 7 published again" in again and "Version 7, promoted" not in again
