@@ -144,7 +144,4 @@ def _warnings(record: Mapping[str, Any]) -> str:
     told = list(record["metrics"].get("test", {}).get("warnings", [])) + list(record["warnings"])
     if record["weak_evidence"]:
         told.append("Weak evidence: some classes have too few groups, so all were pooled.")
-    drift = record["options"].get("accept_drift")
-    if drift:
-        told.append(f"Colour drift against the champion's data was accepted: {drift}")
     return "".join(["\n", *(f"- {escape(text)}\n" for text in told)]) if told else ""

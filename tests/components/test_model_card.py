@@ -11,8 +11,8 @@ from components.model_card import escape, promotion_section, render, replace_pro
 def entry(**more) -> Promotion:
     facts = {
         "version": 7, "run_id": "run-1", "promoted_by": "gate", "from_version": None,
-        "when": "2026-01-01T00:00:00+00:00", "who": "ada", "why": "better", "dataset_dir": "d", "plan_id": "p", "content_digest": "c",
-        "group_unit": "patient", "group_key": "", "metric": "auc", "metrics": {}, "raises_best": True,
+        "when": "2026-01-01T00:00:00+00:00", "who": "ada", "why": "better", "dataset_dir": "d", "plan_id": "p",
+        "content_digest": "c", "group_unit": "patient", "group_key": "", "metric": "auc", "metrics": {}, "raises_best": True,
     }  # fmt: skip
     return Promotion(**{**facts, **more})
 
@@ -29,8 +29,8 @@ RECORD = {
     "run_id": "run-1", "dataset": "idc", "task": "binary", "plan_id": "abc", "content_digest": "def", "flags": [],
     "config": {"model": "cnn_105k"}, "threshold": 0.25, "temperature": 1.5, "histoline_version": "0.1.0",
     "looks": {"count": 3, "test_digest": "x"}, "weak_evidence": False,
-    "options": {"accept_drift": "<b>new</b> scanner"},
-    "warnings": [],
+    "options": {},
+    "warnings": ["Colour drift was accepted: <b>new</b> scanner"],
     "metrics": {"test": {"warnings": ["Only 2 groups"], "values": {
         "auc": interval(0.91234, 0.9, 0.95), "pr_auc": interval(None), "f1": interval(0.5, reason="too_few_groups")}}},
 }  # fmt: skip
