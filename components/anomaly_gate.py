@@ -28,7 +28,9 @@ def read_anomalies(folder: Path) -> list[str]:
     found = []
     files = sorted(folder.glob("Split-*/SchemaDiff.pb"))
     if not files:
-        raise DataError(f"{folder} holds no SchemaDiff.pb: the examples were not validated.", "Run the step again.")
+        raise DataError(
+            f"{folder} holds no SchemaDiff.pb: the examples were not validated.", "Run the step again."
+        )
     for file in files:
         split = file.parent.name.removeprefix("Split-")
         anomalies = anomalies_pb2.Anomalies.FromString(file.read_bytes())
@@ -37,7 +39,9 @@ def read_anomalies(folder: Path) -> list[str]:
             named.append(("the data set", anomalies.dataset_anomaly_info))
         for name, info in named:
             if info.severity != anomalies_pb2.AnomalyInfo.WARNING:
-                found.append(f"{split} split, {name}: {info.description or info.short_description}".rstrip("."))
+                found.append(
+                    f"{split} split, {name}: {info.description or info.short_description}".rstrip(".")
+                )
         if anomalies.data_missing:
             found.append(f"{split} split: it holds no examples")
     return found
@@ -73,7 +77,9 @@ def read_group_means(storage: Storage, dataset_dir: str, manifest: Mapping[str, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stems = [shard["file"].rsplit(".", 1)[0] for facts in manifest["splits"].values() for shard in facts["shards"]]
+    stems = [
+        shard["file"].rsplit(".", 1)[0] for facts in manifest["splits"].values() for shard in facts["shards"]
+    ]
     files = storage.local_copies([f"{dataset_dir}/sidecars/{stem}.parquet" for stem in stems])
     columns = ["group_id", "split", *COLOUR_FEATURES]
     table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
@@ -113,8 +119,8 @@ def check_drift(
     if told["drifted"] and not accepted:
         raise DriftError(
             f"The colours have shifted against the data of champion {version}: {drift.sentence(shifts)}.",
-            "Look at the new images (scanner, stain, file conversion). If the shift is wanted, train with --accept-drift"
-            " REASON. Nothing was trained.",
+            "Look at the new images (scanner, stain, file conversion). If the shift is wanted, train with"
+            " --accept-drift REASON. Nothing was trained.",
             told,
         )
     return told

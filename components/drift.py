@@ -37,9 +37,9 @@ THRESHOLDS: dict[str, float] = {
 Analysis for the Behavioral Sciences, 2nd ed. 1988): half of what patients differ by among themselves."""
 
 Z = 5.0
-"""Standard errors by which different patients must differ. Some 40 differences are looked at per run and patients are
-not normally distributed: between random halves of the patients of IDC the largest of them reached 4.3 standard errors in
-one of 100 draws."""
+"""Standard errors by which different patients must differ. Some 40 differences are looked at per run, and patients
+are not normally distributed: between random halves of the patients of IDC the largest difference reached 4.3 standard
+errors in one of 100 draws."""
 
 MIN_GROUPS = 5
 """Fewer patients tell nothing; such a comparison is left out."""
@@ -119,7 +119,9 @@ def statistics(data: GroupMeans, facts: Mapping[str, Any]) -> dict[str, Any]:
         }
     own = {}
     if len(data.groups) <= MAX_GROUPS:
-        own = {str(g): [round(float(v), 6) for v in row] for g, row in zip(data.groups, data.means, strict=True)}
+        own = {
+            str(g): [round(float(v), 6) for v in row] for g, row in zip(data.groups, data.means, strict=True)
+        }
     return {**facts, "format": FORMAT, "features": list(COLOUR_FEATURES), "splits": splits, "groups": own}
 
 
@@ -174,7 +176,9 @@ def compare(
     """
     limits = {**THRESHOLDS, **(thresholds or {})}
     if unknown := sorted(set(limits) - set(THRESHOLDS)):
-        raise UsageError(f"There is no colour feature {unknown[0]!r}.", f"Features are {', '.join(THRESHOLDS)}.")
+        raise UsageError(
+            f"There is no colour feature {unknown[0]!r}.", f"Features are {', '.join(THRESHOLDS)}."
+        )
     if champion.get("format") != FORMAT or champion.get("features") != list(COLOUR_FEATURES):
         raise UsageError(
             "The champion's colour statistics were written by another version of histoline.",
@@ -189,7 +193,9 @@ def compare(
     n = int(then["groups"])
     shifts: list[Shift] = []
 
-    def add(comparison: str, rows: npt.NDArray[np.float64], origin: npt.NDArray[np.float64], others: int) -> None:
+    def add(
+        comparison: str, rows: npt.NDArray[np.float64], origin: npt.NDArray[np.float64], others: int
+    ) -> None:
         if len(rows) < MIN_GROUPS or n < MIN_GROUPS:
             return
         found = rows.mean(axis=0)
@@ -197,7 +203,9 @@ def compare(
         for i, name in enumerate(COLOUR_FEATURES):
             difference = float((found[i] - origin[i]) / spread[i])
             limit = max(limits[name], chance)
-            shifts.append(Shift(comparison, name, difference, limit, float(found[i]), float(origin[i]), len(rows)))
+            shifts.append(
+                Shift(comparison, name, difference, limit, float(found[i]), float(origin[i]), len(rows))
+            )
 
     train = now.splits == "train"
     add("train", now.means[train], mean, n)

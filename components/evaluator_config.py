@@ -28,7 +28,12 @@ METRICS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 """Task -> our name -> TFMA's class and its settings. None depends on a threshold: figures at a threshold are computed
 from predictions at the stored one."""
 
-SLICE_FEATURES = {"class": "label/name", "magnification": "magnification", "tumor_type": "tumor_type", "group": "group_id"}
+SLICE_FEATURES = {
+    "class": "label/name",
+    "magnification": "magnification",
+    "tumor_type": "tumor_type",
+    "group": "group_id",
+}
 """What is sliced by, and the feature that holds it."""
 
 
@@ -68,9 +73,12 @@ def eval_config(tfma: Any, task: str, floors: Mapping[str, float], slices: Seque
             )
         ]
 
-    metrics = [tfma.MetricConfig(class_name="ExampleCount")] + [
+    plain = ["ExampleCount"] + (["MeanLabel"] if task == "binary" else [])
+    metrics = [tfma.MetricConfig(class_name=name) for name in plain] + [
         tfma.MetricConfig(
-            class_name=kind, config=json.dumps({**settings, "name": name}), per_slice_thresholds=threshold(name)
+            class_name=kind,
+            config=json.dumps({**settings, "name": name}),
+            per_slice_thresholds=threshold(name),
         )
         for name, (kind, settings) in METRICS[task].items()
     ]
@@ -104,10 +112,12 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
     result = tfma.load_eval_result(str(folder))
     known = {feature: name for name, feature in SLICE_FEATURES.items()}
     overall: dict[str, float | None] = {}
-    slices = []
+    slices: list[dict[str, Any]] = []
     for key, by_output in result.slicing_metrics:
         found = {name: _number(value) for name, value in by_output[""][""].items()}
         figures = {name: found.get(name) for name in METRICS[task]}
+        if found.get("mean_label") in (0.0, 1.0):  # TFMA says 0 where a class is missing
+            figures |= {"auc": None, "pr_auc": None}
         if not key:
             overall = figures
             continue
@@ -117,7 +127,7 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
     checked = {name: _floor(name, overall.get(name), bound) for name, bound in floors.items()}
     failed = [item["detail"] for item in checked.values() if not item["passed"]]
     order = list(SLICE_FEATURES)
-    slices.sort(key=lambda s: (order.index(s["by"]), s["value"]))
+    slices.sort(key=lambda s: (order.index(str(s["by"])), str(s["value"])))
     return {
         "blessed": not failed,
         "reason": "; ".join(failed),

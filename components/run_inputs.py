@@ -45,7 +45,13 @@ class Inputs:
 
     def digest(self) -> str:
         """SHA-256 over data (by content), recipe and code: equal means that nothing has changed."""
-        parts = [self.dataset, self.task, self.manifest["content_digest"], self.config.digest(), source_digest()]
+        parts = [
+            self.dataset,
+            self.task,
+            self.manifest["content_digest"],
+            self.config.digest(),
+            source_digest(),
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -123,7 +129,9 @@ def choose_config(
     if not preset:
         default = presets.DEFAULTS.get((dataset, task))
         if default is None:
-            raise UsageError(f"There is no recipe for {dataset} {task} by default.", "Name one with --preset.")
+            raise UsageError(
+                f"There is no recipe for {dataset} {task} by default.", "Name one with --preset."
+            )
         made = [i.name for i in presets.infos() if (i.dataset, i.task, i.model) == (dataset, task, model)]
         preferred = [name for name in made if not name.endswith("_quick")]
         preset = default if not made or default in made else (preferred or made)[0]
@@ -173,8 +181,9 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> dict[str, Any]:
             return record
         # Until training has begun nothing depends on what was frozen: drift may be accepted now, say.
         if "train" in record["stages"]:
+            other = "other options" if same else "other data or another recipe"
             raise UsageError(
-                f"Run {folder.rsplit('/', 1)[1]!r} was begun with {'other options' if same else 'other data or another recipe'}.",
+                f"Run {folder.rsplit('/', 1)[1]!r} was begun with {other}.",
                 "Choose another --run-id, or none.",
             )
     digests = {"inputs": inputs.digest(), "source": source_digest(), "config": inputs.config.digest()}

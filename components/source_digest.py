@@ -11,7 +11,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("components", "schemas")
 FILES = ("pipelines/tfx_pipeline.py", "pipelines/run_stages.py")
 SUFFIXES = (".py", ".json", ".pbtxt")
-LIBRARIES = ("tensorflow", "keras", "tfx", "tensorflow-model-analysis", "apache-beam", "numpy", "scikit-learn")
+LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "tfx",
+    "tensorflow-model-analysis",
+    "apache-beam",
+    "numpy",
+    "scikit-learn",
+)
 
 
 @functools.cache

@@ -25,7 +25,9 @@ def schema_text(manifest: Mapping[str, Any]) -> str:
 
     file = HERE / f"{manifest['dataset']}.pbtxt"
     if not file.is_file():
-        raise UsageError(f"There is no schema for data set {manifest['dataset']!r}.", f"Write schemas/{file.name}.")
+        raise UsageError(
+            f"There is no schema for data set {manifest['dataset']!r}.", f"Write schemas/{file.name}."
+        )
     schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
     features = {feature.name: feature for feature in schema.feature}
     wanted, other = f"image/{manifest['image_format']}", "image/raw"

@@ -7,7 +7,7 @@ Loaded only inside a TFX process. Each executor is a thin shell around a functio
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from tfx import types
 from tfx.components.pusher import executor as pusher_executor
@@ -32,7 +32,9 @@ class GateReport(Artifact):
 
 def _report(artifact: Any, document: Any) -> None:
     os.makedirs(artifact.uri, exist_ok=True)
-    Path(artifact.uri, "report.json").write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+    Path(artifact.uri, "report.json").write_text(
+        json.dumps(document, indent=1, allow_nan=False), encoding="utf-8"
+    )
 
 
 @component
@@ -96,9 +98,9 @@ class GatedPusher(pusher_executor.Executor):
 
     def Do(  # noqa: N802 - TFX's name
         self,
-        input_dict: Dict[str, List[types.Artifact]],
-        output_dict: Dict[str, List[types.Artifact]],
-        exec_properties: Dict[str, Any],
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
     ) -> None:
         """See the Pusher's own executor; `custom_config` names workspace and run."""
         from components.push import push
@@ -117,5 +119,7 @@ class GatedPusher(pusher_executor.Executor):
         _, dataset, task, _ = config["run_folder"].split("/")
         place = storage.uri(f"models/{dataset}/{task}/{version}")
         os.makedirs(pushed.uri, exist_ok=True)
-        Path(pushed.uri, "version.json").write_text(json.dumps({"version": version, "path": place}), encoding="utf-8")
+        Path(pushed.uri, "version.json").write_text(
+            json.dumps({"version": version, "path": place}), encoding="utf-8"
+        )
         self._MarkPushed(pushed, pushed_destination=place, pushed_version=str(version))

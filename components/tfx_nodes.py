@@ -15,7 +15,7 @@ from typing import Any
 
 from components.errors import HistolineError
 
-INGEST_TYPE = "histoline.Ingest"
+INGEST_TYPE, DATASET_TYPE = "histoline.Ingest", "histoline.DataSet"
 
 
 def silence() -> None:
@@ -89,11 +89,12 @@ class NodeRunner:
         return time.monotonic() - started
 
     def _state(self, execution_id: int) -> str:
-        from ml_metadata.proto import metadata_store_pb2
+        from ml_metadata.proto import metadata_store_pb2 as proto
 
+        mlmd: Any = proto
         with self._metadata(self._connection) as handle:
             (execution,) = handle.store.get_executions_by_id([execution_id])
-        return str(metadata_store_pb2.Execution.State.Name(execution.last_known_state))
+        return str(mlmd.Execution.State.Name(execution.last_known_state))
 
     def record_ingest(self, raw_uri: str, examples_uri: str, plan_id: str) -> None:
         """Adds the ingest to ML Metadata, so that lineage reaches from the raw folder to the pushed version.
@@ -104,21 +105,24 @@ class NodeRunner:
             plan_id: PLAN_ID; the ingest is recorded once.
         """
         from ml_metadata import errors
-        from ml_metadata.proto import metadata_store_pb2 as mlmd
+        from ml_metadata.proto import metadata_store_pb2 as proto
 
+        mlmd: Any = proto
         with self._metadata(self._connection) as handle:
             store = handle.store
             if store.get_execution_by_type_and_name(INGEST_TYPE, plan_id):
                 return
             type_id = store.put_execution_type(mlmd.ExecutionType(name=INGEST_TYPE))
-            execution = mlmd.Execution(type_id=type_id, name=plan_id, last_known_state=mlmd.Execution.COMPLETE)
-            events = [
-                (max(a.id for a in store.get_artifacts_by_uri(uri)), kind)
-                for uri, kind in ((raw_uri, mlmd.Event.INPUT), (examples_uri, mlmd.Event.OUTPUT))
-            ]
-            pairs = [(a, mlmd.Event(artifact_id=a.id, type=kind)) for i, kind in events for a in store.get_artifacts_by_id([i])]
+            execution = mlmd.Execution(
+                type_id=type_id, name=plan_id, last_known_state=mlmd.Execution.COMPLETE
+            )
+            pairs = []
+            for uri, way in ((raw_uri, mlmd.Event.INPUT), (examples_uri, mlmd.Event.OUTPUT)):
+                artifact = max(store.get_artifacts_by_uri(uri), key=lambda a: a.id)
+                pairs.append((artifact, mlmd.Event(artifact_id=artifact.id, type=way)))
+            kind = store.put_context_type(mlmd.ContextType(name=DATASET_TYPE))
             try:
-                store.put_execution(execution, pairs, [])
+                store.put_execution(execution, pairs, [mlmd.Context(type_id=kind, name=plan_id)])
             except errors.AlreadyExistsError:
                 return  # another run of this data set was faster
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import time
@@ -53,7 +55,11 @@ class Run:
             UsageError: The run exists with other inputs.
             DataError: The data failed a check.
         """
-        record = run_record.read(self.storage, self.folder) if run_record.exists(self.storage, self.folder) else None
+        record = (
+            run_record.read(self.storage, self.folder)
+            if run_record.exists(self.storage, self.folder)
+            else None
+        )
         if record is not None and is_over(record):
             run_inputs.freeze(self.storage, self.folder, inputs)  # only to refuse other inputs
             self.log(f"validate: nothing to do, the run is over ({record['decision']})")
@@ -66,7 +72,11 @@ class Run:
         self._stage("validate")
 
     def _unchanged(self, same: Mapping[str, Any]) -> None:
-        ended = f"promoted as version {same['version']}" if same["decision"] == "promoted" else "refused by the gate"
+        ended = (
+            f"promoted as version {same['version']}"
+            if same["decision"] == "promoted"
+            else "refused by the gate"
+        )
         reason = (
             f"Unchanged: data, recipe and code are those of run {same['run_id']}, which was {ended};"
             " --force trains all the same."
@@ -93,7 +103,8 @@ class Run:
         if record["stages"].get(before, {}).get("state") != "done":
             raise UsageError(
                 f"Stage {name} of run {record['run_id']!r} can't begin: {before} has not ended well.",
-                f"Run: histoline step {before} {record['dataset']} --task {record['task']} --run-id {record['run_id']}.",
+                f"Run: histoline step {before} {record['dataset']} --task {record['task']}"
+                f" --run-id {record['run_id']}.",
             )
         self._stage(name)
 
@@ -131,7 +142,9 @@ class Run:
         from pipelines.tfx_pipeline import STAGES as NODES
 
         for node in NODES[name]:
-            timings[f"node.{node}"] = round(self._runner.run(node), 2)
+            # Stdout is for the command's result alone; what nodes print are lines of the log.
+            with contextlib.redirect_stdout(_Lines(self.log)):
+                timings[f"node.{node}"] = round(self._runner.run(node), 2)
             if node == "Examples":
                 self._link_ingest()
         run_record.update(self.storage, self.folder, timings=timings)
@@ -197,7 +210,9 @@ class Run:
             raise HistolineError("Training ended without a model in the run folder.", "Run the stage again.")
         # Beside the exported model, so that the version that is pushed from it can be compared with later data.
         statistics = self.storage.read_bytes(f"{self.folder}/{STATISTICS}")
-        self.storage.write_atomic(f"{self.folder}/model/assets.extra/{STATISTICS}", statistics, tmp_dir=f"{self.folder}/.tmp")
+        self.storage.write_atomic(
+            f"{self.folder}/model/assets.extra/{STATISTICS}", statistics, tmp_dir=f"{self.folder}/.tmp"
+        )
         run_record.update(
             self.storage, self.folder, history=told.history, epochs_run=told.epochs_run, temperature=told.temperature,
             threshold=told.threshold, calibration=told.calibration, timings={"training": round(told.seconds, 2)},
@@ -207,6 +222,21 @@ class Run:
         record = self.record
         place = f"{champion.home(record['dataset'], record['task'])}/{record['version']}"
         run_record.update(self.storage, self.folder, paths={"version": place})
+
+
+class _Lines(io.TextIOBase):
+    """A text file that hands whole lines to a log."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._rest = log, ""
+
+    def write(self, text: str) -> int:
+        """Takes text; a line goes on when it is whole."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._log(line.rstrip())
+        return len(text)
 
 
 def is_over(record: Mapping[str, Any]) -> bool:

@@ -21,7 +21,9 @@ STAGES = ("validate", "train", "evaluate", "push", "report")
 @click.option("--run-id", required=True, help="Name of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def command(context: click.Context, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
+def command(
+    context: click.Context, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any
+) -> None:
     """Run one STAGE: validate, train, evaluate, push or report.
 
     validate takes the training options and freezes them; the later stages read only what it froze.
@@ -33,7 +35,9 @@ def command(context: click.Context, stage: str, dataset: str, run_id: str, as_js
     storage = open_storage(given["workspace"])
     folder = run_record.run_dir(dataset, given["task"], run_id)
     if stage == "validate":
-        frozen = run_record.read(storage, folder)["dataset_dir"] if run_record.exists(storage, folder) else None
+        frozen = (
+            run_record.read(storage, folder)["dataset_dir"] if run_record.exists(storage, folder) else None
+        )
         # A repeated try must not wander to a data set that was committed in between.
         again = storage.uri(frozen) if frozen and not given["data"] else None
         inputs = settle(storage, dataset, given, again)

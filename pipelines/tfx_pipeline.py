@@ -99,9 +99,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     schema = ImportSchemaGen(schema_file=config.schema_file)
     statistics = StatisticsGen(examples=examples.outputs["result"], schema=schema.outputs["schema"])
     statistics.add_upstream_node(intact)  # a damaged record can hang a reader
-    validator = ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    )
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     anomaly = AnomalyGate(
         anomalies=validator.outputs["anomalies"],
         intact=intact.outputs["report"],
@@ -143,7 +141,19 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         custom_executor_spec=executor_spec.ExecutorClassSpec(GatedPusher),
         custom_config={"workspace": config.workspace, "run_folder": config.run_folder},
     )
-    nodes: list[Any] = [raw, examples, intact, schema, statistics, validator, anomaly, trainer, evaluator, gate, pusher]
+    nodes: list[Any] = [
+        raw,
+        examples,
+        intact,
+        schema,
+        statistics,
+        validator,
+        anomaly,
+        trainer,
+        evaluator,
+        gate,
+        pusher,
+    ]
     return pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.root,

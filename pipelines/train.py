@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import click
 
@@ -16,22 +17,57 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that settle a run's inputs; `train` and `step validate` take the same."""
     for option in reversed(
         (
-            click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder that holds datasets/, runs/ and models/."),
-            click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis)."),
-            click.option("--data", default="", help="Data set to train on (folder or PLAN_ID); the latest by default."),
+            click.option(
+                "--workspace",
+                envvar="HISTOLINE_WORKSPACE",
+                default="workspace",
+                show_default=True,
+                help="Folder that holds datasets/, runs/ and models/.",
+            ),
+            click.option(
+                "--task", default="binary", show_default=True, help="binary, or subtype (breakhis)."
+            ),
+            click.option(
+                "--data", default="", help="Data set to train on (folder or PLAN_ID); the latest by default."
+            ),
             click.option("--preset", default="", help="Recipe: a name in pipelines/presets, or a YAML file."),
             click.option("--model", default="", help="Model of the registry; the preset's by default."),
             click.option("--epochs", default="", help="Epochs of the last phase."),
             click.option("--batch-size", default="", help="Images per step."),
-            click.option("--weights", default="", help="imagenet, none or a weights file, for models with a backbone."),
+            click.option(
+                "--weights", default="", help="imagenet, none or a weights file, for models with a backbone."
+            ),
             click.option("--seed", default="", help="Of initial weights, shuffling and augmentation."),
-            click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Any other field of the recipe, such as phases.0.learning_rate=1e-3; repeatable."),
-            click.option("--accept-drift", default="", metavar="REASON", help="Train although the colours have shifted against the champion's data."),
-            click.option("--drift-threshold", "drift_thresholds", multiple=True, metavar="FEATURE=VALUE", help="Another limit for one colour feature, such as color/sharpness=1.5; repeatable."),
-            click.option("--beam-args", default="", help="Flags for Beam in one string; an embedded runner by default."),
-            click.option("--force", is_flag=True, help="Train even where data, recipe and code are those of a finished run."),
+            click.option(
+                "--set",
+                "changes",
+                multiple=True,
+                metavar="FIELD=VALUE",
+                help="Any other field of the recipe, such as phases.0.learning_rate=1e-3; repeatable.",
+            ),
+            click.option(
+                "--accept-drift",
+                default="",
+                metavar="REASON",
+                help="Train although the colours have shifted against the champion's data.",
+            ),
+            click.option(
+                "--drift-threshold",
+                "drift_thresholds",
+                multiple=True,
+                metavar="FEATURE=VALUE",
+                help="Another limit for one colour feature, such as color/sharpness=1.5; repeatable.",
+            ),
+            click.option(
+                "--beam-args", default="", help="Flags for Beam in one string; an embedded runner by default."
+            ),
+            click.option(
+                "--force",
+                is_flag=True,
+                help="Train even where data, recipe and code are those of a finished run.",
+            ),
         )
-    ):  # fmt: skip
+    ):
         command = option(command)
     return command
 
@@ -88,7 +124,9 @@ def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None =
     base = run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"])
     changed = overrides(given, len(base.phases))
     config = (
-        run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"], changed) if changed else base
+        run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"], changed)
+        if changed
+        else base
     )
     options: dict[str, Any] = {}
     if given["accept_drift"]:
@@ -97,7 +135,9 @@ def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None =
         options["drift_thresholds"] = thresholds(given["drift_thresholds"])
     if given["beam_args"]:
         options["beam_args"] = runner_args(shlex.split(given["beam_args"]))
-    return run_inputs.settle(storage, dataset, given["task"], given["data"] if data is None else data, config, options)
+    return run_inputs.settle(
+        storage, dataset, given["task"], given["data"] if data is None else data, config, options
+    )
 
 
 def thresholds(texts: tuple[str, ...]) -> dict[str, float]:
@@ -116,7 +156,8 @@ def thresholds(texts: tuple[str, ...]) -> dict[str, float]:
             value = -1.0
         if name not in THRESHOLDS or not 0 < value < 1e6:
             raise UsageError(
-                f"--drift-threshold {name}={text} can't be used.", f"Give a positive number for one of {', '.join(THRESHOLDS)}."
+                f"--drift-threshold {name}={text} can't be used.",
+                f"Give a positive number for one of {', '.join(THRESHOLDS)}.",
             )
         found[name] = value
     return found
@@ -133,7 +174,9 @@ def check_dataset(dataset: str, task: str) -> None:
 
     known = load_json("classes.json")
     if dataset not in known:
-        raise UsageError(f"There is no data set {dataset!r}; there are {', '.join(known)}.", nearest(dataset, list(known)))
+        raise UsageError(
+            f"There is no data set {dataset!r}; there are {', '.join(known)}.", nearest(dataset, list(known))
+        )
     if task not in known[dataset]:
         raise UsageError(f"{dataset} has no task {task!r}.", f"Choose {' or '.join(known[dataset])}.")
 
@@ -192,7 +235,7 @@ class left_result:  # noqa: N801 - used like a function
 def show(document: dict[str, Any], folder: str) -> None:
     """Prints a run's end for people."""
     figures = ", ".join(f"{k} {v:.3f}" for k, v in document["metrics"].items() if v is not None)
-    click.echo(f"{(document['decision'] or document['state']).capitalize()}. {document['reason']}")
+    click.echo(document["reason"] or document["state"])
     if figures:
         click.echo(f"Test split:  {figures}")
     click.echo(f"Run:         {Path(folder)}")

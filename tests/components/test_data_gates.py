@@ -123,7 +123,9 @@ def test_drift_fails_unless_it_is_accepted(made: ingest_help.Result) -> None:
     data = read_group_means(open_storage(made.folder.parent), made.folder.name, made.manifest)
     champion = drift.statistics(data, {})
     assert check_drift(data, champion, "17")["drifted"] == []
-    with pytest.raises(DriftError, match="shifted against the data of champion 17: color/.*--accept-drift REASON") as caught:
+    with pytest.raises(
+        DriftError, match="shifted against the data of champion 17: color/.*--accept-drift REASON"
+    ) as caught:
         check_drift(shifted(data), champion, "17")
     assert caught.value.exit_code == 65 and caught.value.drift["drifted"]
     assert pickle.loads(pickle.dumps(caught.value)).drift == caught.value.drift
@@ -155,7 +157,12 @@ def test_every_feature_of_an_example_is_in_the_schema(dataset: str, task: str) -
     from components.example import FEATURE_KEYS
     from schemas import classes
 
-    manifest = {"dataset": dataset, "classes": classes(dataset, task), "image_format": "raw", "stored_size": [50, 40]}
+    manifest = {
+        "dataset": dataset,
+        "classes": classes(dataset, task),
+        "image_format": "raw",
+        "stored_size": [50, 40],
+    }
     schema = text_format.Parse(schema_text(manifest), schema_pb2.Schema())
     assert {f.name for f in schema.feature} == {*FEATURE_KEYS, "image/raw"}
     by_name = {f.name: f for f in schema.feature}

@@ -24,8 +24,12 @@ def cohort(seed: int, patients: int, first: int = 0, shift: float = 0.0) -> drif
     own = rng.normal(150, 10, (patients, len(COLOUR_FEATURES)))
     own[:, RED] += shift
     names = np.repeat([f"p{first + i:04}" for i in range(patients)], PATCHES)
-    splits = np.repeat(["train" if i % 10 < 7 else "eval" if i % 10 == 7 else "test" for i in range(patients)], PATCHES)
-    return drift.group_means(names, splits, np.repeat(own, PATCHES, axis=0) + rng.normal(0, 5, (len(names), len(COLOUR_FEATURES))))
+    splits = np.repeat(
+        ["train" if i % 10 < 7 else "eval" if i % 10 == 7 else "test" for i in range(patients)], PATCHES
+    )
+    return drift.group_means(
+        names, splits, np.repeat(own, PATCHES, axis=0) + rng.normal(0, 5, (len(names), len(COLOUR_FEATURES)))
+    )
 
 
 def together(*parts: drift.GroupMeans) -> drift.GroupMeans:
@@ -59,7 +63,11 @@ def test_statistics_tell_patch_and_patient_spread() -> None:
     assert red["std"] > red["group_std"] * 0.9 and red["group_quantiles"]["0.05"] < red["group_mean"]
 
 
-@given(seed=st.integers(0, 10_000), patients=st.sampled_from([10, 30, 100]), others=st.sampled_from([10, 30, 100]))
+@given(
+    seed=st.integers(0, 10_000),
+    patients=st.sampled_from([10, 30, 100]),
+    others=st.sampled_from([10, 30, 100]),
+)
 def test_other_patients_of_the_same_scanner_are_no_drift(seed: int, patients: int, others: int) -> None:
     assert not drifted(cohort(seed, patients, first=5000), cohort(seed + 20_000, others))
 

@@ -1,0 +1,237 @@
+"""`histoline train` and `histoline step` as people and schedulers call them, with the real TFX pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import contracts
+from tests import ingest_help, train_help
+from tests.train_help import TINY, lineage, no_tfx, record, run
+
+pytestmark = pytest.mark.integration
+
+
+class Trained:
+    """A workspace in which one run was promoted."""
+
+    def __init__(self, root: Path) -> None:
+        self.raw = train_help.draw(root / "raw")
+        self.workspace = root / "w"
+        self.data = ingest_help.ingest(self.raw, self.workspace)
+        self.result_file = root / "result.json"
+        self.done = run(
+            "train", "idc", "--workspace", self.workspace, "--run-id", "first", "--json", *TINY,
+            HISTOLINE_RESULT_JSON=str(self.result_file),
+        )  # fmt: skip
+
+    def copy(self, folder: Path) -> Path:
+        """A copy of the workspace, for what changes it."""
+        return Path(shutil.copytree(self.workspace, folder / "w"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Trained once for all tests of this file."""
+    made = Trained(tmp_path_factory.mktemp("train"))
+    assert made.done.returncode == 0, made.done.stderr
+    return made
+
+
+def test_the_first_model_is_promoted_for_a_stated_reason(trained: Trained) -> None:
+    told = json.loads(trained.done.stdout)
+    assert told["decision"] == "promoted" and told["state"] == "done"
+    assert told["reason"].startswith(
+        "Promoted as the first model: it meets the floors, and it beats the colour baseline"
+    )
+    assert told == json.loads(trained.result_file.read_text())
+    champion = json.loads((trained.workspace / "models/idc/binary/champion.json").read_text())
+    assert champion["version"] == told["version"] and champion["run_id"] == "first"
+
+
+def test_run_json_follows_its_schema_and_is_complete(trained: Trained) -> None:
+    kept = record(trained.workspace, "first")
+    assert contracts.problem(kept, "run.schema.json") == ""
+    assert [kept["stages"][s]["state"] for s in ("validate", "train", "evaluate", "push", "report")] == [
+        "done"
+    ] * 5
+    assert kept["epochs_run"] == 3 and len(kept["history"]["loss"]) == 3
+    assert kept["plan_id"] == trained.data.plan_id
+    assert kept["drift"]["skipped"] == "no champion to compare with"
+    assert kept["floors"]["blessed"] and kept["floors"]["floors"]["auc"]["value"] > 0.9
+    assert kept["floors"]["overall"]["auc"] == pytest.approx(
+        kept["metrics"]["test"]["values"]["auc"]["estimate"], abs=2e-3
+    )
+
+
+def test_tfma_slices_say_nothing_where_a_class_is_missing(trained: Trained) -> None:
+    slices = record(trained.workspace, "first")["floors"]["slices"]
+    by_class = [s for s in slices if s["by"] == "class"]
+    by_group = [s for s in slices if s["by"] == "group"]
+    test = trained.data.manifest["splits"]["test"]
+    assert {s["value"]: s["patches"] for s in by_class} == test["by_class"]
+    assert all(s["auc"] is None and s["log_loss"] is not None for s in by_class)
+    assert len(by_group) == test["groups"] and all(s["auc"] is not None for s in by_group)
+
+
+def test_the_version_carries_the_statistics_that_later_data_are_compared_with(trained: Trained) -> None:
+    version = record(trained.workspace, "first")["version"]
+    folder = trained.workspace / "models/idc/binary" / str(version)
+    told = json.loads((folder / "assets.extra/statistics.json").read_text())
+    assert told["splits"]["train"]["groups"] == trained.data.manifest["splits"]["train"]["groups"]
+
+
+def test_lineage_reaches_from_the_raw_folder_to_the_pushed_version(trained: Trained) -> None:
+    store = lineage(trained.workspace)
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    types = {t.id: t.name for t in store.get_artifact_types()}
+    made = (mlmd.Event.OUTPUT, mlmd.Event.DECLARED_OUTPUT)
+    (raw,) = store.get_artifacts_by_type("RawPatches")
+    assert raw.uri == str(trained.raw)
+    (pushed,) = store.get_artifacts_by_type("PushedModel")
+    assert pushed.custom_properties["pushed_version"].string_value == str(
+        record(trained.workspace, "first")["version"]
+    )
+    reached, way = {raw.id}, []
+    edge = {raw.id}
+    while edge:
+        events = store.get_events_by_artifact_ids(list(edge))
+        runs = {e.execution_id for e in events if e.type not in made}
+        out = (
+            {e.artifact_id for e in store.get_events_by_execution_ids(list(runs)) if e.type in made}
+            if runs
+            else set()
+        )
+        edge = out - reached
+        reached |= out
+        way += [types[a.type_id] for a in store.get_artifacts_by_id(list(edge))] if edge else []
+    assert pushed.id in reached
+    assert [name for name in dict.fromkeys(way) if name in ("Examples", "Model", "PushedModel")] == [
+        "Examples",
+        "Model",
+        "PushedModel",
+    ]
+
+
+def test_the_same_again_is_an_explained_no_op_that_loads_nothing(trained: Trained, tmp_path: Path) -> None:
+    again = run(
+        "train",
+        "idc",
+        "--workspace",
+        trained.workspace,
+        "--run-id",
+        "again",
+        "--json",
+        *TINY,
+        path=no_tfx(tmp_path),
+    )
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert told["decision"] == "unchanged" and told["state"] == "done" and told["version"] is None
+    assert "run first, which was promoted as version" in told["reason"] and "--force" in told["reason"]
+    assert contracts.problem(record(trained.workspace, "again"), "run.schema.json") == ""
+    for stage in ("train", "evaluate", "push", "report"):
+        step = run("step", stage, "idc", "--workspace", trained.workspace, "--run-id", "again", path=tmp_path)
+        assert step.returncode == 0 and "nothing to do" in step.stderr
+
+
+def test_finished_stages_do_nothing_again(trained: Trained, tmp_path: Path) -> None:
+    before = record(trained.workspace, "first")
+    args = ("--workspace", trained.workspace, "--run-id", "first")
+    for stage in ("validate", "train", "evaluate", "push", "report"):
+        step = run("step", stage, "idc", *args, *(TINY if stage == "validate" else ()), path=no_tfx(tmp_path))
+        assert step.returncode == 0 and "nothing to do" in step.stderr, step.stderr
+    assert record(trained.workspace, "first") == before
+
+
+def test_other_options_for_a_run_that_has_begun_are_wrong_usage(trained: Trained, tmp_path: Path) -> None:
+    args = ("--workspace", trained.workspace, "--run-id", "first")
+    other = run("step", "validate", "idc", *args, *TINY, "--seed", "5", path=no_tfx(tmp_path))
+    assert other.returncode == 64 and "Choose another --run-id" in other.stderr
+    late = run("step", "train", "idc", *args, "--seed", "5", path=tmp_path)
+    assert late.returncode == 64 and "Only `step validate` takes --seed" in late.stderr
+    none = run("step", "train", "idc", "--workspace", trained.workspace, "--run-id", "nowhere", path=tmp_path)
+    assert none.returncode == 64 and "There is no run" in none.stderr
+
+
+def test_a_damaged_shard_stops_the_run_before_training(trained: Trained, tmp_path: Path) -> None:
+    workspace = trained.copy(tmp_path)
+    shard = next((workspace / "datasets/idc/binary" / trained.data.plan_id / "Split-train").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    result = tmp_path / "result.json"
+    failed = run(
+        "train", "idc", "--workspace", workspace, "--run-id", "bad", "--seed", "2", *TINY,
+        HISTOLINE_RESULT_JSON=str(result), HISTOLINE_LOG_FORMAT="json",
+    )  # fmt: skip
+    assert failed.returncode == 65, failed.stderr
+    lines = [json.loads(line) for line in failed.stderr.splitlines()]
+    assert lines[-1]["level"] == "error" and f"{shard.name} has changed since the commit" in lines[-1]["msg"]
+    kept = record(workspace, "bad")
+    assert (
+        kept["state"] == "failed"
+        and kept["error"]["stage"] == "validate"
+        and kept["error"]["exit_code"] == 65
+    )
+    assert not (workspace / "runs/idc/binary/bad/checkpoints").exists() and "train" not in kept["stages"]
+    told = json.loads(result.read_text())
+    assert told["state"] == "failed" and shard.name in told["reason"]
+
+
+def test_another_scanner_is_caught_and_can_be_accepted(trained: Trained, tmp_path: Path) -> None:
+    workspace = trained.copy(tmp_path)
+    ingest_help.ingest(train_help.draw(tmp_path / "raw", red=40), workspace)
+    args = ("step", "validate", "idc", "--workspace", workspace, "--run-id", "red", *TINY)
+    caught = run(*args)
+    assert caught.returncode == 65 and "color/red_mean" in caught.stderr and "--accept-drift" in caught.stderr
+    kept = record(workspace, "red")
+    assert kept["state"] == "failed" and "color/red_mean" in kept["drift"]["drifted"]
+    accepted = run(*args, "--accept-drift", "new scanner in room 3")
+    assert accepted.returncode == 0, accepted.stderr
+    kept = record(workspace, "red")
+    assert (
+        kept["drift"]["accepted"] == "new scanner in room 3" and "color/red_mean" in kept["drift"]["drifted"]
+    )
+    assert any("new scanner in room 3" in warning for warning in kept["warnings"])
+
+
+def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until a file is there, or the process has ended."""
+    while process.poll() is None and not file.exists():
+        time.sleep(0.05)
+
+
+@pytest.mark.e2e
+def test_steps_survive_sigkill(trained: Trained, tmp_path: Path) -> None:
+    workspace = trained.copy(tmp_path)
+    args: list[Any] = ["idc", "--workspace", workspace, "--run-id", "killed"]
+    recipe = [*TINY, "--seed", "3", "--epochs", "12"]
+    assert run("step", "validate", *args, *recipe).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.step", "train", *map(str, args)],
+        cwd=train_help.ROOT, env=ingest_help.environment(), start_new_session=True, text=True,
+    )  # fmt: skip
+    folder = workspace / "runs/idc/binary/killed"
+    wait_for(folder / "checkpoints", process)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert record(workspace, "killed")["stages"]["train"]["state"] == "running"
+    early = run("step", "evaluate", *args)
+    assert early.returncode == 64 and "train has not ended well" in early.stderr
+    for stage in ("train", "evaluate", "push", "report"):
+        step = run("step", stage, *args)
+        assert step.returncode == 0, step.stderr
+    kept = record(workspace, "killed")
+    assert kept["state"] == "done" and kept["epochs_run"] == 12 == len(kept["history"]["loss"])
