@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def strings(values: Iterable[str]) -> pa.Array:
@@ -50,12 +51,39 @@ def digests(values: Sequence[bytes], width: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(width), len(values), [None, pa.py_buffer(b"".join(values))])
 
 
+def values(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """A number or bool column without nulls as a NumPy array, which may not be written to.
+
+    Raises:
+        ValueError: It holds nulls, or is neither.
+    """
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(whole, pa.ChunkedArray):  # combine_chunks of no chunk at all
+        whole = whole.chunk(0) if whole.num_chunks else None
+    if whole is None or not len(whole):
+        return np.empty(0, np.dtype(column.type.to_pandas_dtype()))
+    kind = whole.type
+    if whole.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise ValueError(f"expected numbers without nulls, got {kind} with {whole.null_count} nulls")
+    if pa.types.is_boolean(kind):
+        bits = np.unpackbits(np.frombuffer(whole.buffers()[1], np.uint8), bitorder="little")
+        return bits[whole.offset : whole.offset + len(whole)].astype(bool)
+    dtype = np.dtype(kind.to_pandas_dtype())
+    return np.frombuffer(whole.buffers()[1], dtype)[whole.offset : whole.offset + len(whole)]
+
+
+def repeat(value: str | int, count: int, kind: pa.DataType) -> pa.Array:
+    """A column that holds one value."""
+    one = strings([str(value)]) if pa.types.is_string(kind) else numbers([value], kind)
+    return pc.take(one, numbers(np.zeros(count, np.int32)))
+
+
 def table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
-    """A table from columns of Arrow arrays, NumPy arrays or lists of str, each of its schema's type."""
+    """A table from columns of Arrow arrays, NumPy arrays or lists of str, cast to its schema's types."""
     arrays = []
     for field in schema:
         values = columns[field.name]
         if not isinstance(values, (pa.Array, pa.ChunkedArray)):
             values = strings(values) if pa.types.is_string(field.type) else numbers(values, field.type)
-        arrays.append(values)
+        arrays.append(values if values.type == field.type else pc.cast(values, field.type))
     return pa.Table.from_arrays(arrays, schema=schema)

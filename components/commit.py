@@ -168,7 +168,7 @@ def _count_rejects(rejects: pa.Table) -> dict[str, dict[str, Any]]:
 
 def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
     local = storage.local_copy(f"{home}/{spec.sidecar}")
-    table = pq.read_table(local, use_threads=False)
+    table = pq.ParquetFile(local).read(use_threads=False)
     return Written(spec, sidecar_meta(table.schema), table.replace_schema_metadata(None), sha256_file(local))
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from components import arrow
 from components.adapters.base import Discovery
 from components.errors import DataError, HistolineError, UsageError
 from components.folds import plan_folds
@@ -154,7 +156,7 @@ def plan(
         int8[N], index into `SPLITS`, -1 for patches of a dropped class; and the plan.
     """
     classes = config.adapter.classes(config.task)
-    labels = index.column("label").to_numpy()
+    labels = arrow.values(index.column("label"))
     if config.split_by == "image":
         unit, column = "image", "patch_id"
         counts: Mapping[str, Sequence[int]] = _one_hot(index, labels, len(classes))
@@ -190,10 +192,10 @@ def plan(
                 key_fingerprint=fingerprint,
             )
         chosen = plan_splits(counts, classes, previous=ledger, **options)
-    coded = index.column(column).combine_chunks().dictionary_encode()
+    coded = pc.dictionary_encode(index.column(column).combine_chunks())
     place = {group: SPLITS.index(split) for group, split in chosen.ledger.splits.items()}
     of_group = np.array([place.get(group, -1) for group in coded.dictionary.to_pylist()], np.int8)
-    split_of_row = of_group[coded.indices.to_numpy()]
+    split_of_row = of_group[arrow.values(coded.indices)]
     dropped = [classes.index(name) for name in chosen.dropped_classes]
     split_of_row[np.isin(labels, dropped)] = -1
     return split_of_row, chosen

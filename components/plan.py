@@ -128,10 +128,10 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     keep = np.array([s >= 0 for s in split_of_row])
     rejects = found.rejects
     if not keep.all():
-        gone = index.filter(arrow.numbers(~keep)).column("path").to_pylist()
+        gone = pc.filter(index, arrow.numbers(~keep)).column("path").to_pylist()
         rows = [(path, "infeasible_class", "too few groups of its class for three splits") for path in gone]
         rejects = pa.concat_tables([rejects, reject_table(rows)])
-        index, split_of_row = index.filter(arrow.numbers(keep)), split_of_row[keep]
+        index, split_of_row = pc.filter(index, arrow.numbers(keep)), split_of_row[keep]
 
     flags = [
         *(["leaky"] if config.split_by == "image" else []),
@@ -174,7 +174,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
         fingerprint=found.fingerprint,
     )
     if not planned.committed and not config.plans_folds_only:
-        _write_plan(storage, planned, index.take(arrow.numbers(order)), cuts, rejects)
+        _write_plan(storage, planned, pc.take(index, arrow.numbers(order)), cuts, rejects)
     return dataclasses.replace(planned, seconds=time.monotonic() - started)
 
 
@@ -283,14 +283,17 @@ def _plan_id(
     digest = hashlib.sha256(canonical({"config": identity, "version": INGEST_VERSION}))
     digest.update(canonical(dict(ledger.splits)) if split_of_row is None else split_of_row.tobytes())
     files = index.select(["source" if "source" in index.schema.names else "path", "size", "version"])
-    files = files.sort_by([(files.schema.names[0], "ascending")])
-    for column in (*files.columns, *rejects.sort_by([("path", "ascending")]).select(["path", "code"]).columns):
+    files = pc.take(files, pc.sort_indices(files.column(0)))
+    for column in (
+        *files.columns,
+        *pc.take(rejects, pc.sort_indices(rejects.column("path"))).select(["path", "code"]).columns,
+    ):
         values = _flat(column)
         if values.type == pa.string():
-            digest.update(np.asarray(pc.binary_length(values)).astype("<i4").tobytes())
+            digest.update(arrow.values(pc.binary_length(values)).astype("<i4").tobytes())
             digest.update(text_bytes(values))
         else:
-            digest.update(np.asarray(values).astype("<i8").tobytes())
+            digest.update(arrow.values(values).astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -309,7 +312,7 @@ def _cut(
     if config.image_format == "raw":
         sizes = np.full(len(ids), width * height * 3 + EXAMPLE_OVERHEAD)
     else:
-        sizes = np.asarray(index.column("size"))[order] + EXAMPLE_OVERHEAD
+        sizes = arrow.values(index.column("size"))[order] + EXAMPLE_OVERHEAD
     target = config.shard_mb << 20
     specs: list[ShardSpec] = []
     cuts = [0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -53,6 +54,7 @@ def write_thumbnails(storage: Storage, home: str, input_root: str, rejects: pa.T
             by_code[code].append(path)
     source = open_source(input_root)
     shown: dict[str, str] = {}
+    pictures: dict[str, bytes] = {}
     for paths in by_code.values():
         made = 0
         for path in paths:
@@ -61,9 +63,11 @@ def write_thumbnails(storage: Storage, home: str, input_root: str, rejects: pa.T
             if png is None:
                 continue
             name = f"{hashlib.sha256(path.encode()).hexdigest()[:24]}.png"
-            storage.write_atomic(f"{home}/thumbnails/{name}", png)
+            pictures[f"{home}/thumbnails/{name}"] = png
             shown[path] = name
             made += 1
             if made == PER_CODE:
                 break
+    with ThreadPoolExecutor(16) as pool:  # each write waits for the disk
+        list(pool.map(storage.write_atomic, pictures, pictures.values()))
     return shown

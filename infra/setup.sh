@@ -154,7 +154,7 @@ if [ -e "$unfinished" ] || ! .venv/bin/python -c 'import sys; sys.exit(sys.versi
 fi
 touch "$unfinished"
 say "installing requirements-dev.lock into .venv (about 3 GB; a minute or two where packages are near)"
-"$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements-dev.lock ||
+"$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements-dev.lock ||
   die "the packages could not be installed (see the lines above)." \
     "Check the network and the free disk space (6 GB), then run make setup again: what was downloaded is kept."
 # No resolution here: the lock is the only source of versions.

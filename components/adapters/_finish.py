@@ -63,7 +63,7 @@ def finish(
         over = over_cap(sieve.table, options.max_per_class, options.seed)
         sieve.reject(over, "over_cap", f"its class has more than {options.max_per_class} patches")
     return Discovery(
-        patches=sieve.table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA).combine_chunks(),
+        patches=arrow.table({name: sieve.table[name] for name in INDEX_SCHEMA.names}, INDEX_SCHEMA).combine_chunks(),
         rejects=sieve.reject_table(),
         group_counts=counts,
         group_unit=unit,
@@ -119,7 +119,7 @@ def count_groups(groups: Any, labels: Any, classes: int) -> dict[str, list[int]]
     encoded = pc.dictionary_encode(groups)
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     names = encoded.dictionary.to_pylist()
-    cells = encoded.indices.to_numpy().astype(np.int64) * classes + labels.to_numpy()
+    cells = arrow.values(encoded.indices).astype(np.int64) * classes + arrow.values(labels)
     table = np.bincount(cells, minlength=len(names) * classes).reshape(-1, classes)
     return dict(sorted(zip(names, table.tolist(), strict=True)))
 
@@ -127,9 +127,8 @@ def count_groups(groups: Any, labels: Any, classes: int) -> dict[str, list[int]]
 def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]], warnings: list[str]) -> None:
     absent = sorted(groups - counts.keys())
     # A withdrawn consent that names the slide would otherwise have no effect and nobody would see it.
-    slides = sieve.table.select(["slide_id", "group_id"]).filter(
-        pc.is_in(sieve.table["slide_id"], value_set=arrow.strings(absent))
-    )
+    named = pc.is_in(sieve.table["slide_id"], value_set=arrow.strings(absent))
+    slides = pc.filter(sieve.table.select(["slide_id", "group_id"]), named)
     if len(slides):
         slide, group = slides["slide_id"][0].as_py(), slides["group_id"][0].as_py()
         raise UsageError(f"{slide!r} in --exclude-groups is a slide of group {group!r}.", "Name the group.")

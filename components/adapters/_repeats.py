@@ -28,8 +28,8 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     if len(ids) == 0 or ids.max() == len(ids) - 1:
         return 0
     paths = sieve.table["path"].combine_chunks()
-    sizes = sieve.table["size"].to_numpy()
-    depth = pc.count_substring(paths, "/").to_numpy()
+    sizes = arrow.values(sieve.table["size"])
+    depth = arrow.values(pc.count_substring(paths, "/"))
     order = np.lexsort((rows, depth, ids))
     starts = np.r_[True, ids[order][1:] != ids[order][:-1]]
     kept = np.empty_like(rows)  # for each row the row that stays in its place
@@ -38,12 +38,12 @@ def reject_repeated_ids(sieve: Sieve) -> int:
 
     # Pairs of folders are few even where every file is there twice: Python looks at each pair once.
     parts = extract(paths, r"(?s)^(?P<folder>(?:.*/)?)(?P<name>[^/]*)$")
-    encoded = parts.field("folder").dictionary_encode()
-    folder, folders = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    encoded = pc.dictionary_encode(parts.field("folder"))
+    folder, folders = arrow.values(encoded.indices), encoded.dictionary.to_pylist()
     pairs, pair_of = np.unique(folder[kept[again]].astype(np.int64) * len(folders) + folder[again], return_inverse=True)
     added = [_added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()]
     names = parts.field("name")
-    same_name = pc.equal(names.take(arrow.numbers(kept[again])), names.take(arrow.numbers(again))).to_numpy(False)
+    same_name = arrow.values(pc.equal(pc.take(names, arrow.numbers(kept[again])), pc.take(names, arrow.numbers(again))))
     copied = np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
 
     nested, repeated = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
@@ -63,11 +63,11 @@ def _numbered(values: pa.Array) -> np.ndarray:
     """Numbers equal values equally, from 0 without gaps."""
     # By sorting: a hash table of 277,524 ids costs 60 MB and five times as long.
     order = pc.sort_indices(values)
-    ordered = values.take(order)
+    ordered = pc.take(values, order)
     numbers = np.empty(len(values), np.int64)
     if len(values):
-        changes = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(False)
-        numbers[order.to_numpy()] = np.r_[0, np.cumsum(changes)]
+        changes = arrow.values(pc.not_equal(ordered[1:], ordered[:-1]))
+        numbers[arrow.values(order)] = np.r_[0, np.cumsum(changes)]
     return numbers
 
 

@@ -42,12 +42,14 @@ class Sieve:
         Returns:
             How many rows were moved.
         """
-        mask = pc.fill_null(arrow.numbers(mask) if isinstance(mask, np.ndarray) else mask, False)
+        mask = arrow.numbers(mask) if isinstance(mask, np.ndarray) else mask
+        if mask.null_count:
+            mask = pc.and_kleene(pc.is_valid(mask), mask)
         count = pc.sum(mask).as_py() or 0
         if count:
-            lost = self.table["path"].filter(mask)
-            self._add(lost, code, [detail] * count if isinstance(detail, str) else detail.filter(mask))
-            self.table = self.table.filter(pc.invert(mask))
+            lost = pc.filter(self.table["path"], mask)
+            self._add(lost, code, [detail] * count if isinstance(detail, str) else pc.filter(detail, mask))
+            self.table = pc.filter(self.table, pc.invert(mask))
         return count
 
     def set(self, name: str, column: Any) -> None:
@@ -64,15 +66,14 @@ class Sieve:
 
     def reject_table(self) -> pa.Table:
         """All rejects, sorted by path."""
-        table = pa.concat_tables(self.rejects or [REJECT_SCHEMA.empty_table()])
-        return table.take(pc.sort_indices(table["path"])).combine_chunks()
+        self._add([], "bad_name", [])  # so that there is a table at all
+        table = pa.concat_tables(self.rejects)
+        return pc.take(table, pc.sort_indices(table["path"])).combine_chunks()
 
     def _add(self, paths: Any, code: str, details: Any) -> None:
-        def strings(values: Any) -> Any:
-            return arrow.strings(values) if isinstance(values, list) else values
-
-        columns = [strings(paths), [code] * len(paths), [REJECT_KINDS[code]] * len(paths), strings(details)]
-        self.rejects.append(pa.table(columns, schema=REJECT_SCHEMA))
+        count = len(paths)
+        columns = {"path": paths, "code": [code] * count, "kind": [REJECT_KINDS[code]] * count, "detail": details}
+        self.rejects.append(arrow.table(columns, REJECT_SCHEMA))
 
 
 def extract(values: Any, pattern: str) -> pa.StructArray:
@@ -88,7 +89,7 @@ def numbers(values: Any) -> pa.Array:
 
 def constant(value: Any, count: int, kind: pa.DataType) -> pa.Array:
     """A column that holds one value."""
-    return pa.repeat(pa.scalar(value, kind), count)
+    return arrow.repeat(value, count, kind)
 
 
 @functools.cache

@@ -33,6 +33,23 @@ def test_numbers(kind, n):
     assert arrow.numbers(values[::2], kind).equals(pa.array(values[::2].copy(), kind))
 
 
+@pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint64(), pa.float32(), pa.bool_()])
+def test_values(kind):
+    column = pa.array([0, 1, 1, 0, 1] * 4, pa.int32()).cast(kind)
+    for part in (column, column[3:11], pa.chunked_array([column[:3], column[9:]]), pa.chunked_array([], kind)):
+        assert np.array_equal(
+            arrow.values(part), part.to_numpy(zero_copy_only=False) if isinstance(part, pa.Array) else part.to_numpy()
+        )
+    with pytest.raises(ValueError, match="1 nulls"):
+        arrow.values(pa.array([None], kind))
+
+
+def test_repeat():
+    assert arrow.repeat("x", 3, pa.string()).to_pylist() == ["x"] * 3
+    assert arrow.repeat(-1, 2, pa.int32()).to_pylist() == [-1, -1]
+    assert arrow.repeat("", 0, pa.string()).to_pylist() == []
+
+
 def test_digests():
     values = [bytes([i]) * 16 for i in range(5)]
     assert arrow.digests(values, 16).equals(pa.array(values, pa.binary(16)))
