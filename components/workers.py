@@ -35,8 +35,7 @@ def cores() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep the arrays of one block for the next; giving them back and taking page faults costs as much
-    as measuring a patch."""
+    """Lets glibc keep the arrays of one block for the next: page faults cost as much as measuring a patch."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent outside glibc
     if mallopt is not None:
         trim_threshold, mmap_threshold = -1, -3
@@ -104,6 +103,7 @@ def shard_executor(threads: int) -> tuple[Executor, bool]:
     """
     if _pool is not None:
         return _pool, False
+    keep_freed_memory()
     return ThreadPoolExecutor(threads), True
 
 
