@@ -12,7 +12,8 @@ def entry(**more) -> Promotion:
     facts = {
         "version": 7, "run_id": "run-1", "promoted_by": "gate", "from_version": None,
         "when": "2026-01-01T00:00:00+00:00", "who": "ada", "why": "better", "dataset_dir": "d", "plan_id": "p",
-        "content_digest": "c", "group_unit": "patient", "group_key": "", "metric": "auc", "metrics": {}, "raises_best": True,
+        "content_digest": "c", "group_unit": "patient", "group_key": "", "metric": "auc", "metrics": {},
+        "raises_best": True,
     }  # fmt: skip
     return Promotion(**{**facts, **more})
 
