@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,13 @@ def load(folder: Path, epoch: int) -> Saved:
         OSError: There is none.
         ValueError: It is no checkpoint.
     """
-    with np.load(folder / f"epoch-{epoch:05d}.npz", allow_pickle=False) as file:
-        fields: dict[str, Any] = json.loads(file["position"].tobytes())
-        parts = [[file[name] for name in sorted(file.files) if name.startswith(p)] for p in ("model_", "optimizer_")]
+    try:
+        with np.load(folder / f"epoch-{epoch:05d}.npz", allow_pickle=False) as file:
+            fields: dict[str, Any] = json.loads(file["position"].tobytes())
+            names = sorted(file.files)
+            parts = [[file[name] for name in names if name.startswith(p)] for p in ("model_", "optimizer_")]
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"no checkpoint: {error}") from error
     return Saved(Position(**fields), *parts)
 
 
@@ -104,7 +109,7 @@ def latest(folder: Path, key: str) -> Saved | None:
     for number, _ in reversed(_all(folder)):
         try:
             saved = load(folder, number)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, TypeError):
             continue
         if saved.position.key == key:
             return saved

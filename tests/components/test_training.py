@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import types
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import checkpoints, training
+from components.dataset_files import open_dataset
+from components.errors import DataError, UsageError
+from components.training import read_result, train
+from tests.components.training_help import dataset, python, recipe
+
+pytestmark = pytest.mark.integration
+
+TRAIN = """
+import sys
+from pathlib import Path
+from components.training import train
+from components.training_config import TrainingConfig
+result = train(TrainingConfig.from_json(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), log=print)
+"""
+
+KILLED = """
+import os, signal
+from components import callbacks
+class Killed(callbacks.NanGuard):
+    def on_train_batch_end(self, batch, logs=None):
+        if self._first + self._epoch == 1 and batch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+import components.training_loop
+components.training_loop.NanGuard = Killed
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dataset(tmp_path_factory.mktemp("idc"))
+
+
+def variables(run: Path) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(str(run / "model" / "variables" / "variables"))
+    names = [n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def history(run: Path) -> dict[str, list[float]]:
+    result = read_result(run)
+    assert result is not None
+    return {k: v for k, v in result.history.items() if k != "seconds"}
+
+
+def test_killed_in_epoch_2_and_run_again_it_ends_as_if_nothing_had_been(folder: Path, tmp_path: Path) -> None:
+    # Two processes, same seed, same weights: determinism; one of them killed on its way: resume.
+    config = recipe(
+        3, 1, deterministic=True, augmentation="standard", options={"dropout": 0.3},
+        early_stopping={"monitor": "val_loss", "patience": 9},
+    ).to_json()  # fmt: skip
+    whole = python(TRAIN, config, folder, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = python(KILLED + TRAIN, config, folder, tmp_path / "killed")
+    assert killed.returncode == -signal.SIGKILL
+    assert read_result(tmp_path / "killed") is None
+    assert sorted(p.name for p in (tmp_path / "killed" / "checkpoints").glob("*.npz")) == ["epoch-00001.npz"]
+    again = python(TRAIN, config, folder, tmp_path / "killed")
+    assert again.returncode == 0, again.stderr
+    assert "going on after epoch 1 of 4" in again.stdout and "epoch 1/4" not in again.stdout
+    assert history(tmp_path / "killed") == history(tmp_path / "whole")
+    assert [len(v) for v in history(tmp_path / "whole").values()] == [4] * len(history(tmp_path / "whole"))
+    first, second = variables(tmp_path / "whole"), variables(tmp_path / "killed")
+    assert first.keys() == second.keys() and len(first) > 10
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    run = tmp_path_factory.mktemp("run")
+    lines: list[str] = []
+    train(recipe(2, 1), folder, run, log=lines.append)
+    return run, lines
+
+
+def test_what_a_run_leaves(trained: tuple[Path, list[str]], folder: Path) -> None:
+    run, lines = trained
+    assert [line for line in lines if line.startswith("epoch 3/3, phase 2/2") and "val_auc" in line]
+    result = read_result(run)
+    assert result is not None and result.epochs_run == 3 and result.model_dir == run / "model"
+    assert {"loss", "val_loss", "auc", "val_auc", "learning_rate", "seconds"} <= result.history.keys()
+    assert result.history["val_auc"][-1] > 0.9
+    facts = json.loads((run / "model" / "assets.extra" / "histoline.json").read_text())
+    assert (facts["temperature"], facts["threshold"]) == (result.temperature, result.threshold)
+    assert set(result.calibration["before"]) == set(result.calibration["after"]) == {"ece", "log_loss"}
+    assert result.calibration["after"]["log_loss"] <= result.calibration["before"]["log_loss"] + 1e-6
+    assert list((run / "tensorboard" / "train").iterdir()) and list((run / "tensorboard" / "validation").iterdir())
+
+
+def test_a_finished_run_is_not_done_again_but_another_recipe_is(
+    trained: tuple[Path, list[str]], folder: Path
+) -> None:
+    run, _ = trained
+    lines: list[str] = []
+    assert train(recipe(2, 1), folder, run, log=lines.append).epochs_run == 3
+    assert len(lines) == 1 and "trained already" in lines[0]
+    data = open_dataset(folder)
+    assert training.run_key(recipe(2, 1), data) != training.run_key(recipe(2, 1, seed=6), data)
+
+
+def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
+    trained: tuple[Path, list[str]], folder: Path
+) -> None:
+    from components.calibration import apply_temperature, choose_threshold
+    from components.tfrecord import read_records
+    from tests import ingest_help
+
+    run, _ = trained
+    result = read_result(run)
+    assert result is not None
+    records = [d for shard in sorted((folder / "Split-eval").iterdir()) for _, d in read_records(shard)]
+    serve = tf.saved_model.load(str(run / "model")).signatures["serving_default"]
+    probability = serve(examples=tf.constant(records))["probability"].numpy()
+    by_id = {k: v[1]["label"] for k, v in ingest_help.examples(folder).items() if v[0] == "eval"}
+    from components.example import decode_example
+
+    labels = [by_id[decode_example(r)["patch_id"].decode()] for r in records]  # type: ignore[union-attr]
+    assert result.threshold is not None
+    assert choose_threshold(labels, probability) == pytest.approx(result.threshold, abs=1e-5)
+    assert np.isfinite(apply_temperature(probability, result.temperature)).all()
+
+
+def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], folder: Path, tmp_path: Path) -> None:
+    run, _ = trained
+    args = types.SimpleNamespace(
+        custom_config={
+            "config": recipe(2, 1).to_json(), "dataset_dir": str(folder), "run_dir": str(run), "source_digest": "x",
+        },
+        serving_model_dir=str(tmp_path / "artifact" / "Format-Serving"),
+        model_run_dir=str(tmp_path / "model_run" / "1"),
+    )  # fmt: skip
+    for _ in range(2):  # a retry overwrites
+        training.run_fn(args)
+    assert tf.saved_model.load(args.serving_model_dir).signatures.keys() == {"serving_default", "serve_bytes"}
+    assert (tmp_path / "artifact" / "Format-Serving" / "assets.extra" / "histoline.json").is_file()
+    assert (tmp_path / "model_run" / "1" / "train").is_dir()
+    assert not (tmp_path / "artifact" / ".tmp").exists()
+
+
+def test_early_stopping_goes_back_to_the_best_epoch(folder: Path, tmp_path: Path) -> None:
+    # A rate of 0 after the first phase: nothing gets better, so patience ends the phase.
+    config = recipe(8, early_stopping={"monitor": "val_accuracy", "patience": 1})
+    config = dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], learning_rate=0.0),))
+    lines: list[str] = []
+    result = train(config, folder, tmp_path, log=lines.append)
+    assert result.epochs_run == 2
+    assert any(line.startswith("back to epoch 1: val_accuracy") for line in lines)
+
+
+def test_sampling_and_class_weights(folder: Path, tmp_path: Path) -> None:
+    for i, given in enumerate(({"sampling": "balanced"}, {"class_weights": "balanced"})):
+        assert train(recipe(1, **given), folder, tmp_path / str(i)).epochs_run == 1
+
+
+def test_a_loss_that_is_no_number_ends_with_exit_65_and_the_batchs_statistics(folder: Path, tmp_path: Path) -> None:
+    import keras
+
+    from components import models
+
+    keras.utils.set_random_seed(0)
+    model = models.build("cnn_105k", (50, 50, 3), 2)
+    model.get_layer("head_dense").kernel.assign(np.full((256, 128), np.nan, np.float32))
+    model.save_weights(tmp_path / "broken.weights.h5")
+    config = recipe(2, options={"weights": str(tmp_path / "broken.weights.h5")})
+    with pytest.raises(DataError, match=r"loss became nan in epoch 1, batch 1: .*mean 1\d\d") as caught:
+        train(config, folder, tmp_path / "run")
+    assert caught.value.exit_code == 65 and "weights that are not finite are in" in str(caught.value)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_recipe_and_data_set_must_fit(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pcam"):
+        train(recipe(1, dataset="pcam"), folder, tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_told(folder: Path, tmp_path: Path) -> None:
+    config = recipe(2)
+    key = training.run_key(config, open_dataset(folder))
+    checkpoints.save(tmp_path / "checkpoints", checkpoints.Position(key, 1, 0, 1), [np.ones(3)], [])
+    with pytest.raises(DataError, match="another version of this model"):
+        train(config, folder, tmp_path)
+
+
+def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
+    code = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+""" + TRAIN
+    # 13 patches or so in eval: the last batch leaves one device with few images, or none.
+    done = python(code, recipe(2, 1, batch_size=10).to_json(), folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 CPUs side by side, float32" in done.stdout
+    result = read_result(tmp_path)
+    assert result is not None and result.epochs_run == 3
+    assert all(np.isfinite(v).all() for v in result.history.values())
+    assert result.history["val_auc"][-1] > 0.9
+    odd = python(code, recipe(1, batch_size=9).to_json(), folder, tmp_path / "odd")
+    assert odd.returncode != 0 and "which 2 devices can't share evenly" in odd.stderr
