@@ -13,7 +13,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from components.errors import HistolineError
+from components.errors import HistolineError, TemporaryError
+
+LOCKED = "Concurrent writes aborted"
+"""What ML Metadata says after half a minute of tries on a locked SQLite file."""
 
 INGEST_TYPE, DATASET_TYPE = "histoline.Ingest", "histoline.DataSet"
 
@@ -65,8 +68,20 @@ class NodeRunner:
 
         Raises:
             HistolineError: It did not end well although nothing was raised (inputs could not be resolved, for one).
+            TemporaryError: Other runs kept ML Metadata locked.
             Exception: Whatever its executor raised.
         """
+        try:
+            return self._run(name)
+        except RuntimeError as error:
+            if LOCKED not in str(error):
+                raise
+            raise TemporaryError(
+                f"ML Metadata is locked: other runs write to {self._connection.sqlite.filename_uri}.",
+                "Run again; what is finished is kept.",
+            ) from error
+
+    def _run(self, name: str) -> float:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import launcher
 

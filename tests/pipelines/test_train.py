@@ -18,7 +18,8 @@ from components import contracts
 from tests import ingest_help, train_help
 from tests.train_help import TINY, lineage, no_tfx, record, run
 
-pytestmark = pytest.mark.integration
+# Setting up is a whole run; a minute alone, several on a machine that does other things.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 
 class Trained:
