@@ -99,6 +99,7 @@ def evaluate(
         return dict(record)  # against itself it would be refused, although its version is there
     test_digest = digest_of_split(run.test)
     looks = count_look(storage, record["dataset"], record["task"], test_digest, record["run_id"])
+    storage.sweep(run_dir)  # what a killed try left
     scratch = storage.scratch(run_dir)
     try:
         scored = _score(run, scratch, predictor)

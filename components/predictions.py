@@ -7,9 +7,11 @@ names local files; the answer is three files in its `out` folder: `predictions.p
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from components import errors
 from components.prediction_tables import predictions_table, probability_column
 from components.serving import TOLERANCE, NotServable, ServedModel, agrees, batches
 from components.split_data import read_sidecars
+from components.workers import PR_SET_PDEATHSIG
 
 ROOT = Path(__file__).resolve().parents[1]
 PREDICTIONS, OTHERS, ANSWERS, ERROR = "predictions.parquet", "others.parquet", "answers.json", "error.json"
@@ -252,6 +255,9 @@ def in_fresh_process(request: Request) -> None:
 
 def main(argv: list[str]) -> int:
     """Entry point of the fresh process; errors go to `error.json` and the exit code."""
+    if sys.platform == "linux":
+        # A step that is killed must not leave this process working for nobody.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     request = Request.from_json(Path(argv[0]).read_text())
     try:
         predict(request)
