@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# `make demo`: draws IDC-like raw patches, turns them into a patient-split data set, and checks what was written.
-# Running it again is quick: the patches are kept, and an unchanged input is recognised.
+# `make demo`: draws IDC-like raw patches, turns them into a patient-split data set, checks what was written, trains a
+# model that the gate promotes, and one that it refuses.
+# Running it again is quick: the patches are kept, and unchanged data, recipes and code are recognised.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,7 +39,36 @@ step "3. Verify: every byte against the manifest"
 step "4. Audit: patients, duplicates, classes, counts"
 "$histoline" audit "$dataset"
 
+# decided DECISION: the last run's decision, or that of the same run earlier.
+decided() {
+  .venv/bin/python - "$workspace" .demo/result.json "$1" <<'PY'
+import json, pathlib, sys
+
+workspace, result, wanted = sys.argv[1:]
+told = json.loads(pathlib.Path(result).read_text(encoding="utf-8"))
+if told["decision"] == "unchanged":
+    run = pathlib.Path(workspace, "runs", "idc", "binary", told["run_id"], "run.json")
+    same = json.loads(run.read_text(encoding="utf-8"))["paths"]["same_as"]
+    told = json.loads(pathlib.Path(workspace, same, "run.json").read_text(encoding="utf-8"))
+if told["decision"] != wanted:
+    sys.exit(f"The demo expected a model that is {wanted}, but: {told['reason']}")
+PY
+}
+export HISTOLINE_RESULT_JSON=.demo/result.json
+
+step "5. Train: a small network, promoted if it beats colour alone on patients it has never seen"
+"$histoline" train idc --workspace "$workspace" --preset idc_quick
+decided promoted
+
+step "6. Train again: a network that learns nothing, which the gate must refuse"
+"$histoline" train idc --workspace "$workspace" --preset crippled
+decided refused
+
+step "7. Models: what is served, and why"
+"$histoline" models list --workspace "$workspace"
+
 step "Done."
 echo "Raw patches:  $raw"
 echo "Data set:     $dataset"
+echo "Runs:         $workspace/runs/idc/binary"
 echo "Look around:  $histoline datasets list --workspace $workspace"
