@@ -142,8 +142,8 @@ def decode_raw(raw: tf.Tensor, size: ImageSize) -> tf.Tensor:
     Returns:
         uint8[N, stored height, stored width, 3]; InvalidArgumentError where a length is wrong.
     """
-    flat = tf.ensure_shape(tf.io.decode_raw(raw, tf.uint8), [None, size.bytes])
-    return tf.reshape(flat, (-1, *size.shape))
+    # The first dimension is told, not inferred: decode_raw of no record at all has no second one.
+    return tf.reshape(tf.io.decode_raw(raw, tf.uint8), (tf.shape(raw)[0], *size.shape))
 
 
 def parse_training(records: tf.Tensor, image_format: str, size: ImageSize) -> tuple[tf.Tensor, tf.Tensor]:

@@ -220,6 +220,8 @@ class Run:
 
     def _pushed(self) -> None:
         record = self.record
+        if record["version"] is None:  # another champion came in between, and this model no longer beats it
+            return
         place = f"{champion.home(record['dataset'], record['task'])}/{record['version']}"
         run_record.update(self.storage, self.folder, paths={"version": place})
 
