@@ -75,6 +75,8 @@ def build(
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     model = keras.Model(images, probabilities, name=name)
     url = module.imagenet_file(checked) if backbone is not None else ""
+    if backbone is not None:
+        weights.quicken_normalisation(backbone)
     weights.load(model, backbone, entry, checked["weights"], url)
     return model
 

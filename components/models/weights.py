@@ -48,6 +48,23 @@ def load(
     _read(backbone or model, model if backbone is not None else None, info, check_file(weights))
 
 
+def quicken_normalisation(backbone: keras.Model, momentum: float = 0.9) -> None:
+    """Lets the moving statistics of a published backbone follow a short fine-tuning.
+
+    MobileNetV2 comes with a momentum of 0.999, ResNet50 with 0.99, for hundreds of thousands of steps: after a few
+    hundred, thawed layers would still be evaluated with the statistics of ImageNet. Frozen ones are not touched.
+
+    Args:
+        backbone: A plain functional model.
+        momentum: Share of the old statistics that is kept at each step.
+    """
+    import keras
+
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+
+
 def check_file(weights: str) -> str:
     """Gives back the path of a weights file.
 

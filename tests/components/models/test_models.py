@@ -212,3 +212,10 @@ def test_models_and_augmentation_use_no_tensorflow() -> None:
     ]:
         text = path.read_text(encoding="utf-8")
         assert "import tensorflow" not in text and "tf." not in text.replace("tf_dim", ""), path.name
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_moving_statistics_of_backbones_follow_a_short_training(name: str) -> None:
+    layers = built(name).get_layer("backbone").layers
+    momenta = {layer.momentum for layer in layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert momenta == {0.9}
