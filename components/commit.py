@@ -67,7 +67,7 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     storage = open_storage(config.workspace)
     home = planned.write.dataset_dir
     shards = [_read_sidecar(storage, home, spec) for spec in planned.specs]
-    discovered = pq.read_table(storage.local_copy(planned.rejects_path))
+    discovered = pq.ParquetFile(storage.local_copy(planned.rejects_path)).read()
     _check_faults(config, planned, storage, discovered, shards)
     resolution, near = _resolve(config, planned, storage, shards)
     _remove_strays(storage, home, planned.specs)

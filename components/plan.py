@@ -125,7 +125,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
         raise ledgers.nothing_to_write(config, found)
 
     split_of_row, plan = ledgers.plan(storage, config, index, found, previous, tombstones, fingerprint, published)
-    keep = np.array([s >= 0 for s in split_of_row])
+    keep = split_of_row >= 0
     rejects = found.rejects
     if not keep.all():
         gone = pc.filter(index, arrow.numbers(~keep)).column("path").to_pylist()
@@ -305,7 +305,7 @@ def _cut(
     Returns:
         Order of rows; the shards; row positions (in that order) between shards.
     """
-    ids = index.column("patch_id").to_pylist()
+    ids = arrow.python(_flat(index.column("patch_id")))
     keys = np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), config.seed) for i in ids), np.uint64, len(ids))
     order = np.lexsort((keys, split_of_row))
     width, height = config.stored_size

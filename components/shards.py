@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -109,7 +108,7 @@ class _ShardWriter:
 
     def _block(self, start: int, batch: pa.RecordBatch, source: Source, file: io.RawIOBase) -> None:
         width, height = self.config.stored_size
-        columns = {name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}
+        columns = {name: arrow.python(batch.column(i)) for i, name in enumerate(batch.schema.names)}
         names = columns.get("source", columns["path"])
         raw = self.config.image_format == "raw"
         pixels = np.empty((len(names), height, width, 3), np.uint8)
@@ -119,7 +118,7 @@ class _ShardWriter:
             try:
                 if isinstance(data, Rejected):
                     raise data
-                image = self._decode(data, os.path.splitext(names[row])[1].lower())
+                image = self._decode(data, "." + names[row].rpartition(".")[2].lower())
                 stored = fit(image, self.config.source_size, self.config.stored_size)
             except Rejected as reject:
                 self.rejects.append((columns["path"][row], reject.code, reject.detail))

@@ -44,6 +44,14 @@ def test_values(kind):
         arrow.values(pa.array([None], kind))
 
 
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"]), max_size=5)), st.integers(0, 3))
+def test_python(values, start):
+    assert arrow.python(pa.array(values, pa.string())[start:]) == values[start:]
+    assert arrow.python(pa.array([1, 2, 3])[1:]) == [2, 3]
+    with pytest.raises(ValueError, match="1 nulls"):
+        arrow.python(pa.array(["a", None]))
+
+
 def test_repeat():
     assert arrow.repeat("x", 3, pa.string()).to_pylist() == ["x"] * 3
     assert arrow.repeat(-1, 2, pa.int32()).to_pylist() == [-1, -1]
