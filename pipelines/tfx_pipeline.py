@@ -6,7 +6,7 @@ Imports TFX (11 to 14 s): load it only where nodes are about to run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_model_analysis as tfma
@@ -160,5 +160,18 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         components=nodes,
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_file),
-        beam_pipeline_args=list(config.beam_args),
+        beam_pipeline_args=embedded_args(config.beam_args),
     )
+
+
+def embedded_args(beam_args: Sequence[str]) -> list[str]:
+    """Beam's flags; keeps TFX from packaging itself for workers that the embedded runner does not have.
+
+    Without a flag that names what workers run, each Beam node copies TFX to a temporary folder, builds a package of it
+    (seconds), and leaves both behind. The embedded runner takes no notice of the flag.
+
+    Args:
+        beam_args: As they were given.
+    """
+    embedded = any(flag in ("--runner=FnApiRunner", "FnApiRunner") for flag in beam_args)
+    return [*beam_args, *(["--sdk_container_image=embedded"] if embedded else [])]
