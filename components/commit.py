@@ -178,7 +178,7 @@ def _check_faults(
     home = planned.write.dataset_dir
     rows = [tuple(r) for shard in shards for r in shard.meta["rejects"]]
     table = pa.concat_tables([discovered, reject_table(rows)])
-    faults = table.filter(pc.equal(table.column("kind"), "fault"))
+    faults = pc.filter(table, pc.is_in(table.column("kind"), value_set=arrow.strings(["fault"])))
     if len(faults) <= config.max_faults * planned.found:
         return
     scratch = storage.scratch(home)
@@ -224,7 +224,7 @@ def _resolve(
         return pa.chunked_array([*chunks, arrow.strings([d[name] for d in dropped])])
 
     def numbers(name: str, extra: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([*(s.table.column(name).to_numpy() for s in shards), extra])
+        return np.concatenate([*(arrow.values(s.table.column(name)) for s in shards), extra])
 
     rows = Rows(
         patch_id=texts("patch_id"),
@@ -253,7 +253,7 @@ def _resolve(
 
 def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> dict[str, Any]:
     def numbers(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([s.table.column(name).to_numpy() for s in shards])
+        return np.concatenate([arrow.values(s.table.column(name)) for s in shards])
 
     kept = np.ones(sum(len(s.table) for s in shards), bool)
     kept[[d.row for d in resolution.drops if d.row < len(kept)]] = False
@@ -287,16 +287,18 @@ def _write_patches(planned: Planned, storage: Storage, shards: list[Written]) ->
     scratch = storage.scratch(home)
     with pq.ParquetWriter(scratch / "patches", PATCHES, compression="zstd") as writer:
         for shard in shards:
-            writer.write_table(shard.table.select(PATCHES.names).cast(PATCHES))
+            writer.write_table(arrow.table({name: shard.table.column(name) for name in PATCHES.names}, PATCHES))
             split, seen = splits[shard.spec.split], groups[shard.spec.split]
-            labels = shard.table.column("label").to_numpy()
+            labels = arrow.values(shard.table.column("label"))
             group_ids = shard.table.column("group_id")
             digest.add(hash_pairs(shard.table.column("pixel_hash")), labels, group_ids, shard.spec.split)
             split["patches"] += len(shard.table)
             for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
                 split["by_class"][classes[number]] += int(count)
                 if count:
-                    seen[classes[number]].update(group_ids.filter(arrow.numbers(labels == number)).unique().to_pylist())
+                    seen[classes[number]].update(
+                        pc.filter(group_ids, arrow.numbers(labels == number)).unique().to_pylist()
+                    )
             facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
             split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
     storage.commit_file(scratch / "patches", f"{home}/patches.parquet")
@@ -318,11 +320,11 @@ class ContentDigest:
         self, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int32], groups: pa.ChunkedArray, split: str
     ) -> None:
         """Adds the records of one shard: uint64[N, 2], int32[N], string[N]."""
-        coded = pa.concat_arrays(groups.chunks).dictionary_encode() if groups.num_chunks else None
+        coded = pc.dictionary_encode(pa.concat_arrays(groups.chunks)) if groups.num_chunks else None
         if coded is None or not len(coded):
             return
         known = [self._codes.setdefault(g, len(self._codes)) for g in coded.dictionary.to_pylist()]
-        codes = np.array(known, np.uint64)[coded.indices.to_numpy()]
+        codes = np.array(known, np.uint64)[arrow.values(coded.indices)]
         place = np.full(len(labels), SPLITS.index(split), np.uint64)
         self._parts.append(np.column_stack([hashes, labels.astype(np.uint64), codes, place]))
 
@@ -346,12 +348,13 @@ def _write_rejects(
     rows = [tuple(r) for s in shards for r in s.meta["rejects"]]
     rows += [(d["path"], d["code"], d["detail"]) for s in shards for d in s.meta["dropped"]]
     table = pa.concat_tables([discovered, reject_table(rows)])
-    table = table.sort_by([("path", "ascending"), ("code", "ascending")])
+    table = pc.take(table, pc.sort_indices(table, sort_keys=[("path", "ascending"), ("code", "ascending")]))
     shown = {} if config.pseudonymise else write_thumbnails(storage, home, config.input_root, table)
     names = [shown.get(path, "") for path in table.column("path").to_pylist()]
     table = table.append_column("thumbnail", arrow.strings(names))
     scratch = storage.scratch(home)
-    pq.write_table(table.cast(REJECTS), scratch / "rejects", compression="zstd")
+    columns = {name: table.column(name) for name in REJECTS.names}
+    pq.write_table(arrow.table(columns, REJECTS), scratch / "rejects", compression="zstd")
     storage.commit_file(scratch / "rejects", f"{home}/rejects.parquet")
     shutil.rmtree(scratch, ignore_errors=True)
     return table

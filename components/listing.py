@@ -217,8 +217,9 @@ def _list_folder(root: str, out: _Collector) -> None:
         raise UsageError(f"The input {root!r} is not a folder.", "Give the folder that holds the images.")
     real_root = os.path.join(os.path.realpath(root), "")
     folders = [""]
-    by_ending, longest = out.by_ending, out.longest
+    by_ending, longest, extensions = out.by_ending, out.longest, out.extensions
     while folders:
+        paths, sizes, versions = out.paths, out.sizes, out.versions
         prefix = folders.pop()
         folder = os.path.join(root, prefix)
         hidden = _hidden_part(prefix)
@@ -228,6 +229,7 @@ def _list_folder(root: str, out: _Collector) -> None:
                     name = entry.name
                     if entry.is_symlink():
                         _add_link(entry, prefix + name, hidden, real_root, out)
+                        paths, sizes, versions = out.paths, out.sizes, out.versions  # it may have flushed
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(f"{prefix}{name}/")
                     elif hidden or name[0] == ".":
@@ -239,8 +241,16 @@ def _list_folder(root: str, out: _Collector) -> None:
                         out.ignore(prefix + name, entry.stat(follow_symlinks=False))
                     else:
                         info = entry.stat(follow_symlinks=False)
-                        if stat.S_ISREG(info.st_mode):
-                            out.add(prefix + name, extension, info.st_size, info.st_mtime_ns)
+                        if info.st_mode & 0o170000 == stat.S_IFREG:  # S_ISREG and add() by hand: 277,524 times
+                            if extension in extensions:
+                                paths.append(prefix + name)
+                                sizes.append(info.st_size)
+                                versions.append(info.st_mtime_ns)
+                                if len(paths) >= _CHUNK:
+                                    out.flush()
+                                    paths, sizes, versions = out.paths, out.sizes, out.versions
+                            else:
+                                out.add(prefix + name, extension, info.st_size, info.st_mtime_ns)
                         else:
                             out.reject(prefix + name, "unreadable", "not a regular file")
         except OSError as error:

@@ -143,3 +143,11 @@ def test_read_file(tmp_path):
 def test_a_url_without_bucket_is_refused():
     with pytest.raises(UsageError, match="names no bucket"):
         list_images("gs://", PNG)
+
+
+def test_no_file_is_lost_between_links_and_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "_CHUNK", 3)
+    touch(tmp_path, *(f"a{i}.png" for i in range(10)))
+    for i in range(7):
+        (tmp_path / f"l{i}.png").symlink_to(tmp_path / f"a{i}.png")
+    assert sorted(paths(list_images(str(tmp_path), PNG))) == sorted(p.name for p in tmp_path.iterdir())
