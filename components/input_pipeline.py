@@ -11,6 +11,7 @@ run would have seen.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +31,8 @@ MEMORY_SHARE = 0.25
 SHUFFLE_BYTES = 256 << 20
 """Size of the buffer in which streamed records are shuffled."""
 
-PARSE_BATCH = 256
-"""Records that are parsed at once; larger batches than training's where a split is read into memory."""
+PARSE_BATCH = 64
+"""Records that are parsed at once where a split is read into memory; more do not fit a core's own cache."""
 
 READ_BUFFER = 4 << 20
 READERS = 8
@@ -97,12 +98,11 @@ class Reader:
         assert labels is not None
 
         def order(number: Any) -> npt.NDArray[np.int64]:
-            return epoch_order(labels, seed, int(number), batch_size, balanced=balanced)
+            return epoch_order(labels, seed, int(number), batch_size, balanced=balanced).reshape(-1, batch_size)
 
-        places = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [None])
+        places = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [self.steps(batch_size), batch_size])
         images, targets = self.images, tf.constant(labels)
-        batches = tf.data.Dataset.from_tensor_slices(places).batch(batch_size, drop_remainder=True)
-        return batches.map(
+        return tf.data.Dataset.from_tensor_slices(places).map(
             lambda i: (tf.gather(images, i), tf.gather(targets, i)), num_parallel_calls=tf.data.AUTOTUNE
         )
 
@@ -167,7 +167,7 @@ def open_split(data: DatasetFiles, name: str, *, cache: bool | None = None) -> R
 
 def _load(reader: Reader, n_classes: int) -> Reader:
     count, size = reader.split.count, reader.size
-    images = np.empty((count, *size.shape), np.uint8)
+    images = _aligned((count, *size.shape))
     labels = np.empty(count, np.int32)
     batches = reader._parsed(_records(reader.split.shards).batch(PARSE_BATCH)).prefetch(tf.data.AUTOTUNE)
     place = 0
@@ -190,8 +190,17 @@ def _load(reader: Reader, n_classes: int) -> Reader:
             f"the manifest says {count:,} ({list(reader.split.by_class)}).",
             "Run histoline verify on the data set, then ingest again.",
         )
-    with tf.device("CPU"):
-        return dataclasses.replace(reader, images=tf.convert_to_tensor(images), labels=labels)
+    # Shared with TensorFlow, not copied: the pixels are by far the largest thing in memory.
+    shared = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
+    return dataclasses.replace(reader, images=shared, labels=labels)
+
+
+def _aligned(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """An empty array that begins at a multiple of 64 bytes, as TensorFlow's kernels expect."""
+    count = math.prod(shape)
+    buffer = np.empty(count + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + count].reshape(shape)
 
 
 def epoch_order(

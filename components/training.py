@@ -20,16 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import calibration, metrics, models, phases
+from components import calibration, metrics, models
 from components.dataset_files import DatasetFiles, open_dataset
 from components.errors import DataError
 from components.storage_files import TMP
 from components.training_config import TrainingConfig
 
 if TYPE_CHECKING:
-    import keras
-
-    from components.distribution import Hardware
+    from components.export import Serving
     from components.input_pipeline import Reader
     from components.training_loop import Loop
 
@@ -105,20 +103,29 @@ def train(
         log(f"{done.model_dir} is trained already ({done.epochs_run} epochs).")
         return done
 
-    from components import export
-    from components.training_loop import Loop
+    from components.export import ModelFacts, Serving, float32_copy, save
+    from components.image_graph import ImageSize
 
     loop = prepare(config, data, run_dir, key, log)
-    position = loop.run()
-    copy = export.float32_copy(loop.model, config, data)
-    facts = export.ModelFacts.of(config, data)
-    result = _calibrate_and_export(copy, facts, config, loop, position.history, run_dir, started, key)
-    assert isinstance(loop, Loop)
-    log(
-        f"temperature {result.temperature:.3f}"
-        + (f", threshold {result.threshold:.4f}" if result.threshold is not None else "")
-        + f"; exported to {result.model_dir}"
+    history = loop.run().history
+    facts = ModelFacts.of(config, data)
+    serving = Serving(
+        float32_copy(loop.model, config, data), ImageSize(data.source_size, data.stored_size), data.classes
     )
+    temperature, threshold, told = calibrate(serving, loop.evaluation, config)
+    result = TrainResult(
+        history=history,
+        epochs_run=len(history["loss"]),
+        temperature=temperature,
+        threshold=threshold,
+        calibration=told,
+        seconds=time.monotonic() - started,
+        model_dir=run_dir / "model",
+        hardware=loop.hardware.describe(),
+    )
+    save(serving, result.model_dir, facts, extra={RESULT: {"key": key, "result": result.to_dict()}})
+    cut = "" if threshold is None else f", threshold {threshold:.4f}"
+    log(f"temperature {temperature:.3f}{cut}; exported to {result.model_dir}")
     return result
 
 
@@ -159,38 +166,8 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)
 
 
-def _calibrate_and_export(
-    model: keras.Model,
-    facts: Any,
-    config: TrainingConfig,
-    loop: Loop,
-    history: dict[str, list[float]],
-    run_dir: Path,
-    started: float,
-    key: str,
-) -> TrainResult:
-    from components import export
-    from components.image_graph import ImageSize
-
-    serving = export.Serving(model, ImageSize(facts.source_size, facts.stored_size), facts.classes)
-    temperature, threshold, told = calibrate(serving, loop.evaluation, config)
-    result = TrainResult(
-        history=history,
-        epochs_run=len(history["loss"]),
-        temperature=temperature,
-        threshold=threshold,
-        calibration=told,
-        seconds=time.monotonic() - started,
-        model_dir=run_dir / "model",
-        hardware=loop.hardware.describe(),
-    )
-    extra = {RESULT: {"key": key, "result": result.to_dict()}}
-    export.save(serving, result.model_dir, facts, extra=extra)
-    return result
-
-
 def calibrate(
-    serving: Any, evaluation: Reader, config: TrainingConfig
+    serving: Serving, evaluation: Reader, config: TrainingConfig
 ) -> tuple[float, float | None, dict[str, Any]]:
     """Sets temperature, then threshold, of a serving graph on the eval split.
 
@@ -240,7 +217,10 @@ def run_fn(fn_args: Any) -> None:
     given = fn_args.custom_config
     run_dir = Path(given["run_dir"])
     result = train(
-        TrainingConfig.from_json(given["config"]), given["dataset_dir"], run_dir, log=lambda line: print(line, flush=True)
+        TrainingConfig.from_json(given["config"]),
+        given["dataset_dir"],
+        run_dir,
+        log=lambda line: print(line, flush=True),
     )
     _copy_tree(result.model_dir, Path(fn_args.serving_model_dir))
     if (run_dir / "tensorboard").is_dir():
@@ -256,7 +236,3 @@ def _copy_tree(source: Path, target: Path) -> None:
         shutil.rmtree(target)
     os.rename(tmp, target)
     tmp.parent.rmdir()
-
-
-if TYPE_CHECKING:
-    _ = Hardware

@@ -64,9 +64,9 @@ def answers(loaded: tf.Module, name: str, values: list[bytes]) -> dict[str, np.n
     return {k: v.numpy() for k, v in loaded.signatures[name](**{argument: tf.constant(values)}).items()}
 
 
-def built(classes: int = 2, shape: tuple[int, int] = (50, 50), name: str = "cnn_105k", **options: object) -> keras.Model:
+def built(classes: int = 2, shape: tuple[int, int] = (50, 50), name: str = "cnn_105k") -> keras.Model:
     keras.utils.set_random_seed(2)
-    return models.build(name, (*shape, 3), classes, options)
+    return models.build(name, (*shape, 3), classes)
 
 
 def test_binary_model_answers_both_signatures_in_batches_of_any_size(tmp_path: Path) -> None:
@@ -114,7 +114,8 @@ def test_files_are_padded_and_scaled_as_at_ingest_and_large_batches_are_worked_o
     stored = np.stack([fit(image, (96, 64), (48, 32)) for image in sources])
     by_file = answers(loaded, "serve_bytes", [png(image) for image in sources])["probability"]
     by_record = answers(loaded, "serving_default", raw(stored))["probability"]
-    alone = np.concatenate([answers(loaded, "serving_default", raw(stored[i : i + 1]))["probability"] for i in range(21)])
+    singles = (answers(loaded, "serving_default", raw(stored[i : i + 1])) for i in range(21))
+    alone = np.concatenate([single["probability"] for single in singles])
     np.testing.assert_allclose(by_file, by_record, atol=1e-6)
     np.testing.assert_allclose(by_record, alone, atol=1e-6)
     assert np.ptp(alone) > 0

@@ -86,7 +86,10 @@ def test_balanced_draws(data: DatasetFiles, folder: Path, cache: bool) -> None:
 
 
 @given(
-    st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 2**31 - 1), st.integers(0, 9)
+    st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    st.integers(1, 20),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 9),
 )
 def test_law_of_the_order(labels: list[int], batch: int, seed: int, epoch: int) -> None:
     given_labels = np.array(labels, np.int32)
@@ -161,5 +164,6 @@ def test_encoded_data_sets_are_read_too(tmp_path: Path) -> None:
         ingest_help.ingest(tmp_path / "raw", tmp_path / f"ws_{kind}", image_format=kind).folder
         for kind in ("raw", "encoded")
     ]
-    raw, encoded = ({im.tobytes() for im in np.asarray(open_split(open_dataset(f), "train", cache=True).images)} for f in made)
+    readers = (open_split(open_dataset(folder), "train", cache=True) for folder in made)
+    raw, encoded = ({image.tobytes() for image in np.asarray(reader.images)} for reader in readers)
     assert raw == encoded and len(raw) > 10
