@@ -153,7 +153,7 @@ def bench_training(folder: Path, repeats: int, criteria: Criteria) -> None:
 
     reader = open_split(open_dataset(folder), "train", cache=True)
     images, labels = np.asarray(reader.images), np.asarray(reader.labels)
-    config = TrainingConfig(model="cnn_105k", batch_size=BATCH, augmentation="none")
+    config = TrainingConfig(model="cnn_105k", batch_size=BATCH)
     steps = reader.steps(BATCH)
 
     keras.utils.set_random_seed(0)
