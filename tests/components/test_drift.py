@@ -63,13 +63,13 @@ def test_statistics_tell_patch_and_patient_spread() -> None:
     assert red["std"] > red["group_std"] * 0.9 and red["group_quantiles"]["0.05"] < red["group_mean"]
 
 
-@given(
-    seed=st.integers(0, 10_000),
-    patients=st.sampled_from([10, 30, 100]),
-    others=st.sampled_from([10, 30, 100]),
-)
-def test_other_patients_of_the_same_scanner_are_no_drift(seed: int, patients: int, others: int) -> None:
-    assert not drifted(cohort(seed, patients, first=5000), cohort(seed + 20_000, others))
+@pytest.mark.parametrize("patients", [10, 30, 100])
+@pytest.mark.parametrize("others", [10, 30, 100])
+def test_other_patients_of_the_same_scanner_are_hardly_ever_drift(patients: int, others: int) -> None:
+    false_alarms = sum(
+        bool(drifted(cohort(seed, patients, first=5000), cohort(seed + 20_000, others))) for seed in range(50)
+    )
+    assert false_alarms <= 1, "a test of statistics may be wrong now and then, not often"
 
 
 @given(seed=st.integers(0, 10_000), patients=st.sampled_from([30, 100]), sign=st.sampled_from([-1, 1]))
