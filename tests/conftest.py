@@ -14,6 +14,9 @@ settings.load_profile("histoline")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# They run in the Airflow environment, which holds another Python: `make test` starts them too.
+collect_ignore = ["dags"]
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
