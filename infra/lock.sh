@@ -14,4 +14,9 @@ options=(--python-version 3.10 --python-platform x86_64-unknown-linux-gnu --gene
 "$uv" pip compile "${options[@]}" requirements-dev.in --constraints requirements.lock \
   --output-file requirements-dev.lock
 "$uv" pip compile "${options[@]}" infra/uv.in --output-file infra/uv.lock
-echo "locks refreshed; \`make setup\` installs them"
+# Airflow's own environment; --universal keeps the markers that let one lock serve Python 3.11 and 3.12.
+airflow=(--universal --python-version 3.11 --generate-hashes --no-header
+  --no-emit-index-url --no-emit-find-links --annotation-style line --quiet)
+[ -z "${UPGRADE:-}" ] || airflow+=(--upgrade)
+"$uv" pip compile "${airflow[@]}" dags/requirements.in --output-file dags/requirements.lock
+echo "locks refreshed; \`make setup\` and \`make airflow\` install them"
