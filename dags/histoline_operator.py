@@ -1,0 +1,152 @@
+"""The step operator: one command of the pipeline environment as one Airflow task (design: Steps, Exit codes)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+
+from histoline_ids import run_id
+from histoline_process import StepProcess, allowed_environment
+from histoline_shim import PR_SET_PDEATHSIG, prctl
+
+Context = Mapping[str, Any]
+Arguments = Callable[[Context], Sequence[str]]
+After = Callable[[Context, Mapping[str, Any]], None]
+
+PERMANENT = {64: "wrong usage or input", 65: "the data failed a check", 70: "a bug in histoline"}
+"""Exit codes after which a retry is useless."""
+
+TEMPORARY = 75
+PROJECT = Path(__file__).resolve().parents[1]
+LEVELS = {"debug", "info", "warning", "error", "critical"}
+
+
+def histoline_command() -> str:
+    """The pipeline environment's `histoline` (HISTOLINE_COMMAND, else that of the project's .venv)."""
+    return os.environ.get("HISTOLINE_COMMAND") or str(PROJECT / ".venv" / "bin" / "histoline")
+
+
+class StepOperator(BaseOperator):
+    """Runs one histoline command, tells its log line by line, and keeps its result.
+
+    The result is the task's XCom `return_value` however the task ends: {state, decision, reason, ...} as the command
+    left it, with `dataset`, `task` (where known) and `run_id` of the pipeline.
+
+    Args:
+        dataset: Name of the data set.
+        arguments: Gives the command's arguments; may skip the task (AirflowSkipException).
+        after: Called with the result of a command that ended well: may skip the task or announce an asset.
+    """
+
+    ui_color = "#e8eef7"
+
+    def __init__(self, *, dataset: str, arguments: Arguments, after: After | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dataset = dataset
+        self.arguments = arguments
+        self.after = after
+        self._step: StepProcess | None = None
+        self._killed = False
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Runs the command to its end.
+
+        Returns:
+            Its result, small enough for XCom.
+
+        Raises:
+            AirflowSkipException: There was nothing to do, or the gate refused the model.
+            AirflowFailException: It failed, and a retry is useless.
+            AirflowException: It failed, and Airflow may try again.
+        """
+        self._killed = False
+        # Where Airflow's supervising process dies, this process ends its step, too.
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        try:
+            return self._execute(context)
+        finally:
+            prctl(PR_SET_PDEATHSIG, 0)
+
+    def on_kill(self) -> None:
+        """Ends the step when Airflow cancels the task; called within a signal handler, so it only asks."""
+        self._killed = True
+        if self._step is not None:
+            self._step.stop()
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        ti = context["ti"]
+        told: dict[str, Any] = {"dataset": self.dataset, "run_id": run_id(ti.dag_id, ti.run_id)}
+        try:
+            arguments = list(self.arguments(context))
+        except AirflowSkipException as skip:
+            told |= {"state": "skipped", "reason": str(skip)}
+            ti.xcom_push(key="return_value", value=told)
+            raise
+        code, last_error, result = self._run(context, arguments)
+        told |= {"task": _option(arguments, "--task")} | result
+        if code != 0:
+            # A result of an earlier stage says nothing of this failure.
+            reason = told.get("reason") if told.get("state") == "failed" else ""
+            told |= {"state": "failed", "reason": reason or last_error or f"exit code {code}"}
+            ti.xcom_push(key="return_value", value=told)
+            raise self._failure(context, code, told["reason"])
+        if self.after is not None:
+            try:
+                self.after(context, told)
+            except AirflowSkipException:
+                ti.xcom_push(key="return_value", value=told)
+                raise
+        return told
+
+    def _run(self, context: Context, arguments: list[str]) -> tuple[int, str, dict[str, Any]]:
+        program = histoline_command()
+        if not os.access(program, os.X_OK):
+            raise AirflowFailException(f"{program} is no program. Run `make setup`, or set HISTOLINE_COMMAND.")
+        self.log.info("$ histoline %s", " ".join(arguments))
+        self._step = StepProcess([program, *arguments], allowed_environment(os.environ), self._tell)
+        try:
+            if self._killed:
+                self._step.stop()
+            return self._step.wait(), self._step.last_error, self._step.result()
+        except AirflowTaskTimeout:
+            if _attempt(context, self) > 1:
+                limit = self.execution_timeout
+                raise AirflowFailException(f"It took longer than {limit} for the second time; see settings.toml.") from None
+            raise
+        finally:
+            self._step.end()
+            self._step.close()
+
+    def _tell(self, level: str, text: str) -> None:
+        # The text is an argument, not the format: it may hold any per cent sign.
+        getattr(self.log, level if level in LEVELS else "info")("%s", text)
+
+    def _failure(self, context: Context, code: int, reason: str) -> AirflowException:
+        if self._killed:
+            return AirflowException("The task was cancelled; every process of the step has been ended.")
+        if code == TEMPORARY:
+            return AirflowException(f"Temporary trouble, trying again later (exit 75): {reason}")
+        if code > 128:
+            text = f"The step was killed by signal {code - 128}"
+            if _attempt(context, self) > 1:
+                return AirflowFailException(f"{text} for the second time. Is there enough memory?")
+            return AirflowException(f"{text}; one more try.")
+        return AirflowFailException(f"{PERMANENT.get(code, 'failed')} (exit {code}), no retry: {reason}")
+
+
+def _attempt(context: Context, operator: BaseOperator) -> int:
+    """Number of this try since the run began or was cleared: 1, 2, ..."""
+    ti = context["ti"]
+    return int(ti.try_number) - max(int(ti.max_tries) - int(operator.retries or 0), 0)
+
+
+def _option(arguments: Sequence[str], name: str) -> str:
+    """Value of `--name=value` among arguments, empty where absent."""
+    found = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")]
+    return found[-1] if found else ""
