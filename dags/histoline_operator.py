@@ -10,7 +10,6 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
-
 from histoline_ids import run_id
 from histoline_process import StepProcess, allowed_environment
 from histoline_shim import PR_SET_PDEATHSIG, prctl
@@ -117,7 +116,9 @@ class StepOperator(BaseOperator):
         except AirflowTaskTimeout:
             if _attempt(context, self) > 1:
                 limit = self.execution_timeout
-                raise AirflowFailException(f"It took longer than {limit} for the second time; see settings.toml.") from None
+                raise AirflowFailException(
+                    f"It took longer than {limit} for the second time; see settings.toml."
+                ) from None
             raise
         finally:
             self._step.end()

@@ -21,7 +21,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def prctl(option: int, value: int) -> None:
-    """Calls prctl(2); failures are ignored, what it gives is a second line of defence."""
+    """Sets a property of this process; what fails is ignored, it is a second line of defence."""
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 

@@ -145,7 +145,9 @@ def test_a_tree_that_ignores_term_is_gone_after_stop(tmp_path: Path) -> None:
 
 
 def test_helpers_that_outlive_their_command_are_ended(tmp_path: Path) -> None:
-    body = STUBBORN.rstrip().rsplit("\n", 1)[0] + '\n    while len(os.listdir(os.environ["PIDS"])) < 4: time.sleep(0.05)'
+    body = (
+        STUBBORN.rstrip().rsplit("\n", 1)[0] + '\n    while len(os.listdir(os.environ["PIDS"])) < 4: time.sleep(0.05)'
+    )
     code, *_ = run(tmp_path, body)
     pids = read_pids(tmp_path)
     assert code == 0

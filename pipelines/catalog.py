@@ -1,0 +1,188 @@
+"""`histoline catalog`: writes dags/catalog.json, what Airflow's forms may offer, from the code that decides on it.
+
+Airflow runs in an environment of its own and can't import components: it reads this file. A test fails when the file
+that is committed is not what this module makes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import DataError, UsageError
+from pipelines import console
+
+FORMAT = 1
+FILE = Path(__file__).resolve().parents[1] / "dags" / "catalog.json"
+DEFAULT = "default"
+"""Word of the forms for "what the recipe or the command says"."""
+
+
+def build() -> dict[str, Any]:
+    """The catalogue: data sets with their tasks and form fields, models, presets.
+
+    Returns:
+        A JSON object. A field is a JSON schema (type, enum, minimum, maximum, ...) with a `default`, the command's
+        `option`, and what the form shows: `title`, `description`, `section`. `path` marks folders and files.
+    """
+    from components import models
+    from components.adapters import ADAPTERS
+    from components.presets import DEFAULTS, infos
+
+    presets = infos()
+    return {
+        "format": FORMAT,
+        "datasets": {
+            name: {
+                "title": adapter.title,
+                "layout": adapter.layout,
+                "tasks": {task: list(adapter.classes(task)) for task in adapter.tasks},
+                "presets": {task: DEFAULTS[name, task] for task in adapter.tasks if (name, task) in DEFAULTS},
+                "ingest": ingest_fields(adapter),
+                "train": train_fields(adapter, [p for p in presets if p.dataset in ("", name)]),
+            }
+            for name, adapter in ADAPTERS.items()
+        },
+        "models": {
+            name: {"title": info.title, "parameters": info.parameters, "min_size": info.min_size}
+            for name, info in models.MODELS.items()
+        },
+        "presets": {
+            p.name: {"title": p.title, "dataset": p.dataset, "task": p.task, "model": p.model} for p in presets
+        },
+    }
+
+
+def _field(option: str, section: str, title: str, description: str, default: Any, **schema: Any) -> dict[str, Any]:
+    told = {"option": option, "section": section, "title": title, "description": description, "default": default}
+    return {**told, **schema}
+
+
+def _task(adapter: Any) -> dict[str, Any]:
+    text = "What the labels are read as: " + "; ".join(f"{t}: {', '.join(adapter.classes(t))}" for t in adapter.tasks)
+    return _field("--task", "Data", "Task", text, adapter.tasks[0], type="string", enum=list(adapter.tasks))
+
+
+def ingest_fields(adapter: Any) -> dict[str, Any]:
+    """Form fields of DATASET_ingest by name.
+
+    Args:
+        adapter: Of the data set.
+    """
+    from components.duplicates import ON_CONFLICT, ON_DUPLICATE
+    from components.ingest_config import DEFAULT_MAX_FAULTS
+    from components.splits import ON_INFEASIBLE
+
+    def choice(name: str, title: str, text: str, values: Any) -> dict[str, Any]:
+        return _field(f"--{name}", "Rules", title, text, values[0], type="string", enum=list(values))
+
+    return {
+        "input": _field(
+            "--input", "Data", "Input folder", f"Absolute folder with the raw images: {adapter.layout}.", "",
+            type="string", path=True, maxLength=1000,
+        ),
+        "task": _task(adapter),
+        "groups_csv": _field(
+            "--groups-csv", "Data", "Patients of the patches", "CSV file with patch id and patient or slide.", None,
+            type=["null", "string"], path=True, maxLength=1000,
+        ),
+        "max_per_class": _field(
+            "--max-per-class", "Data", "Patches per class", "A cap, to try something out; 0 takes all. What is capped"
+            " is not what training takes by default.", 0, type="integer", minimum=0, maximum=10_000_000,
+        ),
+        "seed": _field(
+            "--seed", "Data", "Seed", "Of the split of new patients and of the order of records.", 0,
+            type="integer", minimum=0, maximum=2**31 - 1,
+        ),
+        "max_faults": _field(
+            "--max-faults", "Rules", "Faulty images allowed",
+            "Share of damaged images past which the ingest fails: 0.01 is one in a hundred.", DEFAULT_MAX_FAULTS,
+            type="number", minimum=0, maximum=1,
+        ),
+        "on_duplicate": choice(
+            "on-duplicate", "Same pixels in two splits", "Keep the copy in train, or fail.", ON_DUPLICATE
+        ),
+        "on_conflict": choice(
+            "on-conflict", "Same pixels under two labels", "Reject all such images, or fail.", ON_CONFLICT
+        ),
+        "on_infeasible": choice(
+            "on-infeasible", "A class with too few patients", "Fail, keep it in train only, or leave it out.",
+            ON_INFEASIBLE,
+        ),
+    }  # fmt: skip
+
+
+def train_fields(adapter: Any, presets: list[Any]) -> dict[str, Any]:
+    """Form fields of DATASET_train by name.
+
+    Args:
+        adapter: Of the data set.
+        presets: Infos of the recipes that fit it.
+    """
+    from components import models
+
+    recipes = {DEFAULT: "default: the recipe made for data set and task"}
+    recipes |= {p.name: f"{p.name}: {p.title}" for p in presets}
+    networks = {DEFAULT: "default: the recipe's own"} | {n: f"{n}: {i.title}" for n, i in models.MODELS.items()}
+    return {
+        "task": _task(adapter),
+        "preset": _field(
+            "--preset", "Model", "Recipe", "How to train; everything below that is empty comes from it.", DEFAULT,
+            type="string", enum=list(recipes), values_display=recipes,
+        ),
+        "model": _field(
+            "--model", "Model", "Model", "Another network under the same recipe.", DEFAULT,
+            type="string", enum=list(networks), values_display=networks,
+        ),
+        "epochs": _field(
+            "--epochs", "Model", "Epochs", "Of the last phase; empty for the recipe's.", None,
+            type=["null", "integer"], minimum=1, maximum=10_000,
+        ),
+        "batch_size": _field(
+            "--batch-size", "Model", "Batch size", "Images per step; empty for the recipe's.", None,
+            type=["null", "integer"], minimum=1, maximum=65_536,
+        ),
+        "seed": _field(
+            "--seed", "Model", "Seed", "Of weights, shuffling and augmentation; empty for the recipe's.", None,
+            type=["null", "integer"], minimum=0, maximum=2**31 - 1,
+        ),
+        "accept_drift": _field(
+            "--accept-drift", "Rules", "Accept a shift of colours because",
+            "A reason, kept in the run and in the report. Empty: a shift against the champion's data fails the run.",
+            None, type=["null", "string"], maxLength=300, pattern="^[^\\x00-\\x1f\\x7f]*(?![\\s\\S])",
+        ),
+        "force": _field(
+            "--force", "Rules", "Train although nothing has changed", "Otherwise an unchanged run is skipped.", False,
+            type="boolean",
+        ),
+    }  # fmt: skip
+
+
+def text() -> str:
+    """The catalogue as the file holds it."""
+    return json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
+
+
+@click.command("catalog")
+@click.option("--output", default=str(FILE), show_default="dags/catalog.json", help="File to write.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 65 where the file is not up to date.")
+def command(output: str, check: bool) -> None:
+    """Write what Airflow's forms offer: data sets, tasks, models, presets and ranges."""
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise UsageError(f"There is no folder {path.parent}.", "Run this in a checkout, or give --output.")
+    made = text()
+    if check:
+        if not path.is_file() or path.read_text(encoding="utf-8") != made:
+            raise DataError(f"{path} is not what the code says.", "Run: histoline catalog, and commit the file.")
+    else:
+        path.write_text(made, encoding="utf-8")
+    click.echo(f"{path} is up to date." if check else f"Wrote {path}.")
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.catalog")))
