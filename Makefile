@@ -1,6 +1,6 @@
 # Each target does the set-up it needs; set-up that is up to date costs a moment.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e lint bench lock clean
+.PHONY: help setup airflow airflowdown demo test e2e lint bench lock clean
 SHELL := /bin/bash
 export PYTHON310
 
@@ -21,6 +21,12 @@ test: setup ## fast and integration tests
 e2e: setup ## end-to-end tests
 	$(PYTHON) -m pytest -m e2e $(ARGS)
 
+airflow: setup ## start Airflow on 127.0.0.1 (builds .venv-airflow; ARGS="--workspace DIR"); stop: make airflowdown
+	.venv/bin/histoline airflow up $(ARGS)
+
+airflowdown: setup ## stop Airflow and everything that it runs
+	.venv/bin/histoline airflow down
+
 lint: setup ## ruff (with docstring rules on public names) and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy components pipelines schemas
@@ -33,6 +39,7 @@ bench: setup ## every benchmark that README numbers come from (minutes)
 lock: ## refresh the locks from the .in files (UPGRADE=1 lets every version move)
 	@bash infra/lock.sh
 
-clean: ## remove what make built: .venv, .tools, .demo, caches
-	rm -rf .venv .tools .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+clean: ## remove what make built: .venv*, .tools, .demo, caches
+	-[ ! -e .venv/bin/histoline ] || .venv/bin/histoline airflow down
+	rm -rf .venv .venv-airflow .tools .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find components pipelines schemas tests benchmarks dags -name __pycache__ -type d -prune -exec rm -rf {} +

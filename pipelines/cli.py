@@ -18,9 +18,13 @@ COMMANDS = {
     "datasets": ("pipelines.datasets", "List, show, prune or forget committed data sets."),
     "train": ("pipelines.train", "Train, evaluate, promote if earned."),
     "step": ("pipelines.step", "One stage of a training run, for schedulers."),
+    "predict": ("pipelines.predict", "Give images or records a probability by a model."),
+    "evaluate": ("pipelines.evaluate", "A model on another labelled data set, without training."),
     "models": ("pipelines.models", "List, show, promote or roll back models."),
+    "airflow": ("pipelines.airflow", "Start, stop or show Airflow on this machine."),
     "synth": ("pipelines.synth", "Draw a synthetic sample in a data set's own layout."),
     "doctor": ("pipelines.doctor_command", "Check this machine: name, finding, fix."),
+    "catalog": ("pipelines.catalog", "Write what Airflow's forms offer."),
 }
 
 

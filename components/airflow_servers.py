@@ -1,0 +1,117 @@
+"""Airflow's three servers: their commands, their health, and the state that their supervisor leaves in a file."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components import process_tree
+from components.airflow_settings import Place, write_private
+from components.supervisor import Service
+
+HEALTH = "/api/v2/monitor/health"
+HEALTH_SECONDS = 10
+STATE = "servers.json"
+
+
+def services(place: Place) -> tuple[Service, ...]:
+    """Scheduler, DAG processor and web server; in the order in which they stop.
+
+    The web server is last, so that tasks which are ended can still say so.
+    """
+    airflow = (str(place.python), "-m", "airflow")
+    commands = {
+        # Its log server would listen on all interfaces; with tasks on this machine nobody needs it.
+        "scheduler": ("scheduler", "--skip-serve-logs"),
+        "dag-processor": ("dag-processor",),
+        "api-server": ("api-server",),
+    }
+    return tuple(
+        Service(name, (*airflow, *command), place.home / "servers" / f"{name}.log")
+        for name, command in commands.items()
+    )
+
+
+def ask(url: str) -> dict[str, Any] | None:
+    """What the web server says of the health of all; None where it does not answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # 127.0.0.1 is never behind a proxy
+    try:
+        with opener.open(url + HEALTH, timeout=HEALTH_SECONDS) as answer:
+            told = json.load(answer)
+    except (OSError, ValueError, urllib.error.URLError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def judge(told: Mapping[str, Any] | None, started: Mapping[str, float]) -> dict[str, bool | None]:
+    """Health of each server that was started, from what the web server says.
+
+    Args:
+        told: Its answer; None for none.
+        started: Unix time at which each was started. A heartbeat from before it is an earlier process's.
+
+    Returns:
+        True, False, or None where it can't be told because the web server does not answer.
+    """
+    if told is None:
+        return {name: False if name == "api-server" else None for name in started}
+    health: dict[str, bool | None] = {}
+    for name, since in started.items():
+        if name == "api-server":
+            health[name] = (told.get("metadatabase") or {}).get("status") == "healthy"
+            continue
+        key = name.replace("-", "_")
+        part = told.get(key) or {}
+        beat = part.get(f"latest_{key}_heartbeat")
+        health[name] = part.get("status") == "healthy" and _unix(beat) >= since
+    return health
+
+
+def _unix(time: object) -> float:
+    try:
+        return datetime.datetime.fromisoformat(str(time).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def write_state(place: Place, supervisor: process_tree.Process, states: Mapping[str, Any]) -> None:
+    """Leaves the state where `read_state` finds it."""
+    document = {
+        "boot": process_tree.boot_id(),
+        "url": place.url,
+        "port": place.port,
+        "workspace": str(place.workspace),
+        "data_roots": list(place.data_roots),
+        "database": place.database,
+        "supervisor": {"pid": supervisor.pid, "started": supervisor.started},
+        "services": dict(states),
+    }
+    write_private(place.home / STATE, json.dumps(document, indent=1) + "\n")
+
+
+def read_state(home: Path) -> dict[str, Any] | None:
+    """The state that the last supervisor left; None where there is none of this boot."""
+    try:
+        document = json.loads((home / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict) or document.get("boot") != process_tree.boot_id():
+        return None  # those processes went with the machine, and their numbers may be others' now
+    return document
+
+
+def supervisor_lives(state: Mapping[str, Any] | None) -> bool:
+    """Says whether the supervisor that wrote a state still lives."""
+    return state is not None and process_tree.is_alive(state["supervisor"]["pid"], state["supervisor"]["started"])
+
+
+def left_behind(home: Path, state: Mapping[str, Any] | None) -> set[int]:
+    """Numbers of all processes of this home that live: supervisor, servers, tasks, steps."""
+    noted = [state["supervisor"], *state["services"].values()] if state else []
+    sessions = {one["pid"]: one["started"] for one in noted if one.get("pid")}
+    return process_tree.in_sessions(sessions) | process_tree.marked(str(home))

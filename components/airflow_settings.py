@@ -1,0 +1,289 @@
+"""What Airflow's servers are told: airflow.cfg, environment, passwords and secrets, all inside one private folder.
+
+A configuration file rather than variables: `AIRFLOW_HOME=.airflow .venv-airflow/bin/airflow ...` then just works, and
+no secret stands in a process's environment.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import io
+import json
+import os
+import secrets
+import socket
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import UsageError
+from components.process_tree import MARK
+from components.supervisor import environment_of, folder_is_private
+
+USERS = ("admin", "viewer")
+DEFAULT_PORT = 8080
+POSTGRESQL = "postgresql+psycopg2"
+
+# What a step may need (GPU, certificates, proxies) and the little that any program needs; never AIRFLOW__*, which
+# would overrule the configuration file.
+HANDED_ON = (
+    "HOME", "LANG", "LANGUAGE", "LC_ALL", "LOGNAME", "SHELL", "TMPDIR", "TZ", "USER", "LD_LIBRARY_PATH",
+    "GOOGLE_APPLICATION_CREDENTIALS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+HANDED_ON_BEGINNINGS = ("HISTOLINE_", "CUDA_", "NVIDIA_", "TF_", "XLA_", "OMP_", "LC_")
+NEVER_HANDED_ON = ("HISTOLINE_RESULT_JSON", "HISTOLINE_LOG_FORMAT", "HISTOLINE_AIRFLOW_DATABASE", MARK)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one Airflow lives and what it serves.
+
+    Attributes:
+        home: AIRFLOW_HOME.
+        project: The checkout, with dags/ in it.
+        python: Airflow's own interpreter.
+        port: Of the web server, on 127.0.0.1.
+        database: SQLAlchemy URL of the metadata base.
+        workspace: Folder that runs are read from and written to.
+        data_roots: Folders that raw patches may be read from; empty for any.
+        command: The pipelines' `histoline`.
+    """
+
+    home: Path
+    project: Path
+    python: Path
+    port: int
+    database: str
+    workspace: Path
+    data_roots: tuple[str, ...]
+    command: Path
+
+    @property
+    def url(self) -> str:
+        """Address for people, on this machine."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def passwords(self) -> Path:
+        """The file with the users' passwords."""
+        return self.home / "passwords.json"
+
+
+def metadata_database(home: Path, url: str) -> str:
+    """SQLAlchemy URL of the metadata base: a file in `home`, or the PostgreSQL that is named.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    if not url:
+        return f"sqlite:///{home / 'airflow.db'}"
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres", POSTGRESQL) or not urllib.parse.urlsplit(url).path[1:]:
+        raise UsageError(
+            "The metadata base must be a PostgreSQL URL with a data base's name.",
+            "Write --database postgresql://USER:PASSWORD@HOST:PORT/NAME, or leave it out for an SQLite file.",
+        )
+    return f"{POSTGRESQL}://{rest}"
+
+
+def hide_password(url: str) -> str:
+    """A data base's URL as it may be shown."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.password is None:
+        return url
+    who, _, where = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{who.partition(':')[0]}:***@{where}").geturl()
+
+
+def local_workspace(workspace: str) -> Path:
+    """The workspace as an absolute folder.
+
+    Raises:
+        UsageError: For an object store: the report pages are served from a folder.
+    """
+    if "://" in workspace:
+        raise UsageError(
+            f"Airflow's report pages need a local or mounted workspace, not {workspace}.",
+            "Mount the bucket (gcsfuse) and name the mount point, or run `histoline train` with it from the shell.",
+        )
+    return Path(workspace).expanduser().absolute()
+
+
+def free_port(wanted: int, exact: bool) -> int:
+    """A port of 127.0.0.1 that is free now: `wanted`, else one of the 99 after it, else any.
+
+    Args:
+        wanted: The first to try.
+        exact: Refuse any other.
+
+    Raises:
+        UsageError: Where `exact` and it is taken.
+    """
+    candidates = [wanted] if exact else [*range(wanted, min(wanted + 100, 65536)), 0]
+    for port in candidates:
+        with socket.socket() as probe:
+            # As the server itself will: a port whose last connections only linger is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UsageError(f"Port {wanted} of 127.0.0.1 is taken or not allowed.", "Name another --port, or leave it out.")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner may read, at once whole."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def make_home(home: Path) -> None:
+    """Makes AIRFLOW_HOME, closed to other users.
+
+    Raises:
+        UsageError: Where it belongs to somebody else.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not folder_is_private(home):
+        try:
+            home.chmod(0o700)
+        except PermissionError as error:
+            raise UsageError(f"{home} belongs to another user.", "Name another --home.") from error
+
+
+def _random() -> str:
+    # 32 random bytes in padded URL-safe base64: a password, and also what Airflow's fernet key must look like.
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode("ascii")
+
+
+def _kept(path: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Random values that are made once and then kept in a private file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        values = {}
+    if not isinstance(values, dict):
+        values = {}
+    if path.exists():
+        path.chmod(0o600)
+    missing = [name for name in names if not values.get(name)]
+    for name in missing:
+        values[name] = _random()
+    if missing:
+        write_private(path, json.dumps(values, indent=1) + "\n")
+    return {name: str(values[name]) for name in names}
+
+
+def passwords(place: Place) -> dict[str, str]:
+    """The users' passwords, made at the first call; a password that someone wrote into the file stays."""
+    return _kept(place.passwords, USERS)
+
+
+def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Airflow's settings, by section, as far as they are not its defaults.
+
+    Args:
+        place: See `Place`.
+        random: Secret values by name: `fernet`, `jwt`, `session`.
+    """
+    return {
+        "core": {
+            "dags_folder": str(place.project / "dags"),
+            "plugins_folder": str(place.project / "dags" / "plugins"),
+            "load_examples": "False",
+            "executor": "LocalExecutor",
+            "parallelism": "4",
+            "dags_are_paused_at_creation": "False",
+            # "user:role" pairs; never all_admins, which lets any local process and any rebound web page in.
+            "simple_auth_manager_users": ",".join(f"{user}:{user}" for user in USERS),
+            "simple_auth_manager_passwords_file": str(place.passwords),
+            "simple_auth_manager_all_admins": "False",
+            "execution_api_server_url": f"{place.url}/execution/",
+            "fernet_key": random["fernet"],
+            "killed_task_cleanup_time": "10",
+        },
+        "database": {"sql_alchemy_conn": place.database},
+        "api": {
+            "host": "127.0.0.1",
+            "port": str(place.port),
+            "base_url": place.url,
+            "workers": "1",
+            "secret_key": random["session"],
+            "expose_config": "False",
+            "expose_stacktrace": "False",
+            "enable_swagger_ui": "False",  # its page loads scripts from a public host
+            "instance_name": "histoline",
+        },
+        "api_auth": {"jwt_secret": random["jwt"]},
+        "dag_processor": {"refresh_interval": "30", "min_file_process_interval": "30", "parsing_processes": "1"},
+        "scheduler": {
+            # A task whose process is gone is noticed after a minute and a half, a queued one that nobody runs after
+            # one. Longer than a restart of the web server, through which tasks tell that they live.
+            "task_instance_heartbeat_timeout": "90",
+            "task_instance_heartbeat_sec": "10",
+            "orphaned_tasks_check_interval": "60",
+        },
+        "workers": {
+            # A web server that is away for half a minute, or two, must not end a training that took hours.
+            "max_failed_heartbeats": "60",
+            "min_heartbeat_interval": "5",
+            "execution_api_retries": "12",
+            "execution_api_retry_wait_max": "10",
+            "execution_api_timeout": "20",
+        },
+        "logging": {
+            "base_log_folder": str(place.home / "logs"),
+            "uvicorn_logging_level": "WARNING",
+            "colored_console_log": "False",
+        },
+        "email": {"default_email_on_failure": "False", "default_email_on_retry": "False"},
+        "metrics": {"statsd_on": "False", "otel_on": "False"},
+        "usage_data_collection": {"enabled": "False"},
+    }
+
+
+def configuration_text(settings: Mapping[str, Mapping[str, str]]) -> str:
+    """The settings as the text of an airflow.cfg."""
+    parser = configparser.ConfigParser(interpolation=None)
+    for section, values in settings.items():
+        # Airflow reads `%` as the start of a substitution; passwords in data base URLs are full of them.
+        parser[section] = {name: value.replace("%", "%%") for name, value in values.items()}
+    text = io.StringIO()
+    text.write("# Written by `histoline airflow up`, at each start: changes made here are lost.\n")
+    parser.write(text)
+    return text.getvalue()
+
+
+def write_configuration(place: Place) -> None:
+    """Writes airflow.cfg, and at the first call passwords and secrets."""
+    make_home(place.home)
+    passwords(place)
+    random = _kept(place.home / "secrets.json", ("fernet", "jwt", "session"))
+    write_private(place.home / "airflow.cfg", configuration_text(configuration(place, random)))
+
+
+def server_environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of Airflow's servers, and with it of all tasks."""
+    handed_on = environment_of(environ, HANDED_ON, HANDED_ON_BEGINNINGS)
+    for name in NEVER_HANDED_ON:
+        handed_on.pop(name, None)
+    path = os.pathsep.join([str(place.python.parent), environ.get("PATH", os.defpath)])
+    return {
+        **handed_on,
+        "PATH": path,
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONUNBUFFERED": "1",
+        "AIRFLOW_HOME": str(place.home),
+        "HISTOLINE_WORKSPACE": str(place.workspace),
+        "HISTOLINE_COMMAND": str(place.command),
+        **({"HISTOLINE_DATA_ROOTS": os.pathsep.join(place.data_roots)} if place.data_roots else {}),
+        "SCARF_ANALYTICS": "false",
+        "DO_NOT_TRACK": "1",
+        MARK: str(place.home),
+    }

@@ -1,0 +1,234 @@
+"""Keeps a few servers running: starts them, restarts one that dies or no longer answers, stops them with all children.
+
+It knows nothing of Airflow: what runs, and how its health is asked for, is handed in.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components import process_tree
+
+LOG_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Service:
+    """One server.
+
+    Attributes:
+        name: What people call it.
+        argv: Its command.
+        log: File that gets its output.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How patient a supervisor is; all in seconds, except `failures`.
+
+    Attributes:
+        poll: Between two looks at the processes.
+        probe_every: Between two questions after health.
+        failures: Bad answers in a row after which a live server is restarted. They are counted, not timed, so that a
+            machine that slept or was paused restarts nothing.
+        backoff_first: Before the first restart; doubles with each further one.
+        backoff_most: Before any restart.
+        settled: After so long a life, a server's earlier deaths are forgotten.
+        grace: Between TERM and KILL.
+    """
+
+    poll: float = 0.5
+    probe_every: float = 5.0
+    failures: int = 24
+    backoff_first: float = 1.0
+    backoff_most: float = 30.0
+    settled: float = 60.0
+    grace: float = 10.0
+
+
+def backoff(deaths: int, limits: Limits) -> float:
+    """Seconds to wait before a restart after so many deaths in a row (1 for the first)."""
+    return min(limits.backoff_first * 2.0 ** min(deaths - 1, 30), limits.backoff_most)
+
+
+def now() -> str:
+    """This moment in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass
+class _Running:
+    service: Service
+    process: subprocess.Popen[bytes] | None = None
+    started: int = 0  # ticks since boot
+    since: str = ""
+    since_clock: float = 0.0
+    deaths: int = 0
+    restarts: int = 0
+    due: float = 0.0
+    failures: int = 0
+    healthy: bool | None = None
+    said: str = ""
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "pid": self.process.pid if self.process else None,
+            "started": self.started,
+            "since": self.since,
+            "restarts": self.restarts,
+            "healthy": self.healthy,
+            "said": self.said,
+        }
+
+
+@dataclass
+class Supervisor:
+    """Runs services until it is told to stop.
+
+    Attributes:
+        services: In the order of their start; they stop in this order too.
+        environment: What each service gets as its whole environment.
+        folder: Their working folder.
+        probe: Asks for health: service name to True (well), False (not well) or None (can't be told now). It gets the
+            Unix time at which each service was started.
+        save: Is handed the services' states whenever they change.
+        limits: See `Limits`.
+    """
+
+    services: Sequence[Service]
+    environment: Mapping[str, str]
+    folder: Path
+    probe: Callable[[Mapping[str, float]], Mapping[str, bool | None]]
+    save: Callable[[dict[str, dict[str, Any]]], None]
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        self._running = {service.name: _Running(service) for service in self.services}
+        self._stopping = False
+        self._saved: dict[str, dict[str, Any]] = {}
+
+    def stop(self) -> None:
+        """Makes `run` stop everything and return; may be called from a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Starts all services and looks after them until `stop`; then ends them and all that they started."""
+        probed = time.monotonic()
+        try:
+            while not self._stopping:
+                for one in self._running.values():
+                    self._look_at(one)
+                if time.monotonic() - probed >= self.limits.probe_every:
+                    self._probe()
+                    probed = time.monotonic()
+                self._save()
+                time.sleep(self.limits.poll)
+        finally:
+            for one in self._running.values():
+                self._end(one)
+            self._save()
+
+    def _save(self) -> None:
+        states = {name: one.state() for name, one in self._running.items()}
+        if states != self._saved:
+            self.save(states)
+            self._saved = states
+
+    def _look_at(self, one: _Running) -> None:
+        if one.process is None:
+            if time.monotonic() >= one.due:
+                self._start(one)
+        elif (code := one.process.poll()) is not None:
+            why = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            self._restart_later(one, why)
+
+    def _start(self, one: _Running) -> None:
+        log = one.service.log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_name(log.name + ".1"))
+        with log.open("ab") as output:
+            output.write(f"--- {now()} {' '.join(one.service.argv)}\n".encode())
+            output.flush()
+            try:
+                one.process = subprocess.Popen(
+                    one.service.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(self.environment),
+                    cwd=self.folder,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                output.write(f"--- {now()} could not be started: {error}\n".encode())
+                self._count_death(one, f"could not be started: {error}")
+                return
+        found = process_tree.read_process(one.process.pid)
+        one.started = found.started if found else 0
+        one.since, one.since_clock, one.failures, one.healthy = now(), time.time(), 0, None
+        self._save()  # at once: whatever finds this supervisor dead must know the new process
+
+    def _count_death(self, one: _Running, why: str) -> None:
+        lived = time.time() - one.since_clock
+        one.deaths = 1 if lived >= self.limits.settled else one.deaths + 1
+        wait = backoff(one.deaths, self.limits)
+        one.due = time.monotonic() + wait
+        one.restarts += 1
+        one.healthy = False
+        one.said = f"{now()} {why}; started again {wait:g} s later"
+
+    def _restart_later(self, one: _Running, why: str) -> None:
+        self._end(one)  # a dead scheduler leaves its workers: none may live beside those of the next one
+        self._count_death(one, why)
+        with one.service.log.open("a", encoding="utf-8") as output:
+            output.write(f"--- {one.said}\n")
+
+    def _end(self, one: _Running) -> None:
+        if one.process is None:
+            return
+        session = {one.process.pid: one.started}
+        process_tree.end(lambda: process_tree.in_sessions(session), self.limits.grace, one.process.poll)
+        one.process.poll()
+        one.process = None
+
+    def _probe(self) -> None:
+        alive = {name: one.since_clock for name, one in self._running.items() if one.process is not None}
+        answers = self.probe(alive)
+        for name, one in self._running.items():
+            answer = answers.get(name)
+            if one.process is None or answer is None:
+                continue
+            one.healthy = answer
+            one.failures = 0 if answer else one.failures + 1
+            if one.failures >= self.limits.failures:
+                self._restart_later(one, f"was alive but not well {one.failures} times in a row")
+
+
+def environment_of(environ: Mapping[str, str], names: Sequence[str], prefixes: Sequence[str]) -> dict[str, str]:
+    """The part of an environment that is handed on: only what is named, or begins as named.
+
+    Args:
+        environ: Usually `os.environ`.
+        names: Variables to hand on.
+        prefixes: Beginnings of further ones.
+    """
+    return {name: value for name, value in environ.items() if name in names or name.startswith(tuple(prefixes))}
+
+
+def folder_is_private(folder: Path) -> bool:
+    """Says whether a folder belongs to this user and is closed to all others."""
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o077
