@@ -1,0 +1,133 @@
+"""Assets: what ingest and training announce, and which data set a training run that was triggered by one may take."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.exceptions import AirflowSkipException
+
+Context = Mapping[str, Any]
+log = logging.getLogger(__name__)
+LOOK_BACK = 50
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+
+
+def data_asset(dataset: str) -> Asset:
+    """Asset of the committed data of a data set."""
+    return Asset(name=f"histoline/{dataset}", uri=f"histoline/{dataset}")
+
+
+def model_asset(dataset: str) -> Asset:
+    """Asset of the champion models of a data set."""
+    return Asset(name=f"histoline/{dataset}/model", uri=f"histoline/{dataset}/model")
+
+
+def alias(asset: Asset) -> AssetAlias:
+    """The alias through which a task may announce an asset, or not."""
+    return AssetAlias(f"{asset.name}/announced")
+
+
+def announce_data(context: Context, told: Mapping[str, Any], dataset: str) -> None:
+    """Announces a committed data set if its content is not what was announced last.
+
+    Args:
+        context: Of the ingest task.
+        told: Result of `histoline ingest`.
+        dataset: Name of the data set.
+
+    Raises:
+        AirflowSkipException: The input is unchanged, and known.
+    """
+    if not told.get("is_latest", True):
+        log.info("Not announced: latest.json names another data set, so training would not take this one.")
+        return
+    extra = {key: told[key] for key in ("task", "dataset_dir", "content_digest", "plan_id")}
+    # Compared with what this DAG has announced, not with what the try before found: a try that was killed between
+    # commit and announcement must not be the end of it.
+    last = _last(context, data_asset(dataset), extra["task"])
+    if last.get("content_digest") != extra["content_digest"]:
+        context["outlet_events"][alias(data_asset(dataset))].add(data_asset(dataset), extra=extra)
+    elif told.get("state") == "unchanged":
+        raise AirflowSkipException(f"Nothing to do: the input is unchanged. It stands in {extra['dataset_dir']}.")
+    else:
+        log.info("Not announced: committed anew, with the same pixels, labels and splits as before.")
+
+
+def announce_model(context: Context, told: Mapping[str, Any], dataset: str) -> None:
+    """Announces a model that has just become champion; skips the task where the gate refused it.
+
+    Args:
+        context: Of the push task.
+        told: Result of `histoline step push`.
+        dataset: Name of the data set.
+
+    Raises:
+        AirflowSkipException: There is no new champion.
+    """
+    if told.get("decision") != "promoted" or not told.get("version"):
+        raise AirflowSkipException(f"Not promoted: {told.get('reason') or 'the gate refused the model'}")
+    extra = {"task": told["task"], "version": told["version"], "metrics": told.get("metrics", {})}
+    asset = model_asset(dataset)
+    if _last(context, asset, extra["task"]).get("version") != extra["version"]:
+        context["outlet_events"][alias(asset)].add(asset, extra=extra)
+
+
+def _last(context: Context, asset: Asset, task: str) -> dict[str, Any]:
+    """What this DAG announced last for a task; events that people posted do not count."""
+    ti = context["ti"]
+    for event in context["inlet_events"][asset].ascending(False).limit(LOOK_BACK):
+        extra = event.extra or {}
+        if event.source_dag_id == ti.dag_id and extra.get("task") == task:
+            return dict(extra)
+    return {}
+
+
+def choose_data(context: Context, dataset: str, tasks: Mapping[str, Any], workspace: Path) -> tuple[str, str] | None:
+    """Task and data set of the newest event that triggered this run, if they can be trusted.
+
+    Whoever may use the UI may post an event, so it is only a hint: the folder must lie where data sets of that task
+    lie, and its manifest must carry the digest.
+
+    Args:
+        context: Of the task.
+        dataset: Name of the data set.
+        tasks: Those that it has.
+        workspace: The workspace.
+
+    Returns:
+        Task and folder; None where nothing or nothing credible triggered the run.
+    """
+    try:
+        events = list(context["triggering_asset_events"][data_asset(dataset)])
+    except KeyError:
+        return None
+    for event in sorted(events, key=lambda e: e.timestamp, reverse=True)[:1]:
+        found = _check(event.extra or {}, dataset, tasks, workspace)
+        if isinstance(found, tuple):
+            return found
+        log.warning("The event that triggered this run is ignored (%s); the latest data set is taken.", found)
+    return None
+
+
+def _check(extra: Mapping[str, Any], dataset: str, tasks: Mapping[str, Any], workspace: Path) -> tuple[str, str] | str:
+    task, folder, digest = (extra.get(key) for key in ("task", "dataset_dir", "content_digest"))
+    if not (isinstance(task, str) and isinstance(folder, str) and isinstance(digest, str) and digest):
+        return "it does not name task, dataset_dir and content_digest"
+    if task not in tasks:
+        return f"{dataset} has no task {task!r}"
+    try:
+        home = (workspace / "datasets" / dataset / task).resolve()
+        place = Path(folder).resolve()
+        manifest = place / "manifest.json"
+        if place.parent != home or manifest.is_symlink() or manifest.stat().st_size > MAX_MANIFEST_BYTES:
+            return f"{folder!r} is no data set of the workspace"
+        told = json.loads(manifest.read_text(encoding="utf-8"))
+        same = (told["dataset"], told["task"], told["content_digest"]) == (dataset, task, digest)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return f"{folder!r} holds no manifest that can be read"
+    return (task, str(place)) if same else "the manifest is not of that data set, task and digest"

@@ -1,0 +1,90 @@
+"""The trigger form of a DAG, from the catalogue: fields with ranges, and the command's arguments from their values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk import Param
+from airflow.sdk.exceptions import ParamValidationError
+
+from histoline_settings import DatasetSettings, SettingsError
+
+DEFAULT = "default"
+END = r"(?![\s\S])"
+"""End of the text, for Python and for browsers; `$` would let a line feed follow."""
+
+_SEGMENT = rf"(?!\.\.?(?:/|{END}))[^/\x00-\x1f\x7f]+"
+SHOWN = ("title", "section", "type", "enum", "values_display", "minimum", "maximum", "maxLength", "pattern")
+
+
+def path_pattern(roots: tuple[str, ...]) -> str:
+    """Pattern of an absolute path without `.` and `..` and control characters, below one of the roots.
+
+    Links are not seen here: the command resolves them and checks again.
+
+    Args:
+        roots: Folders or gs:// prefixes; empty for any.
+    """
+    if not roots:
+        return rf"^(?:gs://[a-z0-9][a-z0-9._-]+)?(?:/{_SEGMENT})+/?{END}"
+    starts = "|".join(re.sub(r"([.^$*+?()\[\]{}|\\])", r"\\\1", root) for root in roots)
+    return rf"^(?:{starts})(?:/{_SEGMENT})*/?{END}"
+
+
+def build_form(settings: DatasetSettings, dag: str, roots: tuple[str, ...]) -> dict[str, Param]:
+    """Params of a DAG, each with a valid default.
+
+    Args:
+        settings: Of the data set.
+        dag: `ingest` or `train`.
+        roots: Data roots.
+
+    Raises:
+        SettingsError: A default is not valid.
+    """
+    form = {}
+    for name, field in settings.entry[dag].items():
+        schema = {key: field[key] for key in SHOWN if key in field}
+        description = field["description"]
+        if field.get("path"):
+            schema["pattern"] = path_pattern(roots)
+            description += f" Below {' or '.join(roots)}." if roots else ""
+        default = settings.defaults[dag][name]
+        form[name] = Param(default, description=description, **schema)
+        try:
+            form[name].resolve()
+        except ParamValidationError as error:
+            why = str(error).strip().splitlines()[0]
+            raise SettingsError(
+                f"settings.toml: {settings.name}.{dag}.{name} is {default!r}, which its form would refuse: {why}."
+                + (" It must lie in HISTOLINE_DATA_ROOTS." if field.get("path") and roots else "")
+            ) from None
+    return form
+
+
+def arguments(fields: Mapping[str, Any], params: Mapping[str, Any], given: Mapping[str, Any] | None) -> list[str]:
+    """Options of the command from the form's values; what is empty or `default` is left to the command.
+
+    Args:
+        fields: Of the catalogue.
+        params: Values by field.
+        given: What was posted with the trigger, None for nothing.
+
+    Raises:
+        ValueError: Something was posted that is no field.
+    """
+    unknown = sorted(set(given or {}) - set(fields))
+    if unknown:
+        raise ValueError(f"There is no field {unknown[0]!r}; there are {', '.join(fields)}.")
+    found = []
+    for name, field in fields.items():
+        value = params[name]
+        if value is None or value is False or value in ("", DEFAULT):
+            continue
+        if isinstance(value, float) and "integer" in field["type"]:
+            value = int(value)  # 3.0 is a whole number to JSON schema
+        # One argument, so that a value that begins with a hyphen is still a value.
+        found.append(field["option"] if value is True else f"{field['option']}={value}")
+    return found
