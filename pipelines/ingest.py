@@ -329,11 +329,16 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
     workers, as_json = given.pop("workers"), given.pop("as_json")
     options = plain_options(name, given)
     started = time.monotonic()
-    outcome = unchanged(options, started)
-    if outcome is None:
-        outcome = _run(options, workers, runner_args(list(extra)))
+    try:
+        outcome = unchanged(options, started)
+        if outcome is None:
+            outcome = _run(options, workers, runner_args(list(extra)))
+    except Exception as error:
+        told = console.told(error)
+        leave_result({"state": "failed", "task": options["task"], "reason": str(told or error)})
+        raise
     console.emit(document(outcome), as_json, lambda: show(outcome))
-    _leave_result(outcome)
+    leave_result(small(outcome))
 
 
 def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome:
@@ -373,16 +378,22 @@ def unchanged(options: dict[str, Any], started: float) -> Outcome | None:
     return Outcome("unchanged", uri, manifest, True, "", {"check_s": seconds}, seconds)
 
 
-def _leave_result(outcome: Outcome) -> None:
-    """Writes HISTOLINE_RESULT_JSON for a scheduler."""
+def small(outcome: Outcome) -> dict[str, Any]:
+    """What a scheduler keeps of an ingest: a few hundred bytes."""
+    told = document(outcome)
+    wanted = ("state", "dataset_dir", "task", "is_latest", "content_digest", "plan_id", "found", "written")
+    rejects = {code: facts["count"] for code, facts in (told["rejects"] or {}).items()}
+    return {**{key: told[key] for key in wanted}, "rejects": rejects}
+
+
+def leave_result(told: dict[str, Any]) -> None:
+    """Writes HISTOLINE_RESULT_JSON for a scheduler, where that is set."""
     path = os.environ.get("HISTOLINE_RESULT_JSON")
     if path:
         import json
 
-        wanted = ("state", "dataset_dir", "task", "content_digest", "plan_id", "found", "written")
-        small = {k: v for k, v in document(outcome).items() if k in wanted}
         temporary = f"{path}.{os.getpid()}"
-        Path(temporary).write_text(json.dumps(small))
+        Path(temporary).write_text(json.dumps(told), encoding="utf-8")
         os.replace(temporary, path)
 
 
