@@ -94,7 +94,7 @@ def _ingest(
     if not (storage.exists(f"{config.home}/latest.json") or config.plans_folds_only):
         wait([planning], timeout=0.2)  # most wrong input shows at once
         if not planning.done():
-            _import_beam()
+            import_beam("pipelines.write_shards")  # while a helper plans
     planned = planning.result()  # where a data set stands already, Beam may not be needed at all
     lap("plan_s")
     uri = storage.uri(planned.write.dataset_dir)
@@ -105,9 +105,8 @@ def _ingest(
         latest = move_latest(config, planned, manifest, request)
         return Outcome("unchanged", uri, manifest, latest, planned.split_table, timings)
     try:
-        _import_beam()
+        run_beam = import_beam("pipelines.write_shards").run_beam
         check_beam_args(beam_args)
-        from pipelines.write_shards import run_beam
 
         with console.Progress("patches", sum(planned.patches)) as progress:
             with listening(lambda result: progress.advance(result.written + result.rejected)):
@@ -126,7 +125,13 @@ def _ingest(
     return Outcome("committed", uri, manifest, latest, planned.split_table, timings)
 
 
-def _import_beam() -> None:
+def import_beam(module: str) -> Any:
+    """Imports one of our modules that loads Beam, and keeps Beam quiet.
+
+    Args:
+        module: Its full name.
+    """
+    import importlib
     import logging
     import warnings
 
@@ -135,12 +140,13 @@ def _import_beam() -> None:
     with warnings.catch_warnings():
         # Google's libraries announce the end of Python 3.10, which TFX 1.16 needs.
         warnings.simplefilter("ignore", FutureWarning)
-        import pipelines.write_shards  # noqa: F401 - imports Beam, while a helper plans
+        loaded = importlib.import_module(module)
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     # What a worker raises is raised here too, and told in one paragraph: no need of two tracebacks before it.
     for name in ("common", "worker.sdk_worker", "portability.fn_api_runner", "portability.local_job_service"):
         logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
+    return loaded
 
 
 def runner_args(extra: list[str]) -> list[str]:
@@ -152,15 +158,19 @@ def runner_args(extra: list[str]) -> list[str]:
     return args if any(a.split("=")[0] == "--runner" for a in args) else ["--runner=FnApiRunner", *args]
 
 
-def check_own_typos(extra: list[str]) -> None:
+def check_own_typos(extra: list[str], of: click.Command | None = None) -> None:
     """Refuses a mistyped option of ours before it passes for one of Beam's.
+
+    Args:
+        extra: Flags that click did not know.
+        of: The command; ingest by default.
 
     Raises:
         UsageError: Names the option that was probably meant.
     """
     import difflib
 
-    own = [o for p in command.params for o in p.opts if o.startswith("--")]
+    own = [o for p in (of or command).params for o in p.opts if o.startswith("--")]
     for arg in extra:
         name = arg.split("=")[0]
         near = difflib.get_close_matches(name, own, 1, cutoff=0.8) if name.startswith("--") else []
@@ -168,8 +178,12 @@ def check_own_typos(extra: list[str]) -> None:
             raise UsageError(f"There is no option {name}.", f"Did you mean {near[0]}?")
 
 
-def check_beam_args(beam_args: list[str]) -> None:
+def check_beam_args(beam_args: list[str], name: str = "ingest") -> None:
     """Refuses flags that no Beam options class knows; Beam itself would drop them without a word.
+
+    Args:
+        beam_args: The flags.
+        name: Of the command, for the message.
 
     Raises:
         UsageError: Names the flag.
@@ -191,7 +205,7 @@ def check_beam_args(beam_args: list[str]) -> None:
     except argparse.ArgumentError as error:
         raise UsageError(f"Beam refuses a flag: {error}.") from None
     if unknown:
-        raise UsageError(f"Neither histoline nor Beam knows {unknown[0]}.", "See histoline ingest --help.")
+        raise UsageError(f"Neither histoline nor Beam knows {unknown[0]}.", f"See histoline {name} --help.")
 
 
 def summary(outcome: Outcome) -> list[str]:

@@ -1,0 +1,207 @@
+"""Images or records to probabilities by the promoted model: the command and the job.
+
+Plan, predict parts on a Beam runner, put the table together. Decoding, padding and halving are the ingest's own code,
+so that an image gets the same probability from its file as from its record.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.errors import TemporaryError, UsageError
+from pipelines import console
+
+MAX_PARALLEL = 8
+
+
+def beam_work(parallel: int, beam_args: list[str], planned: int) -> Any:
+    """A `predict_job.Work` that hands parts to Beam; loads it only where there is something to do.
+
+    Args:
+        parallel: Parts that one worker has under way.
+        beam_args: Flags for Beam, with a runner among them.
+        planned: Patches, for the progress bar.
+    """
+
+    def work(config: Any, numbers: list[int]) -> None:
+        if not numbers:
+            return
+        from components.workers import listening
+        from pipelines.ingest import check_beam_args, import_beam
+
+        run_beam = import_beam("pipelines.predict_beam").run_beam
+        check_beam_args(beam_args, "predict")
+        with console.Progress("patches", planned) as progress:
+            with listening(lambda result: progress.advance(result.predicted + result.rejected)):
+                run_beam(config, numbers, parallel, beam_args)
+
+    return work
+
+
+def parallel_parts(workers: int) -> int:
+    """Parts under way in one worker: as many as asked for, else enough to keep its cores busy.
+
+    Raises:
+        UsageError: Out of range.
+    """
+    from components.workers import cores
+
+    if not 0 <= workers <= 64:
+        raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 64, or leave it out.")
+    return workers or max(2, min(MAX_PARALLEL, cores()))
+
+
+def find_model(dataset: str, given: dict[str, Any]) -> Any:
+    """The model that the command line means, as a `ModelSource`.
+
+    Raises:
+        UsageError: None or two are named, or there is none.
+        DataError: It is damaged.
+    """
+    if bool(dataset) == bool(given["model"]):
+        raise UsageError(
+            "Name a data set, for its champion, or a model's folder with --model: one of the two.",
+            "For example: histoline predict idc --input DIR --output FILE.parquet.",
+        )
+    from components import model_source
+    from components.storage import open_storage
+
+    if given["model"]:
+        if given["version"]:
+            raise UsageError("--model and --version both name a model.", "Give one of them.")
+        return model_source.model_folder(given["model"])
+    from pipelines.train import check_dataset
+
+    check_dataset(dataset, given["task"])
+    storage = open_storage(given["workspace"])
+    if not given["version"]:
+        return model_source.champion_model(storage, dataset, given["task"])
+    model = model_source.named_model(storage, given["version"])
+    if (model.facts["dataset"], model.facts["task"]) != (dataset, given["task"]):
+        told = f"{model.facts['dataset']} {model.facts['task']}"
+        raise UsageError(f"{given['version']} is a model of {told}, not of {dataset} {given['task']}.")
+    return model
+
+
+def check_output(output: str, kaggle: bool) -> str:
+    """Full name of the output.
+
+    Raises:
+        UsageError: Another extension than .parquet or .csv; a submission that is no .csv.
+    """
+    from components.predict_input import absolute
+
+    full = absolute(output)
+    suffix = os.path.splitext(full)[1]
+    if suffix not in (".csv",) if kaggle else suffix not in (".csv", ".parquet"):
+        wanted = ".csv, since a submission is one" if kaggle else ".parquet or .csv"
+        raise UsageError(f"--output {output!r} can't be written.", f"Its name must end in {wanted}.")
+    if not full.startswith("gs://") and os.path.isdir(full):
+        raise UsageError(f"--output {output!r} is a folder.", "Name a file.")
+    return full
+
+
+@click.command(
+    "predict",
+    context_settings={"ignore_unknown_options": True},
+    epilog="Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099.",
+)
+@click.argument("rest", metavar="[DATASET] [BEAM FLAGS]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--input", "input_root", required=True, help="Folder of PNG and TIFF images, or of a data set.")
+@click.option("--output", required=True, help="Table to write: FILE.parquet or FILE.csv.")
+@click.option("--model", default="", help="Folder of an exported model, instead of DATASET's champion.")
+@click.option("--version", default="", help="VERSION or RUN_ID of DATASET, instead of its champion.")
+@click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis).")
+@click.option(
+    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder with models/."
+)
+@click.option("--groups-csv", default="", help="CSV with patch id and patient or slide, where the folder says neither.")
+@click.option("--kaggle", default="", help="sample_submission.csv: --output becomes a submission, in its order.")
+@click.option("--slide-maps", default="", help="Folder for a PNG of each slide whose patches have coordinates.")
+@click.option("--workers", default=0, help="Parts under way on each machine; by its cores by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) -> None:
+    """Give every patch a probability, by the champion of DATASET or the model in a folder."""
+    from pipelines.ingest import check_own_typos, runner_args
+
+    named = bool(rest) and not rest[0].startswith("-")
+    dataset, extra = (rest[0], list(rest[1:])) if named else ("", list(rest))
+    check_own_typos(extra, command)
+    beam_args = runner_args(extra)
+    started = time.monotonic()
+    try:
+        document = run(dataset, given, parallel_parts(workers), beam_args)
+    except MemoryError as error:
+        raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
+    document["seconds"] = round(time.monotonic() - started, 2)
+    console.emit(document, as_json, lambda: show(document))
+
+
+def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]) -> dict[str, Any]:
+    """Runs one prediction.
+
+    Args:
+        dataset: DATASET, empty where --model is given.
+        given: The options.
+        parallel: Parts that one worker has under way.
+        beam_args: Flags for Beam, with a runner among them.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UsageError, DataError, TemporaryError: See `components.errors`.
+    """
+    output = check_output(given["output"], bool(given["kaggle"]))
+    model = find_model(dataset, given)
+    from components import kaggle, predict_job
+    from components.predict_input import absolute, plan_input
+
+    several = len(model.classes) > 2
+    for option in ("kaggle", "slide_maps"):
+        if given[option] and several:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is for two classes; the model has {len(model.classes)}.", f"Leave out {name}.")
+    sample = kaggle.read_sample(Path(given["kaggle"])) if given["kaggle"] else None
+    plan = plan_input(model, given["input_root"], Path(given["groups_csv"]) if given["groups_csv"] else None)
+    if sample is not None:
+        kaggle.check_all_there(sample, set(plan.column("patch_id")), plan.name)
+    maps = absolute(given["slide_maps"]) if given["slide_maps"] else ""
+    work = beam_work(parallel, beam_args, plan.planned)
+    return predict_job.predict(model, plan, output, work, sample=sample, slide_maps=maps)
+
+
+def show(document: dict[str, Any]) -> None:
+    """Prints the human summary."""
+    click.echo(
+        f"{document['found']:,} images found, {document['predicted']:,} predicted, {document['rejected']:,} rejected"
+    )
+    kinds: dict[str, list[str]] = {}
+    for code, facts in document["rejects"].items():
+        kinds.setdefault(facts["kind"], []).append(f"{code} {facts['count']:,}")
+    for kind, codes in sorted(kinds.items()):
+        click.echo(f"  {kind}: {', '.join(codes)}")
+    click.echo(
+        f"model {document['model_version']} ({document['dataset']} {document['task']}); label known for"
+        f" {document['labelled']:,}; {document['groups']:,} groups known"
+    )
+    if document["of_training_groups"]:
+        count = f"{document['of_training_groups']:,}"
+        click.echo(f"WARNING: {count} patches are of groups that the model was trained on: no measure of its quality")
+    for text in document["warnings"]:
+        click.echo(f"warning: {text}")
+    if "slide_maps" in document:
+        click.echo(f"{document['slide_maps']:,} slide maps")
+    done = "Nothing to do, the same prediction stands in" if document["state"] == "unchanged" else "Written to"
+    click.echo(f"{done} {document['files']['output']} ({document.get('seconds', 0):.1f} s)")
+    click.echo(document["note"])
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.predict")))
