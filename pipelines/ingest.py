@@ -419,8 +419,10 @@ def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:
         given: The options.
 
     Raises:
-        UsageError: No data set is named, or two.
+        UsageError: No data set is named, or two; or input lies outside the data roots.
     """
+    from components.data_roots import check_root
+
     options = dict(given)
     if name and options["dataset"] and name != options["dataset"]:
         raise UsageError(f"Two data sets are named: {name} and {options['dataset']}.", "Give one.")
@@ -432,6 +434,9 @@ def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:
         options[key] = value.rstrip("/") if value.startswith("gs://") else str(Path(value).resolve())
     for key in ("groups_csv", "splits_csv", "ledger", "exclude_groups", "pseudonymise", "path_map"):
         options[key] = Path(options[key]) if options[key] else None
+    check_root("--input", options["input_root"])
+    for key in ("groups_csv", "splits_csv", "ledger", "exclude_groups"):
+        check_root(f"--{key.replace('_', '-')}", options[key])
     return options
 
 
