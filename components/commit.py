@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,8 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     """
     storage = open_storage(config.workspace)
     home = planned.write.dataset_dir
-    shards = [_read_sidecar(storage, home, spec) for spec in planned.specs]
+    with ThreadPoolExecutor(2) as readers:  # decompression lets go of the GIL
+        shards = list(readers.map(lambda spec: _read_sidecar(storage, home, spec), planned.specs))
     discovered = pq.ParquetFile(storage.local_copy(planned.rejects_path)).read()
     _check_faults(config, planned, storage, discovered, shards)
     resolution, near = _resolve(config, planned, storage, shards)
@@ -297,7 +299,7 @@ def _write_patches(planned: Planned, storage: Storage, shards: list[Written]) ->
                 split["by_class"][classes[number]] += int(count)
                 if count:
                     seen[classes[number]].update(
-                        pc.filter(group_ids, arrow.numbers(labels == number)).unique().to_pylist()
+                        pc.unique(pc.filter(group_ids, arrow.numbers(labels == number))).to_pylist()
                     )
             facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
             split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})

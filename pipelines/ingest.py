@@ -334,7 +334,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
 @click.option("--path-map", default="", help="Token-to-path map; beside the key by default.")
 @click.option("--rehash", is_flag=True, help="Tell changed files by content instead of modification time.")
 @click.option("--set-latest", is_flag=True, help="Train from a filtered or fold data set by default.")
-@click.option("--workers", default=0, help="Parallel shard writers on each machine; all cores by default.")
+@click.option("--workers", default=0, help="Parallel shard writers on each machine; by default one more than cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(rest: tuple[str, ...], **given: Any) -> None:
     """Raw patches to audited, sharded TFRecords whose splits never share a patient."""
@@ -362,9 +362,10 @@ def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome
     config = build_config(options)
 
     if workers < 0 or workers > 256:
-        raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out for all cores.")
+        raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out.")
     try:
-        return run_ingest(config, workers or cores(), beam_args, request_digest(options))
+        # One more than cores: while one waits for the disk to take its shard, the others keep the cores busy.
+        return run_ingest(config, workers or cores() + 1, beam_args, request_digest(options))
     except MemoryError as error:
         raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
 
