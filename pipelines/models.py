@@ -135,6 +135,7 @@ def show_(dataset: str, task: str, version: int | None, workspace: str, as_json:
 def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -> None:
     """Promote the model of a run by hand, also one that the gate refused."""
     from components import push, run_record
+    from components.report import index, page
 
     storage = _open(workspace)
     folder = run_record.find_run(storage, run_id)
@@ -142,6 +143,8 @@ def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -
         raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
     with run_record.lock(storage, folder, "histoline models promote"):
         made = push.promote(storage, folder, reason=reason, who=who)
+        page.write(storage, folder)
+    index.write(storage, "histoline models promote")
     _, dataset, task, _ = folder.split("/")
     _said(storage, dataset, task, made, as_json)
 
@@ -159,9 +162,11 @@ def rollback(
 ) -> None:
     """Publish an earlier model again, under a new and higher version."""
     from components import push
+    from components.report import index
 
     storage = _open(workspace)
     made = push.rollback(storage, dataset, task, reason=reason, to=to, who=who)
+    index.write(storage, "histoline models rollback")
     _said(storage, dataset, task, made, as_json)
 
 

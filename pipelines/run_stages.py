@@ -7,7 +7,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class Run:
                 paths={"same_as": f"{self.folder.rsplit('/', 1)[0]}/{same['run_id']}"},
             )  # fmt: skip
         run_record.update(self.storage, self.folder, state="done")
+        self._report()
         self.log(reason)
 
     def stage(self, name: str) -> None:
@@ -115,15 +116,34 @@ class Run:
             return
         started = time.monotonic()
         self.log(f"{name}: begins")
-        with run_record.stage(self.storage, self.folder, name, inputs=inputs):
+        with self._told(), run_record.stage(self.storage, self.folder, name, inputs=inputs):
             after = {"train": self._trained, "push": self._pushed}.get(name)
             if name == "push" and self.record["decision"] != "promoted":
                 self.log("push: skipped, the gate did not promote the model")
-            elif name != "report":
+            elif name == "report":
+                self._report()
+            else:
                 self._run_nodes(name)
                 if after:
                     after()
         self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Makes the page of a run that fails; what failed matters more than a page that can't be made."""
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(Exception):
+                self._report()
+            raise
+
+    def _report(self) -> None:
+        from components.report import index, page
+
+        path = page.write(self.storage, self.folder)
+        index.write(self.storage, f"run {self.folder.rsplit('/', 1)[1]}")
+        self.log(f"report: {self.storage.uri(path)}")
 
     def _inputs(self) -> str:
         """Digest of what a stage reads: the run's frozen inputs and the code of today."""
@@ -266,7 +286,7 @@ def result(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any]:
         "plan_id": record["plan_id"],
         "version": record["version"],
         "metrics": {name: value["estimate"] for name, value in values.items()},
-        "report": record["report"],
+        "report": storage.uri(record["report"]) if record["report"] else None,
     }
 
 

@@ -1,0 +1,213 @@
+"""The figures of a report: curves, calibration, scores, learning, trend. Each gives an inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from components.calibration import ReliabilityBins
+from components.metrics import average_precision, precision_recall_curve, roc_auc, roc_curve
+from components.report.svg import BLUE, COLOURS, GREY, INK, MUTED, ORANGE, PAPER, RED, drawing, inline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = npt.NDArray[Any]
+POINTS = 400
+"""Points of a curve; more can't be seen."""
+
+
+def _thin(*columns: Array) -> list[Array]:
+    """The same points of several columns, few enough, first and last kept."""
+    n = len(columns[0])
+    if n <= POINTS:
+        return list(columns)
+    keep = np.unique(np.linspace(0, n - 1, POINTS).round().astype(int))
+    return [column[keep] for column in columns]
+
+
+def _unit_square(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
+    axes.set_aspect("equal")
+
+
+def roc(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cut: float | None) -> Markup:
+    """ROC curves of several models on the same patches.
+
+    Args:
+        name: Unique on the page.
+        labels: 0 or 1, [N].
+        curves: (model, probability [N], patches it may be judged on, bool [N]); the candidate first.
+        cut: Stored threshold of the first, marked on its curve.
+    """
+    with drawing(4.3, 3.9) as (figure, (axes,)):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
+        for (model, probability, rows), (colour, line) in zip(curves, styles):
+            false, true, _ = roc_curve(labels[rows], probability[rows])
+            area = roc_auc(labels[rows], probability[rows])
+            axes.plot(*_thin(false, true), color=colour, linestyle=line, label=f"{model}, AUC {area:.3f}")
+        if cut is not None and curves:
+            called, y = curves[0][1] >= np.float32(cut), labels.astype(bool)
+            if y.any() and not y.all():
+                point = (called[~y].mean(), called[y].mean())
+                axes.plot(*point, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
+        _unit_square(axes, "1 - specificity", "sensitivity")
+        axes.legend(loc="lower right")
+        return inline(figure, name, "ROC curves: sensitivity against 1 - specificity on the test split")
+
+
+def precision_recall(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cut: float | None) -> Markup:
+    """Precision-recall curves; arguments as `roc`."""
+    with drawing(4.3, 3.9) as (figure, (axes,)):
+        share = float(np.mean(labels)) if len(labels) else 0.0
+        axes.axhline(share, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
+        for (model, probability, rows), (colour, line) in zip(curves, styles):
+            recall, precision, _ = precision_recall_curve(labels[rows], probability[rows])
+            area = average_precision(labels[rows], probability[rows])
+            axes.plot(*_thin(recall, precision), color=colour, linestyle=line, label=f"{model}, PR-AUC {area:.3f}")
+        if cut is not None and curves:
+            called, y = curves[0][1] >= np.float32(cut), labels.astype(bool)
+            if y.any() and called.any():
+                point = (called[y].mean(), y[called].mean())
+                axes.plot(*point, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
+        _unit_square(axes, "recall (sensitivity)", "precision (PPV)")
+        axes.legend(loc="lower left")
+        return inline(figure, name, "Precision against recall on the test split; dotted: prevalence")
+
+
+def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[str]) -> Markup:
+    """ROC and precision-recall curve of each class against all others, side by side."""
+    with drawing(8.8, 4.9, columns=2) as (figure, (left, right)):
+        left.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        for k, (label, colour) in enumerate(zip(classes, COLOURS * 4)):
+            y, p = labels == k, probability[:, k]
+            if not y.any() or y.all():
+                continue
+            line = ("-", "--")[k % 2]
+            false, true, _ = roc_curve(y, p)
+            said = f"{label.replace('_', ' ')} {roc_auc(y, p):.2f}"
+            left.plot(*_thin(false, true), color=colour, linestyle=line, label=said)
+            recall, precision, _ = precision_recall_curve(y, p)
+            right.plot(*_thin(recall, precision), color=colour, linestyle=line)
+        _unit_square(left, "1 - specificity", "sensitivity")
+        _unit_square(right, "recall", "precision")
+        handles, said_all = left.get_legend_handles_labels()
+        figure.legend(handles, said_all, loc="outside lower center", ncols=3, title="class and one-vs-rest AUC")
+        return inline(figure, name, "One-vs-rest ROC and precision-recall curves of each class on the test split")
+
+
+def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stated: str) -> Markup:
+    """Reliability diagram before and after the temperature, with how many patches each bin holds below.
+
+    Args:
+        name: Unique on the page.
+        before: Without the temperature.
+        after: As served.
+        stated: What the horizontal axis is.
+    """
+    with drawing(4.3, 3.9) as (figure, (axes,)):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        for bins, colour, line, mark, said in (
+            (before, ORANGE, "--", "s", "before temperature"),
+            (after, BLUE, "-", "o", "after (served)"),
+        ):
+            filled = bins.count > 0
+            axes.plot(
+                bins.stated[filled], bins.observed[filled], color=colour, linestyle=line, marker=mark, markersize=4,
+                label=said,
+            )  # fmt: skip
+        share = after.count / max(1, after.count.sum())
+        axes.bar(after.lower + 0.5 / len(share), share * 0.25, width=0.9 / len(share), color=GREY, alpha=0.45)
+        _unit_square(axes, stated, "observed frequency")
+        axes.legend(loc="upper left")
+        return inline(
+            figure, name, "Calibration on the test split before and after temperature; bars: share of the patches"
+        )
+
+
+def histogram(name: str, labels: Array, probability: Array, classes: Sequence[str], cut: float | None) -> Markup:
+    """Distribution of P(positive) of each class, log counts, with the stored threshold."""
+    with drawing(4.3, 3.9) as (figure, (axes,)):
+        edges = np.linspace(0, 1, 41)
+        for k, colour in ((0, BLUE), (1, RED)):
+            counts, _ = np.histogram(probability[labels == k], edges)
+            axes.stairs(counts, edges, color=colour, fill=True, alpha=0.25)
+            axes.stairs(counts, edges, color=colour, linewidth=1.5, label=classes[k], linestyle=("-", "--")[k])
+        if cut is not None:
+            axes.axvline(cut, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label=f"threshold {cut:.3f}")
+        axes.set(xlim=(0, 1), xlabel=f"P({classes[1]})", ylabel="patches (logarithmic)")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=0)
+        from matplotlib.ticker import FuncFormatter, NullLocator
+
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.legend(loc="upper center")
+        return inline(figure, name, "Histogram of the predicted probability for each class on the test split")
+
+
+def learning(name: str, history: Mapping[str, Sequence[float]], metric: str) -> Markup:
+    """Loss and one metric over the epochs, train beside eval.
+
+    Args:
+        name: Unique on the page.
+        history: Keras' names to one value per epoch.
+        metric: Beside the loss, such as `auc`.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    shown = [key for key in ("loss", metric) if key in history]
+    with drawing(8.8, 3.2, columns=max(1, len(shown))) as (figure, plots):
+        for axes, key in zip(plots, shown):
+            for prefix, colour, line, mark, said in (
+                ("", ORANGE, "--", "s", "train"),
+                ("val_", BLUE, "-", "o", "eval"),
+            ):
+                values = history.get(prefix + key)
+                if values:
+                    epochs = np.arange(1, len(values) + 1)
+                    axes.plot(epochs, values, color=colour, linestyle=line, marker=mark, markersize=4, label=said)
+            axes.set(xlabel="epoch", ylabel={"auc": "AUC"}.get(key, key))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+        return inline(figure, name, f"Learning curves: {' and '.join(shown)} per epoch on train and eval")
+
+
+def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str) -> Markup:
+    """The primary metric of runs over time.
+
+    Args:
+        name: Unique on the page.
+        runs: Oldest first: `when` (datetime), `estimate`, `low`, `high` (None where there is no interval), `promoted`
+            and `champion`.
+        metric: Name of the axis.
+        title: For people who don't see it.
+    """
+    with drawing(8.8, 2.9) as (figure, (axes,)):
+        place = np.arange(1, len(runs) + 1)
+        for x, run in zip(place, runs):
+            if run["low"] is not None:
+                axes.plot([x, x], [run["low"], run["high"]], color=MUTED, linewidth=1.2, solid_capstyle="round")
+        for promoted, mark, said in ((False, "o", "refused"), (True, "D", "promoted")):
+            at = [i for i, run in enumerate(runs) if bool(run["promoted"]) is promoted]
+            if at:
+                fill = BLUE if promoted else PAPER
+                values = [runs[i]["estimate"] for i in at]
+                axes.plot(place[at], values, mark, color=BLUE, markerfacecolor=fill, markersize=7, label=said)
+        best = [i for i, run in enumerate(runs) if run["champion"]]
+        if best:
+            values = [runs[i]["estimate"] for i in best]
+            axes.plot(place[best], values, "o", color=ORANGE, fillstyle="none", markersize=15, label="champion")
+        days = [f"{run['when']:%Y-%m-%d}" for run in runs]
+        step = max(1, -(-len(runs) // 8))
+        axes.set_xticks(place[::step], days[::step])
+        axes.set(xlim=(0.4, len(runs) + 0.6), ylabel=metric)
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
+        return inline(figure, name, title)

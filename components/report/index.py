@@ -1,0 +1,155 @@
+"""runs/index.html: all runs of a workspace, newest first, with the primary metric over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable
+from typing import Any
+
+from markupsafe import Markup
+
+from components import champion as champions
+from components import run_record
+from components.errors import HistolineError
+from components.report import figures
+from components.report.measures import TITLES
+from components.report.page import FILE, environment, reason, verdict
+from components.storage import Storage
+
+PATH = "runs/index.html"
+LOCK = "runs/.index.lock"
+OVER_TIME = 60
+"""Runs of one data set and task in the plot, the latest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A run in the list.
+
+    Attributes:
+        run_id: RUN_ID.
+        dataset: Data set.
+        task: Task.
+        created: ISO 8601, UTC.
+        model: Name of the architecture.
+        verdict: promoted, refused, unchanged, failed, running or evaluated.
+        reason: Why, in a sentence.
+        metric: Primary metric as people write it.
+        estimate: On the test split, None before the evaluation.
+        low: Of its interval, None where there is none.
+        high: Likewise.
+        version: That was pushed, None where none was.
+        champion: Whether that version, or a rollback to it, is served.
+        page: Link to the report, relative to the index; empty where there is none.
+    """
+
+    run_id: str
+    dataset: str
+    task: str
+    created: str
+    model: str
+    verdict: str
+    reason: str
+    metric: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    version: int | None
+    champion: bool
+    page: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Runs of one data set and task.
+
+    Attributes:
+        title: Data set and task.
+        lines: Newest first.
+        served: The champion in words, empty where there is none.
+        plot: Primary metric over time; None with fewer than two evaluated runs.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    served: str
+    plot: Markup | None
+
+
+def write(storage: Storage, owner: str = "histoline report") -> str:
+    """Makes the index anew, under its lock, and gives its path.
+
+    Args:
+        storage: The workspace.
+        owner: Who writes, as a waiting user should read it.
+    """
+    with storage.lock(LOCK, owner=owner) as held:
+        found, broken = families(storage)
+        page = environment().get_template("index.html").render(families=found, broken=broken)
+        held.check()
+        storage.write_atomic(PATH, page.encode("utf-8", "replace"))
+    return PATH
+
+
+def families(storage: Storage) -> tuple[list[Family], list[str]]:
+    """All runs by data set and task, and the folders whose run.json is damaged."""
+    found, broken = [], []
+    for dataset in storage.list_dirs("runs"):
+        for task in storage.list_dirs(f"runs/{dataset}"):
+            records = []
+            for run_id in storage.list_dirs(f"runs/{dataset}/{task}"):
+                folder = f"runs/{dataset}/{task}/{run_id}"
+                try:
+                    if storage.exists(f"{folder}/{run_record.NAME}"):
+                        records.append((folder, run_record.read(storage, folder)))
+                except HistolineError:
+                    broken.append(folder)
+            if records:
+                found.append(_family(storage, dataset, task, records))
+    return found, broken
+
+
+def _family(storage: Storage, dataset: str, task: str, records: Iterable[tuple[str, dict[str, Any]]]) -> Family:
+    try:
+        champion, _ = champions.read(storage, champions.home(dataset, task))
+    except HistolineError:
+        champion = None
+    current = champion.current if champion else None
+    origin = champion.origin(champion.current).run_id if champion else ""
+    lines = [_line(storage, folder, record, origin) for folder, record in records]
+    lines.sort(key=lambda line: (line.created, line.run_id), reverse=True)
+    served = ""
+    if current is not None:
+        by = "the gate" if current.promoted_by == "gate" else f"hand ({current.who})"
+        again = f", version {current.from_version} again" if current.from_version is not None else ""
+        served = f"version {current.version} of run {current.run_id}{again}, promoted by {by} on {current.when[:10]}"
+    title = f"{dataset} {task}"
+    return Family(title, tuple(lines), served, _plot(f"trend-{dataset}-{task}", title, lines))
+
+
+def _line(storage: Storage, folder: str, record: dict[str, Any], origin: str) -> Line:
+    metric = "macro_f1" if len(record["classes"]) > 2 else "auc"
+    value = record["metrics"].get("test", {}).get("values", {}).get(metric, {})
+    there = storage.exists(f"{folder}/{FILE}")
+    return Line(
+        run_id=record["run_id"], dataset=record["dataset"], task=record["task"], created=record["created"],
+        model=str(record["config"].get("model", "")), verdict=verdict(record), reason=reason(record),
+        metric=TITLES[metric], estimate=value.get("estimate"), low=value.get("low"), high=value.get("high"),
+        version=record["version"], champion=record["run_id"] == origin,
+        page=f"{folder.partition('/')[2]}/{FILE}" if there else "",
+    )  # fmt: skip
+
+
+def _plot(name: str, title: str, lines: list[Line]) -> Markup | None:
+    runs = [
+        {
+            "when": datetime.datetime.fromisoformat(line.created), "estimate": line.estimate, "low": line.low,
+            "high": line.high, "promoted": line.verdict == "promoted", "champion": line.champion,
+        }
+        for line in reversed(lines)
+        if line.estimate is not None
+    ][-OVER_TIME:]  # fmt: skip
+    if len(runs) < 2:
+        return None
+    return figures.trend(name, runs, lines[0].metric, f"{lines[0].metric} of the runs on {title} over time")

@@ -1,0 +1,215 @@
+"""The figures of a report that run.json does not hold: rivals beside the candidate, ECE with an interval, slices."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components import metrics as m
+from components.bootstrap import BootstrapPlan, percentile_interval, plan_resamples
+from components.calibration import expected_calibration_error
+from components.patients import group_index, per_group_metrics
+from components.report.evidence import Evidence, Rival, Scored
+
+Array = npt.NDArray[Any]
+
+TITLES = {
+    "auc": "AUC", "pr_auc": "PR-AUC", "macro_f1": "Macro-F1", "macro_auc": "Macro one-vs-rest AUC",
+    "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
+    "balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "mcc": "MCC", "brier": "Brier score",
+    "log_loss": "Log loss", "ece": "ECE",
+}  # fmt: skip
+"""Metrics in the order in which the page shows them, as people write them."""
+
+LOWER_IS_BETTER = frozenset({"brier", "log_loss", "ece"})
+NEEDS_CUT = frozenset(m.THRESHOLD_METRICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the headline table.
+
+    Attributes:
+        name: Metric.
+        title: As people write it.
+        interval: Of the candidate: estimate, low, high, reason.
+        rivals: Rival to its figure, None where it has none.
+        published: Figures from the literature: number of the source, from 1, and what it states.
+    """
+
+    name: str
+    title: str
+    interval: Mapping[str, Any]
+    rivals: Mapping[str, float | None]
+    published: tuple[tuple[int, float], ...]
+
+
+def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The candidate's metrics on test, beside its rivals and the literature.
+
+    Args:
+        evidence: Of the run.
+        published: Sources, as published.json lists them.
+    """
+    values = dict(evidence.record["metrics"].get("test", {}).get("values", {}))
+    test = evidence.test
+    if test is not None and "ece" not in values:
+        values["ece"] = ece_interval(test, _plan(evidence))
+    others = {
+        key: point_metrics(test, rival, evidence.several) for key, rival in evidence.rivals.items() if test is not None
+    }
+    return [
+        Row(
+            name, title, values[name], {key: _number(figures.get(name)) for key, figures in others.items()},
+            tuple((i, source["figures"][name]) for i, source in enumerate(published, 1) if name in source["figures"]),
+        )
+        for name, title in TITLES.items()
+        if name in values
+    ]  # fmt: skip
+
+
+def _plan(evidence: Evidence) -> BootstrapPlan:
+    policy = evidence.record["policy"] or {}
+    chosen = {key: policy[key] for key in ("resamples", "confidence", "seed") if key in policy}
+    return BootstrapPlan(pool=evidence.several, **chosen)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def point_metrics(test: Scored, rival: Rival, several: bool) -> dict[str, float]:
+    """A rival's metrics on the patches that it may be judged on; none that would need a cut that it doesn't have."""
+    rows = rival.usable
+    if not rows.any():
+        return {}
+    y, p = test.labels[rows], rival.probability[rows]
+    ece = {"ece": expected_calibration_error(y, p)}
+    if several:
+        return {**m.multiclass_metrics(y, p), **ece}
+    found = m.binary_metrics(y, p, math.nan if rival.threshold is None else rival.threshold)
+    if rival.threshold is None:
+        found = {name: value for name, value in found.items() if name not in NEEDS_CUT}
+    return {**found, **ece}
+
+
+def ece_interval(split: Scored, plan: BootstrapPlan, bins: int = 15) -> dict[str, Any]:
+    """ECE with its interval over groups, on the resamples that the other metrics have.
+
+    Args:
+        split: With labels and probabilities.
+        plan: How resamples are drawn.
+        bins: As in `expected_calibration_error`.
+    """
+    y, p = split.labels, np.asarray(split.probability, float)
+    resamples = plan_resamples(y, split.groups.astype(str), 2 if p.ndim == 1 else p.shape[1], plan)
+    stated, true = (p, y == 1) if p.ndim == 1 else (p.max(axis=1), p.argmax(axis=1) == y)
+    cell = resamples.index * bins + np.clip(np.ceil(stated * bins).astype(int) - 1, 0, bins - 1)
+    size = resamples.groups * bins
+    gap = np.bincount(cell, weights=stated - true, minlength=size).reshape(-1, bins)
+    patches = np.bincount(resamples.index, minlength=resamples.groups)
+    weights = resamples.weights.astype(float)
+    values = m.ratio(np.abs(weights @ gap).sum(axis=1), weights @ patches)
+    return dataclasses.asdict(percentile_interval(expected_calibration_error(y, p, bins), values, resamples))
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """One patient, slide, class, magnification or tumour type of the test split.
+
+    Attributes:
+        name: Its name.
+        patches: Number of patches.
+        groups: Number of groups; None where it is one by definition.
+        positives: Positive patches; None for several classes.
+        right: Share of patches called rightly: what the worst are told by.
+        figures: Further metrics, None where undefined.
+    """
+
+    name: str
+    patches: int
+    groups: int | None
+    positives: int | None
+    right: float
+    figures: Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceTable:
+    """Slices of one kind, worst first.
+
+    Attributes:
+        by: What they are.
+        rows: Those shown.
+        total: How many there are.
+        columns: Metrics, in the order shown.
+    """
+
+    by: str
+    rows: tuple[Slice, ...]
+    total: int
+    columns: tuple[str, ...]
+
+
+BINARY_COLUMNS = ("auc", "sensitivity", "specificity", "ppv", "f1")
+SEVERAL_COLUMNS = ("balanced_accuracy", "macro_f1")
+
+
+def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
+    """Slices of the test split by patient, slide, class, magnification and tumour type, each worst first.
+
+    Args:
+        evidence: Of the run.
+        limit: Most rows of a table.
+    """
+    test = evidence.test
+    if test is None or (evidence.threshold is None and not evidence.several):
+        return []
+    names = np.array(evidence.classes, object)[test.labels]
+    kinds: list[tuple[str, Array]] = [(evidence.unit, test.groups.astype(str))]
+    if not np.array_equal(test.slides, test.groups) and evidence.unit != "slide":
+        kinds.append(("slide", test.slides.astype(str)))
+    kinds.append(("class", names.astype(str)))
+    if test.facts is not None:
+        kinds.append(("magnification", test.facts["magnification"].astype(str)))
+        kinds.append(("tumour type", test.facts["tumor_type"].astype(str)))
+    tables = [_slices(evidence, test, by, column, limit) for by, column in kinds]
+    return [table for table in tables if table.total > 1]
+
+
+def _slices(evidence: Evidence, test: Scored, by: str, column: Array, limit: int) -> SliceTable:
+    known = ~np.isin(column, ("", "-1"))
+    columns = SEVERAL_COLUMNS if evidence.several else BINARY_COLUMNS
+    if not known.any():
+        return SliceTable(by, (), 0, columns)
+    labels, probability, of = test.labels[known], test.probability[known], column[known]
+    cut = None if evidence.several else float(np.float32(evidence.threshold or 0.0))
+    names, figures = per_group_metrics(labels, probability, of, cut)
+    _, index = group_index(of)
+    whole = by in (evidence.unit, "slide")
+    held = None if whole else _distinct(index, test.groups[known].astype(str))
+    order = np.lexsort((-figures["patches"], figures["accuracy"]))
+    rows = tuple(
+        Slice(
+            name=str(names[i]),
+            patches=int(figures["patches"][i]),
+            groups=None if held is None else int(held[i]),
+            positives=int(figures["positives"][i]) if "positives" in figures else None,
+            right=float(figures["accuracy"][i]),
+            figures={name: _number(figures[name][i]) for name in columns},
+        )
+        for i in order[:limit]
+    )
+    return SliceTable(by, rows, len(names), columns)
+
+
+def _distinct(index: Array, groups: Array) -> Array:
+    """Number of distinct groups in each slice."""
+    _, group = np.unique(groups, return_inverse=True)
+    pairs = np.unique(np.stack([index, group.reshape(-1)]), axis=1)
+    return np.bincount(pairs[0])

@@ -1,0 +1,231 @@
+"""A run's report: one HTML file that holds everything it shows, opens from disk, and runs no script."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from components import calibration, run_record
+from components import metrics as m
+from components.model_card import RESEARCH_ONLY
+from components.report import dataset_card, figures, gallery, lineage, measures, slides
+from components.report.evidence import Evidence, collect
+from components.storage import Storage
+
+HERE = Path(__file__).parent
+FILE = "report/index.html"
+"""Inside the run folder."""
+
+CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+"""A page loads nothing, whatever a hostile name managed to put into it."""
+
+MAX_BYTES = 8_000_000
+PANEL = 12
+"""Patches of a gallery panel, at most."""
+
+_SHARES = (1.0, 0.5, 0.25, 0.0)
+
+
+def write(storage: Storage, folder: str) -> str:
+    """Makes the report of a run and notes it in run.json.
+
+    The caller holds the run's lock.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, relative to it.
+
+    Returns:
+        The page, relative to the workspace.
+
+    Raises:
+        UsageError: There is no such run.
+        DataError: run.json is damaged.
+    """
+    page = render(collect(storage, folder))
+    path = f"{folder}/{FILE}"
+    storage.write_atomic(path, page.encode("utf-8", "replace"), tmp_dir=f"{folder}/.tmp")
+    run_record.update(storage, folder, report=path)
+    return path
+
+
+def render(evidence: Evidence, limit: int = MAX_BYTES) -> str:
+    """The page, with fewer images where it would be too large.
+
+    Args:
+        evidence: Of the run.
+        limit: Most bytes.
+    """
+    fixed = _context(evidence)
+    text = ""
+    for share in _SHARES:
+        text = environment().get_template("report.html").render(**fixed, **_images(evidence, share))
+        if len(text.encode("utf-8", "replace")) <= limit:
+            break
+    return text
+
+
+@functools.cache
+def environment() -> Any:
+    """The templates, with everything escaped."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.filters |= {"num": number, "signed": signed, "nice": nice, "percent": percent}
+    made.globals |= {
+        "csp": CSP,
+        "research_only": RESEARCH_ONLY,
+        "style": Markup((HERE / "templates" / "style.css").read_text(encoding="utf-8")),  # noqa: S704
+        "metric_titles": measures.TITLES,
+    }
+    return made
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def signed(value: Any, digits: int = 3) -> str:
+    """A figure with its sign, or a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}"
+
+
+def percent(value: Any) -> str:
+    """A share as a percentage."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def nice(name: Any) -> str:
+    """A name from the code as people write it."""
+    return str(name).replace("_", " ")
+
+
+def _images(evidence: Evidence, share: float) -> dict[str, Any]:
+    """What can be left out where the page would be too large."""
+    per_panel = math.ceil(PANEL * share)
+    panels = gallery.several(evidence, math.ceil(per_panel / 2)) if evidence.several else []
+    return {
+        "panels": panels or gallery.binary(evidence, per_panel),
+        "maps": slides.slide_maps(evidence, math.ceil(slides.WORST * share), math.ceil(slides.BEST * share)),
+        "card": dataset_card.card(evidence, math.ceil(dataset_card.PER_CODE * share)),
+        "reduced": share < 1,
+    }
+
+
+def _context(evidence: Evidence) -> dict[str, Any]:
+    record, test = evidence.record, evidence.test
+    sources = published(record["dataset"], record["task"])
+    champion = evidence.champion.current if evidence.champion else None
+    shift = record["drift"] or {}
+    return {
+        "run": record,
+        "unit": evidence.unit,
+        "classes": [nice(name) for name in evidence.classes],
+        "several": evidence.several,
+        "primary": evidence.primary,
+        "verdict": verdict(record),
+        "why": reason(record),
+        "is_champion": champion is not None and champion.version == record["version"],
+        "champion": champion,
+        "notes": evidence.notes,
+        "test": test,
+        "prevalence": _prevalence(evidence),
+        "size": dataset_card.patch_size(dict(evidence.manifest)) if evidence.manifest else "unknown",
+        "rows": measures.headline(evidence, sources),
+        "rivals": evidence.rivals,
+        "sources": sources,
+        "comparisons": (record["gate"] or {}).get("comparisons", []),
+        "checks": (record["gate"] or {}).get("checks", []),
+        "plots": _plots(evidence),
+        "confusion": _confusion(evidence),
+        "slices": measures.slice_tables(evidence),
+        "drift": shift,
+        "drift_rows": _drift_rows(shift),
+        "config": list(lineage.flatten(record["config"])),
+        "options": list(lineage.flatten(record["options"])) if record["options"] else [],
+        "links": lineage.lineage(evidence),
+        "said": [*record["metrics"].get("test", {}).get("warnings", []), *record["warnings"]],
+    }
+
+
+def published(dataset: str, task: str) -> list[dict[str, Any]]:
+    """Figures from the literature for a data set and task."""
+    told = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
+    return list(told.get(dataset, {}).get(task, []))
+
+
+def verdict(record: Mapping[str, Any]) -> str:
+    """One word on how a run stands: promoted, refused, unchanged, failed, running or evaluated."""
+    if record["state"] == "failed":
+        return "failed"
+    return str(record["decision"] or ("evaluated" if record["metrics"] else record["state"]))
+
+
+def reason(record: Mapping[str, Any]) -> str:
+    """Why, in a sentence."""
+    error = record["error"]
+    if record["state"] == "failed" and error:
+        return f"Failed in {error['stage']} (exit {error['exit_code']}): {error['message']}"
+    return str(record["reason"] or f"The run is in stage {record['stage']}; there is no decision yet.")
+
+
+def _prevalence(evidence: Evidence) -> float | None:
+    test = evidence.test
+    return None if test is None or evidence.several else float((test.labels == 1).mean())
+
+
+def _plots(evidence: Evidence) -> dict[str, Markup]:
+    test, record = evidence.test, evidence.record
+    plots: dict[str, Markup] = {}
+    if record["history"].get("loss"):
+        plots["learning"] = figures.learning("learning", record["history"], "accuracy" if evidence.several else "auc")
+    if test is None:
+        return plots
+    # The served probability with its temperature undone is the one before it.
+    before = calibration.apply_temperature(test.probability, 1 / (record["temperature"] or 1.0))
+    raw, served = (calibration.reliability_bins(test.labels, p) for p in (before, test.probability))
+    if evidence.several:
+        plots["one_vs_rest"] = figures.one_vs_rest("ovr", test.labels, test.probability, evidence.classes)
+        plots["calibration"] = figures.calibration("cal", raw, served, "probability of the predicted class")
+        return plots
+    cut = evidence.threshold
+    curves = [("this run", test.probability, np.ones(len(test), bool))]
+    rivals = [rival for rival in evidence.rivals.values() if rival.usable.any()]
+    curves += [(rival.name, rival.probability, rival.usable) for rival in rivals]
+    plots["roc"] = figures.roc("roc", test.labels, curves, cut)
+    plots["pr"] = figures.precision_recall("pr", test.labels, curves, cut)
+    plots["calibration"] = figures.calibration("cal", raw, served, f"predicted P({evidence.classes[1]})")
+    plots["histogram"] = figures.histogram("hist", test.labels, test.probability, evidence.classes, cut)
+    return plots
+
+
+def _confusion(evidence: Evidence) -> list[list[tuple[int, float]]] | None:
+    """Counts, and each one's share of its row; rows are labels."""
+    test = evidence.test
+    if test is None or (evidence.threshold is None and not evidence.several):
+        return None
+    counts = m.confusion_matrix(test.labels, test.predicted(evidence.threshold), len(evidence.classes))
+    shares = m.ratio(counts, counts.sum(axis=1, keepdims=True))
+    return [[(int(n), float(np.nan_to_num(s))) for n, s in zip(*row)] for row in zip(counts, shares)]
+
+
+def _drift_rows(drift: Mapping[str, Any]) -> list[tuple[str, dict[str, Mapping[str, Any]]]]:
+    """Feature to its shift in each comparison."""
+    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for shift in drift.get("shifts", []):
+        rows.setdefault(shift["feature"], {})[shift["comparison"]] = shift
+    return list(rows.items())
