@@ -87,7 +87,7 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
         raise SettingsError(f"{file} is not TOML: {error}.") from None
     values = _Values(file, environ, tree, known)
     values.check_names()
-    roots = tuple(r.rstrip("/") for r in environ.get("HISTOLINE_DATA_ROOTS", "").split(os.pathsep) if r.strip("/ "))
+    roots = _roots(environ.get("HISTOLINE_DATA_ROOTS", ""))
     return Settings(
         workspace=Path(os.path.abspath(environ.get("HISTOLINE_WORKSPACE") or PROJECT / "workspace")),
         data_roots=roots,
@@ -97,6 +97,12 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
         presets=known["presets"],
         datasets={name: _dataset(values, name, entry, roots) for name, entry in known["datasets"].items()},
     )
+
+
+def _roots(text: str) -> tuple[str, ...]:
+    # The separator is part of gs://, too.
+    parts = text.replace("gs://", "gs\0//").split(os.pathsep)
+    return tuple(part.replace("gs\0//", "gs://").rstrip("/") or "/" for part in parts if part.strip())
 
 
 def _dataset(

@@ -1,0 +1,169 @@
+"""The web application behind the Report tab: Airflow's own login, static pages, nothing that can run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import Response
+from histoline_ids import run_id as pipeline_run_id
+from starlette.exceptions import HTTPException
+
+from histoline_pages import files, pages
+from histoline_pages.facts import DagRunFacts, look_up
+
+CATALOG = Path(__file__).resolve().parents[2] / "catalog.json"
+NEWEST = 200
+
+HEADERS = {
+    # No scripts, no forms, nothing from elsewhere, whatever a page contains; `allow-same-origin` only lets the
+    # browser send the login along when a link to another page of ours is followed.
+    "Content-Security-Policy": "sandbox allow-same-origin allow-downloads; default-src 'none'; img-src data:; "
+    "style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def workspace() -> Path:
+    """The folder that runs are read from."""
+    return Path(os.environ.get("HISTOLINE_WORKSPACE", "workspace"))
+
+
+def datasets() -> frozenset[str]:
+    """Names of the data sets that have DAGs."""
+    try:
+        return frozenset(json.loads(CATALOG.read_text(encoding="utf-8"))["datasets"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def _html(text: str | bytes, status: int = 200) -> Response:
+    return Response(text, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+
+def _not_found() -> Response:
+    return _html(pages.page("Not found", pages.said("There is no such run in this workspace.")), 404)
+
+
+def build_app() -> FastAPI:
+    """The application; every page needs a user who may read DAG runs."""
+    app = FastAPI(
+        title="histoline reports",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))],
+    )
+
+    @app.get("/")
+    def index(request: Request) -> Response:
+        return _html(index_page(workspace(), _base(request)))
+
+    @app.get("/dag-run/{dag_id}/{dag_run_id:path}")
+    def dag_run(dag_id: str, dag_run_id: str, request: Request) -> Response:
+        dataset, _, kind = dag_id.rpartition("_")
+        if kind not in ("ingest", "train") or dataset not in datasets():
+            return _html(pages.foreign())
+        facts = look_up(dag_id, dag_run_id)
+        if facts is None:
+            return _not_found()
+        if kind == "ingest":
+            return _html(ingest_page(workspace(), dataset, facts))
+        return _html(train_page(workspace(), dataset, facts, _base(request)))
+
+    @app.get("/runs/index.html")
+    def overview() -> Response:
+        data = files.read_bytes(workspace(), "runs", "index.html", limit=files.REPORT_BYTES)
+        return _html(data) if data is not None else _not_found()
+
+    @app.get("/runs/{dataset}/{task}/{run_id}")
+    @app.get("/runs/{dataset}/{task}/{run_id}/report/index.html")
+    def run(dataset: str, task: str, run_id: str, request: Request) -> Response:
+        page = run_page(workspace(), (dataset, task, run_id), None, _base(request))
+        return _html(page) if page is not None else _not_found()
+
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> Response:
+        text = "Please log in to Airflow first." if error.status_code == 401 else str(error.detail)
+        return _html(pages.page("Not available", pages.said(text)), error.status_code)
+
+    return app
+
+
+def _base(request: Request) -> str:
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def run_page(
+    root: Path, names: tuple[str, str, str], facts: DagRunFacts | None, base: str
+) -> str | bytes | None:
+    """The page of a training run: its report, else what its run.json says; None where there is no such run.
+
+    Args:
+        root: The workspace.
+        names: Data set, task, RUN_ID.
+        facts: What Airflow knows of it; None for a run from the command line.
+        base: Address of the pages.
+    """
+    folder = ("runs", *names)
+    record = files.read_json(root, *folder, "run.json")
+    if record is None:
+        return None
+    if record.get("state") != "running":
+        report = files.read_bytes(root, *folder, "report", "index.html", limit=files.REPORT_BYTES)
+        if report is not None:
+            return report
+    return pages.training(record, facts, base)
+
+
+def train_page(root: Path, dataset: str, facts: DagRunFacts, base: str) -> str | bytes:
+    """The Report tab of DATASET_train."""
+    name = pipeline_run_id(facts.dag_id, facts.dag_run_id)
+    # Which task it was stands in the results; they are not needed, since a RUN_ID is unique in the workspace.
+    for task, _ in files.folders(root, "runs", dataset):
+        page = run_page(root, (dataset, task, name), facts, base)
+        if page is not None:
+            return page
+    return pages.nothing_yet(facts, name)
+
+
+def ingest_page(root: Path, dataset: str, facts: DagRunFacts) -> str:
+    """The Report tab of DATASET_ingest."""
+    name = f"{dataset}: ingest {facts.dag_run_id}"
+    task, state = facts.first_bad()
+    if state in ("failed", "up_for_retry"):
+        return pages.nothing_yet(facts, name)
+    manifest = _manifest(root, dataset, facts.last_result())
+    return pages.ingest(manifest, facts, name) if manifest is not None else pages.nothing_yet(facts, name)
+
+
+def _manifest(root: Path, dataset: str, result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest that a result names by task and plan; its path is not trusted."""
+    task, plan = result.get("task"), result.get("plan_id")
+    if not (files.is_name(task) and files.is_name(plan)):
+        return None
+    return files.read_json(root, "datasets", dataset, str(task), str(plan), "manifest.json")
+
+
+def index_page(root: Path, base: str) -> str:
+    """The newest runs of the workspace, from Airflow or from the command line."""
+    found = [
+        (changed, (dataset, task, name))
+        for dataset, _ in files.folders(root, "runs")
+        for task, _ in files.folders(root, "runs", dataset)
+        for name, changed in files.folders(root, "runs", dataset, task)
+    ]
+    found.sort(reverse=True)
+    records = (files.read_json(root, "runs", *names, "run.json") for _, names in found[:NEWEST])
+    runs = [record for record in records if record is not None]
+    runs.sort(key=lambda run: str(run.get("created")), reverse=True)
+    return pages.index(runs, len(found), base, files.exists(root, "runs", "index.html"))
