@@ -1,13 +1,13 @@
 # Each target does the set-up it needs; set-up that is up to date costs a moment.
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow airflowdown demo test e2e lint bench lock clean
+.PHONY: help setup airflow airflowdown demo test test-dags e2e lint bench lock clean
 SHELL := /bin/bash
 export PYTHON310
 
 PYTHON := .venv/bin/python
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## build or update .venv from the lock (finds or obtains Python 3.10 and uv)
 	@bash infra/setup.sh
@@ -15,8 +15,13 @@ setup: ## build or update .venv from the lock (finds or obtains Python 3.10 and 
 demo: setup ## from drawn raw patches to a verified, patient-split data set, in .demo/
 	@bash infra/demo.sh
 
-test: setup ## fast and integration tests
+test: setup ## fast and integration tests, then those of the DAGs (ARGS="..." narrows the former, leaves out the latter)
 	$(PYTHON) -m pytest -m "not e2e" $(ARGS)
+	@[ -n "$(ARGS)" ] || $(MAKE) --no-print-directory test-dags
+
+test-dags: ## tests of the DAGs, in Airflow's own environment
+	@bash infra/airflow_setup.sh
+	.venv-airflow/bin/python -m pytest tests/dags -m "not e2e"
 
 e2e: setup ## end-to-end tests
 	$(PYTHON) -m pytest -m e2e $(ARGS)
