@@ -227,8 +227,9 @@ def test_everything_that_is_shown_is_escaped(client: Any, workspace: Path, known
     [
         "/runs/idc/binary/..", "/runs/../../etc/passwd", "/runs/idc/binary/%2e%2e", "/runs/idc/binary/%2e%2e%2f%2e%2e",
         "/runs/idc/binary/..%2f..%2f..%2fsecret", "/runs/idc/binary/%252e%252e", "/runs/idc/binary/a%00b",
-        "/runs/idc/%c0%ae%c0%ae/x", "/runs/idc/binary/..%5c..%5csecret", "/runs//etc/passwd", "/runs/idc/binary/.hidden",
-        "/runs/idc/binary/%EF%BC%8E%EF%BC%8E", "/runs/idc/binary/x/run.json", "/runs/idc/binary/x/report/index.html/y",
+        "/runs/idc/%c0%ae%c0%ae/x", "/runs/idc/binary/..%5c..%5csecret", "/runs//etc/passwd",
+        "/runs/idc/binary/.hidden", "/runs/idc/binary/%EF%BC%8E%EF%BC%8E", "/runs/idc/binary/x/run.json",
+        "/runs/idc/binary/x/report/index.html/y",
         "/secret", "/%2e%2e/secret", "/runs/index.html%00", "/runs/idc/binary/%ff%fe",
     ],
 )  # fmt: skip
@@ -282,7 +283,11 @@ def test_a_linked_run_folder_is_not_followed(client: Any, workspace: Path, known
     assert "Promoted" not in client.get("/").text
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"metrics": 3, "stages": [], "gate": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "null", '{"metrics": 3, "stages": [], "gate": 1}', "[" * 100_000,
+     '{"gate": {"comparisons": 3}, "stages": {"x": 1}, "metrics": {"test": {"values": 1}}}'],
+)  # fmt: skip
 def test_a_damaged_run_json_breaks_no_page(client: Any, workspace: Path, known: Any, text: str) -> None:
     known["idc_train", RUN] = facts()
     (write_run(workspace) / "run.json").write_text(text)

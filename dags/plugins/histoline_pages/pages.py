@@ -107,6 +107,10 @@ def _dict(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
 def _number(value: object, digits: int = 3) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
@@ -177,7 +181,7 @@ def _gate(record: Mapping[str, Any]) -> Markup:
     gate = _dict(record.get("gate"))
     rows = [
         (_dict(c).get("name"), _interval(_dict(_dict(c).get("result")).get("difference")), _dict(c).get("groups"))
-        for c in gate.get("comparisons") or ()
+        for c in _list(gate.get("comparisons"))
     ]
     if not rows:
         return Markup("")
@@ -215,7 +219,7 @@ def ingest(manifest: Mapping[str, Any], facts: DagRunFacts, name: str) -> str:
             numbers=(0, 1, 2),
         ),
     ]  # fmt: skip
-    classes = [str(c) for c in manifest.get("classes") or ()]
+    classes = [str(c) for c in _list(manifest.get("classes"))]
     unit = _text(manifest.get("group_unit")) or "group"
     rows = [
         (split, _number(one.get("patches")), _number(one.get("groups")))
@@ -228,7 +232,7 @@ def ingest(manifest: Mapping[str, Any], facts: DagRunFacts, name: str) -> str:
                for code, one in _dict(manifest.get("rejects")).items()]  # fmt: skip
     parts.append(Markup("<h2>Rejected</h2>"))
     parts.append(table(("code", "kind", "images"), rejects, (2,)) if rejects else Markup("<p>None.</p>"))
-    warnings = [Markup("<p>{}</p>").format(text) for text in manifest.get("warnings") or ()]
+    warnings = [Markup("<p>{}</p>").format(text) for text in _list(manifest.get("warnings"))]
     return page(name, *parts, *([Markup("<h2>Warnings</h2>"), *warnings] if warnings else []))
 
 
