@@ -1,0 +1,179 @@
+"""The step operator without Airflow's machinery: exit codes, reasons, skips, cancelling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from histoline_ids import run_id
+from histoline_operator import StepOperator
+from steps import FakeTi, alive, read_pids, wait_until, write_command
+
+
+@pytest.fixture
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+    """Makes an operator around a command with a body of Python."""
+
+    def make(body: str, **given: Any) -> StepOperator:
+        monkeypatch.setenv("HISTOLINE_COMMAND", str(write_command(tmp_path, textwrap.dedent(body))))
+        monkeypatch.setenv("HISTOLINE_PIDS", str(tmp_path))
+        given.setdefault("arguments", lambda context: ["step", "train", "idc", "--task=binary"])
+        return StepOperator(task_id="train", dataset="idc", retries=5, **given)
+
+    return make
+
+
+def context(**given: Any) -> dict[str, Any]:
+    return {"ti": FakeTi(**given)}
+
+
+def test_result_is_what_the_command_left_and_who_it_is(operator: Any) -> None:
+    step = operator('result(state="running", decision=None, task="binary"); line("info", sys.argv[1])')
+    told = step.execute(context())
+    assert told == {
+        "dataset": "idc", "task": "binary", "run_id": run_id("idc_train", "manual__1"), "state": "running", "decision": None
+    }  # fmt: skip
+
+
+def test_the_run_id_is_the_same_over_tries(operator: Any) -> None:
+    step = operator("pass")
+    tries = [step.execute(context(try_number=n))["run_id"] for n in (1, 2, 3)]
+    assert len(set(tries)) == 1
+    assert step.execute(context(run_id="manual__2"))["run_id"] != tries[0]
+
+
+@pytest.mark.parametrize("code", [64, 65, 70, 1, 2])
+def test_no_retry_where_it_is_useless(operator: Any, code: int) -> None:
+    step = operator(f'line("info", "x"); line("error", "what is wrong, where"); sys.exit({code})')
+    given = context()
+    with pytest.raises(AirflowFailException, match="what is wrong, where"):
+        step.execute(given)
+    told = given["ti"].pushed["return_value"]
+    assert told["state"] == "failed" and told["reason"] == "what is wrong, where" and told["task"] == "binary"
+
+
+def test_the_reason_of_run_json_comes_before_the_log(operator: Any) -> None:
+    step = operator('result(state="failed", reason="from run.json"); line("error", "log"); sys.exit(65)')
+    given = context()
+    with pytest.raises(AirflowFailException, match="from run.json"):
+        step.execute(given)
+
+
+def test_a_result_of_an_earlier_stage_is_no_reason(operator: Any) -> None:
+    step = operator('result(state="running", reason="old news"); line("error", "the new one"); sys.exit(65)')
+    with pytest.raises(AirflowFailException, match="the new one"):
+        step.execute(context())
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 5])
+def test_temporary_trouble_is_tried_again(operator: Any, attempt: int) -> None:
+    with pytest.raises(AirflowException, match="lock is held") as caught:
+        operator('line("error", "lock is held"); sys.exit(75)').execute(context(try_number=attempt))
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    "try_number,max_tries,again",
+    [(1, 5, True), (2, 5, False), (3, 7, True), (4, 7, False)],  # 3 of 7: the first try after Clear
+)
+def test_one_more_try_after_a_signal(operator: Any, try_number: int, max_tries: int, again: bool) -> None:
+    step = operator("os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(AirflowException, match="signal 9") as caught:
+        step.execute(context(try_number=try_number, max_tries=max_tries))
+    assert isinstance(caught.value, AirflowFailException) is not again
+
+
+def test_a_missing_command_says_what_to_do(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = operator("pass")
+    monkeypatch.setenv("HISTOLINE_COMMAND", "/nowhere/histoline")
+    with pytest.raises(AirflowFailException, match="make setup"):
+        step.execute(context())
+
+
+def test_skipped_before_the_command(operator: Any, tmp_path: Path) -> None:
+    def arguments(_: Any) -> list[str]:
+        raise AirflowSkipException("no data set committed yet: run idc_ingest")
+
+    given = context()
+    with pytest.raises(AirflowSkipException):
+        operator("open(os.environ['HISTOLINE_PIDS'] + '/ran', 'w')", arguments=arguments).execute(given)
+    assert given["ti"].pushed["return_value"]["reason"] == "no data set committed yet: run idc_ingest"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_skipped_after_the_command_keeps_the_result(operator: Any) -> None:
+    def after(_: Any, told: Any) -> None:
+        raise AirflowSkipException(told["reason"])
+
+    given = context()
+    with pytest.raises(AirflowSkipException, match="same data"):
+        operator('result(state="done", decision="unchanged", reason="same data")', after=after).execute(given)
+    assert given["ti"].pushed["return_value"]["decision"] == "unchanged"
+
+
+HANGS = """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.setsid()
+        name = "child"
+    else:
+        name = "leader"
+    with open(f"{os.environ['HISTOLINE_PIDS']}/{name}.pid", "w") as file:
+        file.write(str(os.getpid()))
+    while True: time.sleep(1)
+"""
+
+
+def test_cancelling_ends_the_tree(operator: Any, tmp_path: Path) -> None:
+    step = operator(HANGS)
+
+    def cancel() -> None:
+        assert wait_until(lambda: len(read_pids(tmp_path)) == 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: step.on_kill())  # as Airflow's task runner does
+    try:
+        threading.Thread(target=cancel).start()
+        with pytest.raises(AirflowException, match="cancelled") as caught:
+            step.execute(context())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not any(alive(pid) for pid in read_pids(tmp_path))
+
+
+@pytest.mark.parametrize("attempt,kind", [(1, AirflowTaskTimeout), (2, AirflowFailException)])
+def test_a_timeout_ends_the_tree_and_is_tried_once_more(
+    operator: Any, tmp_path: Path, attempt: int, kind: type[BaseException]
+) -> None:
+    step = operator(HANGS, execution_timeout=timedelta(minutes=5))
+
+    def expire(*_: Any) -> None:
+        raise AirflowTaskTimeout("Timeout")
+
+    def cause() -> None:
+        assert wait_until(lambda: len(read_pids(tmp_path)) == 2)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        threading.Thread(target=cause).start()
+        with pytest.raises(kind):
+            step.execute(context(try_number=attempt))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not any(alive(pid) for pid in read_pids(tmp_path))
+
+
+def test_secrets_of_airflow_stay_there(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HISTOLINE_WEBHOOK_URL", "https://secret")
+    monkeypatch.setenv("PYTHONPATH", "/dags")
+    told = operator('result(seen=[n for n in os.environ if n.startswith(("AIRFLOW", "PYTHONPATH")) or "WEBHOOK" in n])')
+    assert told.execute(context())["seen"] == []
