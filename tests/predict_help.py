@@ -1,0 +1,69 @@
+"""Untrained exported models and small data sets for tests of prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from components.model_source import ModelSource, model_folder
+from components.predict_input import plan_input
+from components.predict_job import predict
+from components.predict_parts import predict_part
+from tests import ingest_help, model_help, trees
+
+SMALL = {"idc": (45, 50), "breakhis": (700, 456)}
+"""An edge image of each data set that has some, (width, height)."""
+
+
+def raw(root: Path, dataset: str) -> Path:
+    """A raw folder with an edge image, where the data set has some."""
+    if dataset == "idc":
+        model_help.idc(root, 12, 2)
+        path = root / trees.idc_path("9000", 1, 951, 101)
+    elif dataset == "breakhis":
+        model_help.breakhis(root, 3, 1)
+        path = root / trees.breakhis_path("A", "14-1000", 40, 9)
+    else:
+        trees.pcam_tree(root, 24, test=3)
+        return root
+    Image.fromarray(trees.pixels(str(path), *SMALL[dataset])).save(path)
+    return root
+
+
+def ingest(root: Path, workspace: Path, dataset: str, **options: Any) -> ingest_help.Result:
+    """A committed data set of such a folder."""
+    if dataset == "pcam":
+        options["group_by"] = "image"
+    return ingest_help.ingest(root, workspace, dataset, **options)
+
+
+def export(folder: Path, data: Path, threshold: float = 0.4) -> Path:
+    """An untrained network, exported as training does it."""
+    import keras
+
+    from components import models
+    from components.dataset_files import open_dataset
+    from components.export import ModelFacts, export_model
+    from components.training_config import TrainingConfig
+
+    found = open_dataset(data)
+    config = TrainingConfig(dataset=found.name, task=found.task)
+    keras.utils.set_random_seed(1)
+    height, width = found.stored_size[1], found.stored_size[0]
+    model = models.build(config.model, (height, width, 3), len(found.classes), {})
+    return export_model(model, folder, ModelFacts.of(config, found), 1.3, threshold)
+
+
+def here(config: Any, numbers: list[int]) -> None:
+    """Works off parts in this process, without Beam."""
+    for number in numbers:
+        predict_part(config, number)
+
+
+def run(model: Path | ModelSource, given: Path, output: Path, **options: Any) -> dict[str, Any]:
+    """One prediction in this process."""
+    source = model if isinstance(model, ModelSource) else model_folder(str(model))
+    plan = plan_input(source, str(given), options.pop("groups_csv", None))
+    return predict(source, plan, str(output), options.pop("work", here), **options)
