@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -74,7 +75,8 @@ def judge(told: Mapping[str, Any] | None, started: Mapping[str, float]) -> dict[
 
 def _unix(time: object) -> float:
     try:
-        return datetime.datetime.fromisoformat(str(time).replace("Z", "+00:00")).timestamp()
+        # Python 3.10 knows neither Z nor fractions of any length; a whole second is enough here.
+        return datetime.datetime.fromisoformat(re.sub(r"\.\d+", "", str(time)).replace("Z", "+00:00")).timestamp()
     except ValueError:
         return 0.0
 

@@ -221,7 +221,12 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
             "instance_name": "histoline",
         },
         "api_auth": {"jwt_secret": random["jwt"]},
-        "dag_processor": {"refresh_interval": "30", "min_file_process_interval": "30", "parsing_processes": "1"},
+        "dag_processor": {
+            "refresh_interval": "30",
+            "min_file_process_interval": "30",
+            "parsing_processes": "1",
+            "print_stats_interval": "0",
+        },
         "scheduler": {
             # A task whose process is gone is noticed after a minute and a half, a queued one that nobody runs after
             # one. Longer than a restart of the web server, through which tasks tell that they live.
@@ -241,6 +246,8 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
             "base_log_folder": str(place.home / "logs"),
             "uvicorn_logging_level": "WARNING",
             "colored_console_log": "False",
+            # One line a request, most of them the pages' own polling, would drown everything else.
+            "namespace_levels": "http.access=WARNING",
         },
         "email": {"default_email_on_failure": "False", "default_email_on_retry": "False"},
         "metrics": {"statsd_on": "False", "otel_on": "False"},

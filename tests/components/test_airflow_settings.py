@@ -1,0 +1,172 @@
+"""What Airflow's servers are told, and what of it nobody else may read."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from components import airflow_servers, airflow_settings
+from components.airflow_settings import Place
+from components.errors import UsageError
+from components.process_tree import MARK
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(
+        home=tmp_path / "home",
+        project=tmp_path / "project",
+        python=tmp_path / "venv" / "bin" / "python",
+        port=8123,
+        database=f"sqlite:///{tmp_path}/home/airflow.db",
+        workspace=tmp_path / "workspace",
+        data_roots=("/data/a", "/data/b"),
+        command=tmp_path / "histoline",
+    )
+
+
+def written(place: Place) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(place.home / "airflow.cfg", encoding="utf-8")
+    return parser
+
+
+def test_only_the_owner_may_look(place: Place) -> None:
+    place.home.mkdir(mode=0o755)
+    airflow_settings.write_configuration(place)
+    assert place.home.stat().st_mode & 0o777 == 0o700
+    for name in ("airflow.cfg", "passwords.json", "secrets.json"):
+        assert (place.home / name).stat().st_mode & 0o777 == 0o600, name
+
+
+def test_it_listens_on_this_machine_only_and_asks_for_a_password(place: Place) -> None:
+    airflow_settings.write_configuration(place)
+    settings = written(place)
+    assert settings["api"]["host"] == "127.0.0.1"
+    assert settings["core"]["simple_auth_manager_all_admins"] == "False"
+    assert settings["core"]["simple_auth_manager_users"] == "admin:admin,viewer:viewer"
+    assert "--skip-serve-logs" in airflow_servers.services(place)[0].argv
+    # All three must move together, or tasks talk to another Airflow.
+    assert settings["api"]["port"] == "8123"
+    assert settings["api"]["base_url"] == "http://127.0.0.1:8123"
+    assert settings["core"]["execution_api_server_url"] == "http://127.0.0.1:8123/execution/"
+
+
+def test_passwords_and_secrets_stay_and_differ(place: Place) -> None:
+    airflow_settings.write_configuration(place)
+    first = (place.home / "airflow.cfg").read_text()
+    passwords = json.loads(place.passwords.read_text())
+    assert set(passwords) == {"admin", "viewer"}
+    assert len(set(passwords.values())) == 2 and min(map(len, passwords.values())) >= 20
+    place.passwords.write_text(json.dumps({**passwords, "viewer": "chosen by hand"}))
+    place.passwords.chmod(0o644)
+    airflow_settings.write_configuration(place)
+    assert (place.home / "airflow.cfg").read_text() == first
+    assert json.loads(place.passwords.read_text())["viewer"] == "chosen by hand"
+    assert place.passwords.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_password_with_per_cent_signs_reaches_airflow(place: Place) -> None:
+    import dataclasses
+
+    url = "postgresql+psycopg2://u:p%40ss%25@h/db"
+    airflow_settings.write_configuration(dataclasses.replace(place, database=url))
+    assert written(place)["database"]["sql_alchemy_conn"] == url
+
+
+def test_the_environment_is_an_allow_list(place: Place) -> None:
+    environ = {
+        "HOME": "/h", "PATH": "/bin", "HISTOLINE_WEBHOOK_URL": "https://hook", "HISTOLINE_RESULT_JSON": "/r",
+        "HISTOLINE_AIRFLOW_DATABASE": "postgresql://u:secret@h/d", "AIRFLOW__API__HOST": "0.0.0.0",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True", "PYTHONPATH": "/evil", "AWS_SECRET_ACCESS_KEY": "s",
+        "CUDA_VISIBLE_DEVICES": "0", "VIRTUAL_ENV": "/v",
+    }  # fmt: skip
+    made = airflow_settings.server_environment(place, environ)
+    assert made["HISTOLINE_WORKSPACE"] == str(place.workspace)
+    assert made["HISTOLINE_DATA_ROOTS"] == "/data/a:/data/b"
+    assert made["HISTOLINE_COMMAND"] == str(place.command)
+    assert made["HISTOLINE_WEBHOOK_URL"] == "https://hook"
+    assert made["CUDA_VISIBLE_DEVICES"] == "0"
+    assert made["AIRFLOW_HOME"] == made[MARK] == str(place.home)
+    assert made["PATH"].split(os.pathsep)[0] == str(place.python.parent)
+    for name in ("AIRFLOW__API__HOST", "PYTHONPATH", "AWS_SECRET_ACCESS_KEY", "VIRTUAL_ENV", "HISTOLINE_RESULT_JSON",
+                 "HISTOLINE_AIRFLOW_DATABASE", "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"):  # fmt: skip
+        assert name not in made
+
+
+def test_another_port_is_found_or_the_wanted_one_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert airflow_settings.free_port(port, exact=False) != port
+        with pytest.raises(UsageError, match="--port"):
+            airflow_settings.free_port(port, exact=True)
+    assert airflow_settings.free_port(port, exact=True) == port
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", "sqlite:////home/x/airflow.db"),
+        ("postgresql://u:p@h:5432/db", "postgresql+psycopg2://u:p@h:5432/db"),
+        ("postgres:///db?host=/run", "postgresql+psycopg2:///db?host=/run"),
+        ("postgresql+psycopg2://h/db", "postgresql+psycopg2://h/db"),
+    ],
+)
+def test_metadata_bases(url: str, expected: str) -> None:
+    assert airflow_settings.metadata_database(Path("/home/x"), url) == expected
+
+
+@pytest.mark.parametrize("url", ["mysql://h/db", "db", "postgresql://h", "postgresql://h/", "sqlite:////tmp/x"])
+def test_other_metadata_bases_are_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--database"):
+        airflow_settings.metadata_database(Path("/home/x"), url)
+
+
+def test_passwords_are_not_shown() -> None:
+    assert airflow_settings.hide_password("postgresql://u:s3cret@h:1/d") == "postgresql://u:***@h:1/d"
+    assert airflow_settings.hide_password("sqlite:////x/airflow.db") == "sqlite:////x/airflow.db"
+
+
+def test_a_bucket_is_refused_with_a_way_out() -> None:
+    with pytest.raises(UsageError, match="local or mounted workspace.*gcsfuse"):
+        airflow_settings.local_workspace("gs://bucket/x")
+    assert airflow_settings.local_workspace("a/b") == Path.cwd() / "a" / "b"
+
+
+HEALTHY = {
+    "metadatabase": {"status": "healthy"},
+    "scheduler": {"status": "healthy", "latest_scheduler_heartbeat": "2026-11-21T10:00:10.5+00:00"},
+    "dag_processor": {"status": "healthy", "latest_dag_processor_heartbeat": "2026-11-21T10:00:10Z"},
+}
+STARTED = dict.fromkeys(("scheduler", "dag-processor", "api-server"), 1795255200.0)  # 2026-11-21T10:00:00Z
+
+
+def test_health_is_read_from_the_web_servers_answer() -> None:
+    assert airflow_servers.judge(HEALTHY, STARTED) == dict.fromkeys(STARTED, True)
+    ill = {**HEALTHY, "scheduler": {"status": "unhealthy", "latest_scheduler_heartbeat": None}}
+    assert airflow_servers.judge(ill, STARTED)["scheduler"] is False
+    assert airflow_servers.judge({}, STARTED) == dict.fromkeys(STARTED, False)
+
+
+def test_a_heartbeat_of_an_earlier_process_is_none() -> None:
+    later = {name: time + 60 for name, time in STARTED.items()}
+    judged = airflow_servers.judge(HEALTHY, later)
+    assert judged == {"scheduler": False, "dag-processor": False, "api-server": True}
+
+
+def test_without_the_web_server_the_others_are_unknown() -> None:
+    assert airflow_servers.judge(None, STARTED) == {"scheduler": None, "dag-processor": None, "api-server": False}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"boot": "another boot"}'])
+def test_a_state_of_another_boot_or_none_is_no_state(tmp_path: Path, text: str) -> None:
+    assert airflow_servers.read_state(tmp_path) is None
+    (tmp_path / airflow_servers.STATE).write_text(text)
+    assert airflow_servers.read_state(tmp_path) is None
