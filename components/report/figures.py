@@ -15,6 +15,7 @@ from components.report.svg import BLUE, COLOURS, GREY, INK, MUTED, ORANGE, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = npt.NDArray[Any]
 POINTS = 400
@@ -35,6 +36,11 @@ def _unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set_aspect("equal")
 
 
+def _legend_below(figure: Figure, axes: Axes, columns: int = 1) -> None:
+    """A legend under the axes, where it hides no curve."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns)
+
+
 def roc(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cut: float | None) -> Markup:
     """ROC curves of several models on the same patches.
 
@@ -44,7 +50,7 @@ def roc(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cu
         curves: (model, probability [N], patches it may be judged on, bool [N]); the candidate first.
         cut: Stored threshold of the first, marked on its curve.
     """
-    with drawing(4.3, 3.9) as (figure, (axes,)):
+    with drawing(4.3, 4.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
         styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
         for (model, probability, rows), (colour, line) in zip(curves, styles):
@@ -57,13 +63,13 @@ def roc(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cu
                 point = (called[~y].mean(), called[y].mean())
                 axes.plot(*point, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
         _unit_square(axes, "1 - specificity", "sensitivity")
-        axes.legend(loc="lower right")
+        _legend_below(figure, axes)
         return inline(figure, name, "ROC curves: sensitivity against 1 - specificity on the test split")
 
 
 def precision_recall(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cut: float | None) -> Markup:
     """Precision-recall curves; arguments as `roc`."""
-    with drawing(4.3, 3.9) as (figure, (axes,)):
+    with drawing(4.3, 4.5) as (figure, axes):
         share = float(np.mean(labels)) if len(labels) else 0.0
         axes.axhline(share, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
         styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
@@ -77,29 +83,42 @@ def precision_recall(name: str, labels: Array, curves: Sequence[tuple[str, Array
                 point = (called[y].mean(), y[called].mean())
                 axes.plot(*point, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
         _unit_square(axes, "recall (sensitivity)", "precision (PPV)")
-        axes.legend(loc="lower left")
+        _legend_below(figure, axes)
         return inline(figure, name, "Precision against recall on the test split; dotted: prevalence")
 
 
-def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[str]) -> Markup:
-    """ROC and precision-recall curve of each class against all others, side by side."""
-    with drawing(8.8, 4.9, columns=2) as (figure, (left, right)):
-        left.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        for k, (label, colour) in enumerate(zip(classes, COLOURS * 4)):
+def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[str], kind: str) -> Markup:
+    """ROC or precision-recall curve of each class against all others.
+
+    Args:
+        name: Unique on the page.
+        labels: Class numbers, [N].
+        probability: [N, C].
+        classes: Names in label order.
+        kind: `roc` or `pr`.
+    """
+    with drawing(4.3, 5.1) as (figure, axes):
+        if kind == "roc":
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        for k, label in enumerate(classes):
             y, p = labels == k, probability[:, k]
             if not y.any() or y.all():
                 continue
-            line = ("-", "--")[k % 2]
-            false, true, _ = roc_curve(y, p)
-            said = f"{label.replace('_', ' ')} {roc_auc(y, p):.2f}"
-            left.plot(*_thin(false, true), color=colour, linestyle=line, label=said)
-            recall, precision, _ = precision_recall_curve(y, p)
-            right.plot(*_thin(recall, precision), color=colour, linestyle=line)
-        _unit_square(left, "1 - specificity", "sensitivity")
-        _unit_square(right, "recall", "precision")
-        handles, said_all = left.get_legend_handles_labels()
-        figure.legend(handles, said_all, loc="outside lower center", ncols=3, title="class and one-vs-rest AUC")
-        return inline(figure, name, "One-vs-rest ROC and precision-recall curves of each class on the test split")
+            if kind == "roc":
+                x, height, _ = roc_curve(y, p)
+                area = roc_auc(y, p)
+            else:
+                x, height, _ = precision_recall_curve(y, p)
+                area = average_precision(y, p)
+            style = {"color": COLOURS[k % len(COLOURS)], "linestyle": ("-", "--")[k % 2]}
+            axes.plot(*_thin(x, height), label=f"{label.replace('_', ' ')} {area:.2f}", **style)
+        if kind == "roc":
+            _unit_square(axes, "1 - specificity", "sensitivity")
+        else:
+            _unit_square(axes, "recall", "precision")
+        _legend_below(figure, axes, 2)
+        said = {"roc": "ROC curve", "pr": "Precision-recall curve"}[kind]
+        return inline(figure, name, f"{said} of each class against all others on the test split")
 
 
 def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stated: str) -> Markup:
@@ -111,7 +130,7 @@ def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stat
         after: As served.
         stated: What the horizontal axis is.
     """
-    with drawing(4.3, 3.9) as (figure, (axes,)):
+    with drawing(4.3, 4.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
         for bins, colour, line, mark, said in (
             (before, ORANGE, "--", "s", "before temperature"),
@@ -125,7 +144,7 @@ def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stat
         share = after.count / max(1, after.count.sum())
         axes.bar(after.lower + 0.5 / len(share), share * 0.25, width=0.9 / len(share), color=GREY, alpha=0.45)
         _unit_square(axes, stated, "observed frequency")
-        axes.legend(loc="upper left")
+        _legend_below(figure, axes)
         return inline(
             figure, name, "Calibration on the test split before and after temperature; bars: share of the patches"
         )
@@ -133,7 +152,7 @@ def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stat
 
 def histogram(name: str, labels: Array, probability: Array, classes: Sequence[str], cut: float | None) -> Markup:
     """Distribution of P(positive) of each class, log counts, with the stored threshold."""
-    with drawing(4.3, 3.9) as (figure, (axes,)):
+    with drawing(4.3, 4.5) as (figure, axes):
         edges = np.linspace(0, 1, 41)
         for k, colour in ((0, BLUE), (1, RED)):
             counts, _ = np.histogram(probability[labels == k], edges)
@@ -148,35 +167,31 @@ def histogram(name: str, labels: Array, probability: Array, classes: Sequence[st
 
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.legend(loc="upper center")
+        _legend_below(figure, axes)
         return inline(figure, name, "Histogram of the predicted probability for each class on the test split")
 
 
 def learning(name: str, history: Mapping[str, Sequence[float]], metric: str) -> Markup:
-    """Loss and one metric over the epochs, train beside eval.
+    """One quantity over the epochs, train beside eval.
 
     Args:
         name: Unique on the page.
         history: Keras' names to one value per epoch.
-        metric: Beside the loss, such as `auc`.
+        metric: Such as `loss` or `auc`.
     """
     from matplotlib.ticker import MaxNLocator
 
-    shown = [key for key in ("loss", metric) if key in history]
-    with drawing(8.8, 3.2, columns=max(1, len(shown))) as (figure, plots):
-        for axes, key in zip(plots, shown):
-            for prefix, colour, line, mark, said in (
-                ("", ORANGE, "--", "s", "train"),
-                ("val_", BLUE, "-", "o", "eval"),
-            ):
-                values = history.get(prefix + key)
-                if values:
-                    epochs = np.arange(1, len(values) + 1)
-                    axes.plot(epochs, values, color=colour, linestyle=line, marker=mark, markersize=4, label=said)
-            axes.set(xlabel="epoch", ylabel={"auc": "AUC"}.get(key, key))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend()
-        return inline(figure, name, f"Learning curves: {' and '.join(shown)} per epoch on train and eval")
+    with drawing(4.3, 3.0) as (figure, axes):
+        for prefix, colour, line, mark, said in (("", ORANGE, "--", "s", "train"), ("val_", BLUE, "-", "o", "eval")):
+            values = history.get(prefix + metric)
+            if values:
+                epochs = np.arange(1, len(values) + 1)
+                axes.plot(epochs, values, color=colour, linestyle=line, marker=mark, markersize=4, label=said)
+        axes.set(xlabel="epoch", ylabel={"auc": "AUC"}.get(metric, metric))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(0.5, max(1, len(history.get(metric, []))) + 0.5)
+        axes.legend()
+        return inline(figure, name, f"Learning curve: {metric} per epoch on train and eval")
 
 
 def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str) -> Markup:
@@ -189,7 +204,7 @@ def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str)
         metric: Name of the axis.
         title: For people who don't see it.
     """
-    with drawing(8.8, 2.9) as (figure, (axes,)):
+    with drawing(8.8, 2.9) as (figure, axes):
         place = np.arange(1, len(runs) + 1)
         for x, run in zip(place, runs):
             if run["low"] is not None:

@@ -117,7 +117,7 @@ def nice(name: Any) -> str:
 def _images(evidence: Evidence, share: float) -> dict[str, Any]:
     """What can be left out where the page would be too large."""
     per_panel = math.ceil(PANEL * share)
-    panels = gallery.several(evidence, math.ceil(per_panel / 2)) if evidence.several else []
+    panels = gallery.several(evidence, math.ceil(per_panel / 3)) if evidence.several else []
     return {
         "panels": panels or gallery.binary(evidence, per_panel),
         "maps": slides.slide_maps(evidence, math.ceil(slides.WORST * share), math.ceil(slides.BEST * share)),
@@ -192,14 +192,18 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
     test, record = evidence.test, evidence.record
     plots: dict[str, Markup] = {}
     if record["history"].get("loss"):
-        plots["learning"] = figures.learning("learning", record["history"], "accuracy" if evidence.several else "auc")
+        plots["learning"] = figures.learning("loss", record["history"], "loss")
+        metric = "accuracy" if evidence.several else "auc"
+        if record["history"].get(metric):
+            plots["learning_metric"] = figures.learning("learning", record["history"], metric)
     if test is None:
         return plots
     # The served probability with its temperature undone is the one before it.
     before = calibration.apply_temperature(test.probability, 1 / (record["temperature"] or 1.0))
     raw, served = (calibration.reliability_bins(test.labels, p) for p in (before, test.probability))
     if evidence.several:
-        plots["one_vs_rest"] = figures.one_vs_rest("ovr", test.labels, test.probability, evidence.classes)
+        for kind in ("roc", "pr"):
+            plots[kind] = figures.one_vs_rest(kind, test.labels, test.probability, evidence.classes, kind)
         plots["calibration"] = figures.calibration("cal", raw, served, "probability of the predicted class")
         return plots
     cut = evidence.threshold

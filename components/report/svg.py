@@ -37,21 +37,19 @@ _STYLE: dict[str, Any] = {
 
 
 @contextlib.contextmanager
-def drawing(width: float = 4.6, height: float = 3.4, columns: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A new figure in the report's style.
+def drawing(width: float = 4.3, height: float = 3.9) -> Iterator[tuple[Figure, Axes]]:
+    """A new figure in the report's style, and its axes.
 
     Args:
         width: Inches, at 72 units an inch.
         height: Likewise.
-        columns: Axes side by side.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-        yield figure, axes
+        yield figure, figure.add_subplot()
 
 
 def inline(figure: Figure, name: str, title: str) -> Markup:

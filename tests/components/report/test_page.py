@@ -1,0 +1,159 @@
+"""The page of a run: what it says, that it loads nothing, and that no string becomes markup."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.report import page
+from components.report.evidence import Evidence, collect
+from tests import report_help
+from tests.report_help import Studio
+
+HOSTILE = "\"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>{{ 7*7 }}$\\frac{x}$"
+
+
+def sections(text: str) -> list[str]:
+    return re.findall(r'<section id="([a-z]+)"', text)
+
+
+def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence) -> None:
+    text = page.render(poor)
+    assert sections(text) == [
+        "figures", "gate", "curves", "learning", "slices", "gallery", "maps", "data", "drift", "looks", "configuration",
+        "lineage",
+    ]  # fmt: skip
+    for said in (
+        poor.record["reason"], "threshold of 0.4000", "Prevalence", "unknown (50 x 50 pixels)", "champion 1700000000",
+        "colour baseline", "doi:10.1117/12.2043872", "Comparability", "1 of 1 shown", "too narrow", "A tiny recipe",
+        "2 runs have been evaluated on this test split", "Research use only. Not a medical device", "patient maps",
+        poor.record["content_digest"], poor.record["digests"]["test_split"], "5" * 64, "not pushed",
+    ):  # fmt: skip
+        assert said.lower() in re.sub(r"&#3[49];", "'", text).lower(), said
+
+
+def test_it_holds_all_that_it_shows_and_no_script(poor: Evidence, types: Evidence) -> None:
+    for evidence in (poor, types):
+        text = page.render(evidence)
+        assert f'content="{page.CSP}"'.replace("'", "&#39;") in text
+        assert "<script" not in text and "@import" not in text and "javascript:" not in text
+        loaded = re.findall(r'(?:src|href|srcset|action)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
+        assert loaded and all(target.startswith(("data:image/", "#")) for target in loaded)
+        assert len(text.encode()) < page.MAX_BYTES
+        ids = re.findall(r'\bid="([^"]+)"', text)
+        assert len(ids) == len(set(ids))
+
+
+def test_the_same_run_gives_the_same_bytes(poor: Evidence) -> None:
+    assert page.render(poor) == page.render(poor)
+
+
+def test_the_subtype_page(types: Evidence) -> None:
+    text = page.render(types)
+    assert "Macro-F1" in text and "argmax" in text and "Threshold" not in text
+    assert text.count("called adenosis") >= 1 and "tubular adenoma" in text
+    assert "Recognition rates" in text and "10.1109/TBME.2015.2496264" in text
+
+
+def hostile(evidence: Evidence) -> Evidence:
+    """The same run with names and texts that try to become markup."""
+    test = evidence.test
+    assert test is not None and evidence.rejects is not None and evidence.manifest is not None
+    facts = {**(test.facts or {}), "tumor_type": np.array([HOSTILE, "b"] * len(test), object)[: len(test)]}
+    split = dataclasses.replace(
+        test,
+        patch_id=np.array([f"{name}{HOSTILE}" for name in test.patch_id], object),
+        groups=np.array([f"{name}{HOSTILE}" for name in test.groups], object),
+        facts=facts,
+    )
+    rows = [{**row, "path": HOSTILE, "detail": HOSTILE} for row in evidence.rejects.to_pylist()]
+    record: dict[str, Any] = {
+        **evidence.record, "reason": HOSTILE, "warnings": [HOSTILE], "options": {"accept_drift": HOSTILE},
+        "config": {**evidence.record["config"], "model": HOSTILE, "title": HOSTILE, HOSTILE: HOSTILE},
+        "error": {"stage": "train", "exit_code": 70, "message": HOSTILE},
+    }  # fmt: skip
+    manifest = {**evidence.manifest, "warnings": [HOSTILE], "input": HOSTILE}
+    rejects = type(evidence.rejects).from_pylist(rows, schema=evidence.rejects.schema)
+    return dataclasses.replace(
+        evidence, record=record, manifest=manifest, splits={**evidence.splits, "test": split}, rejects=rejects,
+        notes=(HOSTILE,),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_no_string_becomes_markup(poor: Evidence, state: str) -> None:
+    evidence = hostile(poor)
+    evidence = dataclasses.replace(evidence, record={**evidence.record, "state": state})
+    text = page.render(evidence)
+    assert "<script" not in text and "<img src=http" not in text
+    assert text.count("&lt;script&gt;alert(1)") > 20
+    assert "{{ 7*7 }}" in text
+    assert page.render(poor).count("<img ") == text.count("<img ")
+
+
+def test_a_pruned_data_set_is_said_in_place_of_images(binary: Studio, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(binary.root, tmp_path / "w"))
+    shutil.rmtree(root / binary.dataset_dir)
+    evidence = collect(report_help.open_storage(root), "runs/idc/binary/poor")
+    text = page.render(evidence)
+    assert "is no longer there" in text and "no pixels" in text
+    assert "<img" not in text and 'id="maps"' not in text
+    assert "By patient" in text and 'id="curves"' in text  # what the prediction tables hold is shown all the same
+
+
+def test_damaged_shards_leave_gaps_only(binary: Studio, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(binary.root, tmp_path / "w"))
+    for shard in (root / binary.dataset_dir / "Split-test").iterdir():
+        shard.write_bytes(b"\0" * shard.stat().st_size)
+    text = page.render(collect(report_help.open_storage(root), "runs/idc/binary/poor"))
+    assert "no pixels" in text and 'class="map"' in text
+
+
+def test_failed_unchanged_and_running_runs_have_pages(binary: Studio, tmp_path: Path) -> None:
+    studio = Studio(Path(shutil.copytree(binary.root, tmp_path / "w")), binary.data)
+    error = {"stage": "train", "exit_code": 65, "message": "The loss is no number.\n\nLower the learning rate."}
+    folder = studio.begun("failed", state="failed", error=error)
+    text = page.render(collect(studio.storage, folder))
+    assert "Failed in train (exit 65): The loss is no number." in text and 'class="badge failed"' in text
+    assert 'id="learning"' in text and 'id="data"' in text and 'id="figures"' not in text
+    folder = studio.begun("again", decision="unchanged", reason="Unchanged: as in run good.", state="done")
+    assert "Unchanged: as in run good." in page.render(collect(studio.storage, folder))
+    folder = studio.begun("halfway")
+    assert "there is no decision yet" in page.render(collect(studio.storage, folder))
+
+
+def test_a_page_that_would_be_too_large_shows_fewer_images(poor: Evidence) -> None:
+    whole = page.render(poor)
+    less = page.render(poor, limit=len(whole.encode()) - 1)
+    assert "fewer images are shown" in less and "fewer images" not in whole
+    assert 0 < less.count("<img") < whole.count("<img")
+    assert page.render(poor, limit=1).count("<img") == 0
+
+
+def test_writing_notes_the_page_in_the_record(binary: Studio, tmp_path: Path) -> None:
+    studio = Studio(Path(shutil.copytree(binary.root, tmp_path / "w")), binary.data)
+    path = page.write(studio.storage, "runs/idc/binary/good")
+    assert path == "runs/idc/binary/good/report/index.html"
+    assert studio.record("runs/idc/binary/good")["report"] == path
+    assert "champion" in (studio.root / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(None, "–"), (float("nan"), "–"), (0.12345, "0.123"), (1, "1.000")]
+)
+def test_numbers(value: Any, said: str) -> None:
+    assert page.number(value) == said
+
+
+def test_published_figures_name_source_and_comparability() -> None:
+    for dataset, task in (("idc", "binary"), ("pcam", "binary"), ("breakhis", "binary")):
+        for source in page.published(dataset, task):
+            assert source["source"] and source["comparable"] and re.fullmatch(r"10\.\d{4,}/\S+", source["doi"])
+            assert all(0 < value < 1 for value in source["figures"].values())
+    assert page.published("breakhis", "subtype") == [] == page.published("unheard", "of")
