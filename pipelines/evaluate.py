@@ -82,12 +82,16 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
 
 
 def make_report(storage: Any, folder: str) -> None:
-    """Writes the run's report.
+    """Writes the run's report, and the index of all runs.
 
     Args:
         storage: The workspace.
         folder: Of the run.
     """
+    from components.report import index, page
+
+    page.write(storage, folder)
+    index.write(storage, f"run {folder.rsplit('/', 1)[1]}")
 
 
 def show(document: dict[str, Any]) -> None:

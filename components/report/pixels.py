@@ -74,7 +74,8 @@ def read_pictures(storage: Storage, dataset_dir: str, split: Scored, rows: Seque
     shards = {str(split.facts["shard"][row]) for row in rows}
     files: dict[str, Any] = {}
     for shard in sorted(shards):
-        path = f"{dataset_dir}/Split-{split.split}/{shard}"
+        folder = shard.partition("-")[0]  # a shard bears the name of its split, which may not be the role it plays here
+        path = f"{dataset_dir}/Split-{folder}/{shard}"
         try:
             files[shard] = storage.local_copy(path) if storage.exists(path) else None
         except (OSError, StorageMissing):
