@@ -29,6 +29,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np  # noqa: E402
 import xxhash  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
 
 from components.example import ImageEncoder, encode_colour, encode_example  # noqa: E402
 from components.features import COLOUR_FEATURES, block_features  # noqa: E402
@@ -214,6 +215,7 @@ def main() -> None:
 
     began = time.monotonic()
     keep_freed_memory()
+    threadpool_limits(1, "blas")  # as the ingest's helpers: BLAS threads of their own would only wait for each other
     files = list_files(given.input)
     files.sort(key=lambda file: xxhash.xxh3_64_digest(file[1].encode()))
     listed = time.monotonic()

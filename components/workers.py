@@ -43,6 +43,17 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 256 << 20)
 
 
+def keep_blas_to_one_thread() -> None:
+    """Makes OpenBLAS use the calling thread only: shards are written in parallel, its own threads would just wait.
+
+    Measured on 96x96 patches: a third of the time of a core, half of that of the machine.
+    """
+    import components.features  # noqa: F401 - loads NumPy and with it the library
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, "blas")
+
+
 def _start(parent: int) -> None:
     """Runs first in each helper: dies with its parent, leaves Ctrl-C to it, uses one core."""
     keep_freed_memory()
@@ -55,11 +66,12 @@ def _start(parent: int) -> None:
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+    import components.shards  # noqa: F401 - imported here so that the first job need not
+
+    keep_blas_to_one_thread()
 
 
 def _warm() -> int:
-    import components.shards  # noqa: F401 - imported here so that the first job need not
-
     time.sleep(0.05)  # keeps this helper busy while the others are started
     return os.getpid()
 
@@ -104,6 +116,7 @@ def shard_executor(threads: int) -> tuple[Executor, bool]:
     if _pool is not None:
         return _pool, False
     keep_freed_memory()
+    keep_blas_to_one_thread()
     return ThreadPoolExecutor(threads), True
 
 
