@@ -1,6 +1,6 @@
 # Each target does the set-up it needs; set-up that is up to date costs a moment.
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow airflowdown demo test test-dags e2e lint bench lock clean
+.PHONY: help setup airflow airflowdown demo demo-retrain test test-dags e2e lint bench lock clean
 SHELL := /bin/bash
 export PYTHON310
 
@@ -14,6 +14,10 @@ setup: ## build or update .venv from the lock (finds or obtains Python 3.10 and 
 
 demo: setup ## from drawn raw patches to a verified, patient-split data set, in .demo/
 	@bash infra/demo.sh
+
+demo-retrain: setup ## four weeks of retraining on real Airflow servers, in .demo/retrain (minutes)
+	@bash infra/airflow_setup.sh
+	@bash infra/demo_retrain.sh $(ARGS)
 
 test: setup ## fast and integration tests, then those of the DAGs (ARGS="..." narrows the former, leaves out the latter)
 	$(PYTHON) -m pytest -m "not e2e" $(ARGS)
