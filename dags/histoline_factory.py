@@ -8,7 +8,6 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-
 from histoline_assets import alias, announce_data, announce_model, choose_data, data_asset, model_asset
 from histoline_form import arguments, build_form
 from histoline_ids import run_id

@@ -8,7 +8,6 @@ from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
-
 from histoline_settings import DatasetSettings, SettingsError
 
 DEFAULT = "default"

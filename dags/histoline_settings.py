@@ -6,10 +6,11 @@ import dataclasses
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -105,9 +106,7 @@ def _roots(text: str) -> tuple[str, ...]:
     return tuple(part.replace("gs\0//", "gs://").rstrip("/") or "/" for part in parts if part.strip())
 
 
-def _dataset(
-    values: _Values, name: str, entry: Mapping[str, Any], roots: tuple[str, ...]
-) -> DatasetSettings:
+def _dataset(values: _Values, name: str, entry: Mapping[str, Any], roots: tuple[str, ...]) -> DatasetSettings:
     defaults: dict[str, dict[str, Any]] = {}
     for dag in DAGS:
         defaults[dag] = {

@@ -65,7 +65,7 @@ def reap() -> dict[int, int]:
     Returns:
         Wait status by process id.
     """
-    ended = {}
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

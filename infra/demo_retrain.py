@@ -26,7 +26,7 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parents[1]
 HISTOLINE = ROOT / ".venv" / "bin" / "histoline"
 PATIENCE = 1800.0
-DRAWN = {1: (2400, 48), 2: (6000, 120), 4: (240, 6)}
+DRAWN = {1: (2400, 48), 2: (4500, 90), 4: (240, 6)}
 """Images and patients that arrive, by week."""
 
 

@@ -64,8 +64,12 @@ def test_shape_of_training(bag: Any) -> None:
     dag = bag.dags["idc_train"]
     edges = {task.task_id: task.downstream_task_ids for task in dag.tasks}
     assert edges == {
-        "validate": {"train"}, "train": {"evaluate"}, "evaluate": {"push", "report"}, "push": {"report"}, "report": set()
-    }  # fmt: skip
+        "validate": {"train"},
+        "train": {"evaluate"},
+        "evaluate": {"push", "report"},
+        "push": {"report"},
+        "report": set(),
+    }
     assert dag.get_task("report").trigger_rule == "none_failed_min_one_success"
     from airflow.sdk import AssetOrTimeSchedule
 

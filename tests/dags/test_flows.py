@@ -152,7 +152,9 @@ def test_promoted(world: World) -> None:
 def test_refused_is_green_with_push_skipped_and_a_report(world: World) -> None:
     world.commit()
     refused = {"state": "running", "decision": "refused", "reason": "not better than the champion"}
-    world.answer(evaluate={"result": refused}, push={"result": refused}, report={"result": {**refused, "state": "done"}})
+    world.answer(
+        evaluate={"result": refused}, push={"result": refused}, report={"result": {**refused, "state": "done"}}
+    )
     before = events("histoline/idc/model")
     state, tasks, run = world.run("idc_train")
     assert state == "success"

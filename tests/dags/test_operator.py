@@ -38,8 +38,12 @@ def test_result_is_what_the_command_left_and_who_it_is(operator: Any) -> None:
     step = operator('result(state="running", decision=None, task="binary"); line("info", sys.argv[1])')
     told = step.execute(context())
     assert told == {
-        "dataset": "idc", "task": "binary", "run_id": run_id("idc_train", "manual__1"), "state": "running", "decision": None
-    }  # fmt: skip
+        "dataset": "idc",
+        "task": "binary",
+        "run_id": run_id("idc_train", "manual__1"),
+        "state": "running",
+        "decision": None,
+    }
 
 
 def test_the_run_id_is_the_same_over_tries(operator: Any) -> None:
