@@ -92,8 +92,9 @@ def train_dag(settings: Settings, name: str) -> DAG:
 
     def later(stage: str) -> Any:
         def give(context: Context) -> list[str]:
+            # The task may have come with an event, so it is what `validate` has settled, not what the form says.
             validated = context["ti"].xcom_pull(task_ids="validate") or {}
-            return step(stage, validated["task"], context)
+            return step(stage, validated.get("task") or context["params"]["task"], context)
 
         return give
 

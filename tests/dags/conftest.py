@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -9,6 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+if importlib.util.find_spec("airflow") is None:
+    pytest.exit("These tests run in Airflow's environment: `make test-dags`.", returncode=4)
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"

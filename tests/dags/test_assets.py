@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 from histoline_assets import choose_data, data_asset
+from steps import FakeTi
 
 TASKS = {"binary": [], "subtype": []}
 
@@ -90,3 +92,23 @@ def test_elsewhere_and_by_links(tmp_path: Path) -> None:
     (inside / "manifest.json").symlink_to(outside / "manifest.json")
     assert choose(workspace, extra(inside)) is None
     assert choose(workspace, extra(inside.parent)) is None
+
+
+def test_validate_takes_data_task_and_a_fitting_recipe_from_the_event(
+    tmp_path: Path,
+) -> None:
+    from histoline_factory import train_dag
+    from histoline_settings import load
+
+    place = commit(tmp_path)
+    dag = train_dag(load({"HISTOLINE_WORKSPACE": str(tmp_path)}), "breakhis")
+    values = {name: dag.params[name] for name in dag.params}
+    assert (values["task"], values["preset"]) == ("binary", "breakhis_binary_resnet50")
+    given = {"ti": FakeTi("breakhis_train"), "params": values, "dag_run": SimpleNamespace(conf={})}
+
+    with pytest.raises(AirflowSkipException, match="run breakhis_ingest"):  # nothing committed for `binary`
+        dag.get_task("validate").arguments({**given, **context()})
+    found = dag.get_task("validate").arguments({**given, **context(extra(place))})
+    assert {"--task=subtype", f"--data={place}"} <= set(found)
+    assert not any(argument.startswith("--preset") for argument in found), "that recipe is for the other task"
+    assert [argument for argument in found if argument.startswith("--task")] == ["--task=subtype"]
