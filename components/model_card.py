@@ -83,18 +83,22 @@ def _body(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
 
 ## Intended use and limits
 
+- Intended for research on computational pathology: comparing methods, studying errors, ordering patches for a look.
+- Not intended for diagnosis, for decisions about patients, or for slides as a whole: it judges single patches.
 - Tells patches of breast histopathology, stained with H&E, apart: {classes}.
-- Input: RGB patches of {width}x{height} pixels, as Examples (`serving_default`) or image files (`serve_bytes`).
+- Input: RGB patches of {width}x{height} pixels ({_scale(manifest)}), as Examples (`serving_default`) or image files
+  (`serve_bytes`).
 - Classes are decided {decides}; the threshold and the temperature ({_number(record["temperature"])}) were chosen on the
   eval split and are part of the model.
 - It has seen one data set. Other scanners, stains, laboratories and tissues were not tested.
-- It judges single patches, not slides or patients.
 
 ## Data
 
 - Data set {escape(record["dataset"])}, plan `{record["plan_id"]}`, content `{record["content_digest"]}`.
 - Split by {unit}: {_splits(manifest)}.
-{_flags(record)}
+- {_found(manifest)}
+{_flags(record)}{_drift(record)}
+{_by_class(manifest)}
 ## Evaluation
 
 On the test split{_looks(record)}. Intervals: 95 %, bootstrap over {manifest["group_unit"]}s.
@@ -102,7 +106,7 @@ On the test split{_looks(record)}. Intervals: 95 %, bootstrap over {manifest["gr
 | metric | value | 95 % interval |
 |---|---|---|
 {_rows(record)}
-{_warnings(record)}
+{_against(record)}{_calibration(record)}{_spread(record)}{_warnings(record)}{_slices(record)}
 ## Training
 
 Run `{record["run_id"]}`, histoline {escape(record["histoline_version"])}; the recipe is in run.json of that run.
@@ -117,6 +121,93 @@ def _splits(manifest: Mapping[str, Any]) -> str:
     unit = manifest["group_unit"]
     splits = manifest["splits"].items()
     return ", ".join(f"{name} {facts['patches']:,} patches of {facts['groups']} {unit}s" for name, facts in splits)
+
+
+def _scale(manifest: Mapping[str, Any]) -> str:
+    scale = manifest["microns_per_pixel"]
+    return "physical size unknown" if scale is None else f"{scale:g} micrometres a pixel"
+
+
+def _found(manifest: Mapping[str, Any]) -> str:
+    """How many images were found and why some were not written."""
+    rejects = sorted(manifest["rejects"].items(), key=lambda item: -item[1]["count"])
+    told = ", ".join(f"{one['count']:,} {escape(code.replace('_', ' '))} ({one['kind']})" for code, one in rejects)
+    policies = ", ".join(f"{key.replace('_', ' ')}: {escape(value)}" for key, value in manifest["policies"].items())
+    left = f"left out: {told}" if told else "none left out"
+    return f"{manifest['found']:,} images found, {manifest['written']:,} written; {left}. Policies: {policies}."
+
+
+def _by_class(manifest: Mapping[str, Any]) -> str:
+    """Table of patches and groups by class and split."""
+    splits, unit = manifest["splits"], manifest["group_unit"]
+    heads = " | ".join(f"{name} patches | {unit}s" for name in splits)
+    lines = [f"| class | {heads} |", "|---|" + "--:|" * (2 * len(splits))]
+    for name in manifest["classes"]:
+        cells = " | ".join(
+            f"{one['by_class'].get(name, 0):,} | {one['groups_by_class'].get(name, 0):,}" for one in splits.values()
+        )
+        lines.append(f"| {escape(name)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _drift(record: Mapping[str, Any]) -> str:
+    drift = record["drift"] or {}
+    if not drift.get("drifted"):
+        return ""
+    accepted = f", accepted: {escape(drift['accepted'])}" if drift.get("accepted") else ""
+    return f"- Colours differ from the champion's data in {escape(', '.join(drift['drifted']))}{accepted}.\n"
+
+
+def _against(record: Mapping[str, Any]) -> str:
+    """What the gate compared the model with."""
+    lines = []
+    for one in (record["gate"] or {}).get("comparisons", []):
+        difference = one["result"]["difference"]
+        limits = "no interval"
+        if difference["low"] is not None:
+            limits = f"95 % interval {difference['low']:+.3f} to {difference['high']:+.3f}"
+        name = {"baseline": "the colour baseline", "champion": f"champion {one['name']}"}.get(one["against"])
+        if name:
+            metric = record["gate"]["metric"]
+            lines.append(f"- {metric} against {escape(name)}: {_number(difference['estimate'], '+')} ({limits}).\n")
+    return "".join(["\n", *lines]) if lines else ""
+
+
+def _calibration(record: Mapping[str, Any]) -> str:
+    ece = ((record["calibration"] or {}).get("served") or {}).get("test", {}).get("ece")
+    return "" if ece is None else f"- Expected calibration error on test, as served: {ece:.3f}.\n"
+
+
+def _spread(record: Mapping[str, Any]) -> str:
+    """The primary metric over single patients."""
+    spread = record["per_group"].get("test", {})
+    told = spread.get("auc") or spread.get("balanced_accuracy") or {}
+    if told.get("median") is None:
+        return ""
+    name = "auc" if spread.get("auc") else "balanced_accuracy"
+    return (
+        f"- {name} of single {record['group_unit']}s: median {told['median']:.3f}, quartiles {told['q25']:.3f} to"
+        f" {told['q75']:.3f}, lowest {told['min']:.3f} ({told['groups']:.0f} have one).\n"
+    )
+
+
+def _slices(record: Mapping[str, Any]) -> str:
+    """Slices of the test split, the worst accuracy of each kind first."""
+    if not record["slices"]:
+        return ""
+    unit = record["group_unit"]
+    rows = sorted(record["slices"], key=lambda one: (one["by"], _last(one["metrics"].get("accuracy"))))
+    body = "".join(
+        f"| {escape(one['by'].replace('_', ' '))} | {escape(one['value'])} | {one['patches']:,} | {one['groups']:,} |"
+        f" {_number(one['metrics'].get('accuracy'))} |\n"
+        for one in rows
+    )
+    head = f"| slice | value | patches | {unit}s | accuracy |\n|---|---|--:|--:|--:|\n"
+    return f"\n### Slices of the test split, worst first\n\n{head}{body}"
+
+
+def _last(value: float | None) -> float:
+    return 2.0 if value is None else value
 
 
 def _flags(record: Mapping[str, Any]) -> str:

@@ -24,13 +24,25 @@ def interval(estimate, low=None, high=None, reason=""):
 
 MANIFEST = {
     "classes": ["negative", "idc"], "source_size": [50, 40], "group_unit": "slide",
-    "splits": {"train": {"patches": 1000, "groups": 5}, "test": {"patches": 10, "groups": 2}},
+    "microns_per_pixel": None, "found": 1012, "written": 1010, "policies": {"on_duplicate": "keep-train"},
+    "rejects": {"too_narrow": {"kind": "fault", "count": 2}},
+    "splits": {
+        "train": {"patches": 1000, "groups": 5, "by_class": {"negative": 900}, "groups_by_class": {"idc": 4}},
+        "test": {"patches": 10, "groups": 2, "by_class": {"negative": 8, "idc": 2}, "groups_by_class": {"idc": 1}},
+    },
 }  # fmt: skip
 RECORD = {
     "run_id": "run-1", "dataset": "idc", "task": "binary", "plan_id": "abc", "content_digest": "def", "flags": [],
     "config": {"model": "cnn_105k"}, "threshold": 0.25, "temperature": 1.5, "histoline_version": "0.1.0",
     "looks": {"count": 3, "test_digest": "x"}, "weak_evidence": False,
-    "options": {},
+    "options": {}, "drift": None, "group_unit": "slide", "calibration": {"served": {"test": {"ece": 0.0312}}},
+    "per_group": {"test": {"auc": {"groups": 2.0, "median": 0.9, "q25": 0.8, "q75": 0.95, "min": 0.7}}},
+    "gate": {"metric": "auc", "comparisons": [
+        {"against": "baseline", "name": "colour baseline", "result": {"difference": interval(0.1, 0.05, 0.15)}},
+        {"against": "best_ever", "name": "5", "result": {"difference": interval(0.0)}}]},
+    "slices": [
+        {"by": "tumor_type", "value": "DC", "patches": 6, "groups": 2, "metrics": {"accuracy": 0.9}},
+        {"by": "tumor_type", "value": "a|b", "patches": 4, "groups": 1, "metrics": {"accuracy": 0.5}}],
     "warnings": ["Colour drift was accepted: <b>new</b> scanner"],
     "metrics": {"test": {"warnings": ["Only 2 groups"], "values": {
         "auc": interval(0.91234, 0.9, 0.95), "pr_auc": interval(None), "f1": interval(0.5, reason="too_few_groups")}}},
@@ -40,6 +52,7 @@ RECORD = {
 def test_the_card():
     card = render(RECORD, MANIFEST, entry())
     _, front, body = card.split("---\n", 2)
+    assert body.index("| tumor type | a\\|b | 4 |") < body.index("| tumor type | DC | 6 |")
     told = yaml.safe_load(front)
     assert told["library_name"] == "keras" and "research-use-only" in told["tags"]
     metrics = told["model-index"][0]["results"][0]["metrics"]
@@ -48,13 +61,17 @@ def test_the_card():
         "Research use only. Not a medical device", "Intended use and limits", "50x40 pixels", "threshold of 0.2500",
         "| auc | 0.912 | 0.900 to 0.950 |", "| pr_auc | unknown | none |", "| f1 | 0.500 | none (too few groups) |",
         "look 3 at this split", "train 1,000 patches of 5 slides", "bootstrap over slides", "Only 2 groups",
-        "&lt;b&gt;new&lt;/b&gt; scanner", "Version 7, promoted by the gate",
+        "1,012 images found, 1,010 written; left out: 2 too narrow (fault)", "| negative | 900 | 0 | 8 | 0 |",
+        "physical size unknown", "auc against the colour baseline: +0.100 (95 % interval +0.050 to +0.150)",
+        "as served: 0.031", "median 0.900, quartiles 0.800 to 0.950, lowest 0.700 (2 have one)",
+        "Not intended for diagnosis", "&lt;b&gt;new&lt;/b&gt; scanner", "Version 7, promoted by the gate",
     ):  # fmt: skip
         assert said in body, said
 
 
 def test_without_metrics_and_with_several_classes():
-    record = {**RECORD, "metrics": {}, "looks": None, "threshold": None, "temperature": None, "weak_evidence": True}
+    record = {**RECORD, "metrics": {}, "looks": None, "threshold": None, "temperature": None, "weak_evidence": True,
+              "gate": None, "slices": [], "per_group": {}, "calibration": None}
     card = render(record, {**MANIFEST, "classes": ["a", "b", "c"]}, entry())
     assert "by argmax" in card and "Weak evidence" in card and "unknown" in card
 
