@@ -96,7 +96,7 @@ def _soundness(inputs: GateInputs) -> list[Check]:
             "not_provably_disjoint",
             inputs.disjointness != "unproven",
             f"the splits share no {unit}",
-            f"the splits are not proved to share no {unit}, so no model is promoted ({leak})",
+            f"the splits are not proved to be disjoint by patient, so no model is promoted ({leak})",
         ),
         check(
             "below_floors",
