@@ -64,7 +64,8 @@ def check_all_there(ids: Sequence[str], have: Mapping[str, object] | set[str], w
     missing = [one for one in ids if patch_key(one) not in have]
     if not missing:
         return
-    named = ", ".join(repr(one) for one in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+    named = ", ".join(repr(one) for one in missing[:SHOWN])
+    named += f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
     raise DataError(
         f"{len(missing):,} of the {len(ids):,} ids of the sample submission have no prediction from {where}: {named}."
         f"{f' {why}' if why else ''}",

@@ -159,7 +159,8 @@ def _write_submission(
 def _summary(model: ModelSource, plan: Plan, rejects: pa.Table, codes: dict[str, Any], request: str) -> dict[str, Any]:
     read = plan.planned - (len(rejects) - len(plan.rejects))
     trained_on = model.train_groups() or frozenset()
-    groups = plan.column("group_id")
+    # A patch without a known patient may have been a group of its own (ingest --group-by image).
+    owners = [group or patch for group, patch in zip(plan.column("group_id"), plan.column("patch_id"))]
     return {
         "format": 1,
         "state": "done",
@@ -176,8 +177,8 @@ def _summary(model: ModelSource, plan: Plan, rejects: pa.Table, codes: dict[str,
         "rejected": len(rejects),
         "rejects": codes,
         "labelled": sum(known_labels(rows) for _, rows in plan.parts),
-        "groups": len(set(groups) - {""}),
-        "of_training_groups": sum(group in trained_on for group in groups if group),
+        "groups": len(set(plan.column("group_id")) - {""}),
+        "of_training_groups": sum(owner in trained_on for owner in owners),
         "parts": len(plan.parts),
         "request": request,
         "warnings": plan.warnings,
