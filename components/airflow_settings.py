@@ -23,6 +23,9 @@ from components.process_tree import MARK
 from components.supervisor import environment_of, folder_is_private
 
 USERS = ("admin", "viewer")
+POOL = "histoline_heavy"
+"""Airflow pool that `infra/airflow_prepare.py` makes: one heavy step at a time."""
+
 DEFAULT_PORT = 8080
 POSTGRESQL = "postgresql+psycopg2"
 
@@ -289,6 +292,7 @@ def server_environment(place: Place, environ: Mapping[str, str]) -> dict[str, st
         "AIRFLOW_HOME": str(place.home),
         "HISTOLINE_WORKSPACE": str(place.workspace),
         "HISTOLINE_COMMAND": str(place.command),
+        "HISTOLINE_POOL": environ.get("HISTOLINE_POOL") or POOL,
         **({"HISTOLINE_DATA_ROOTS": os.pathsep.join(place.data_roots)} if place.data_roots else {}),
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",

@@ -16,6 +16,7 @@ import click
 
 from components import airflow_servers, airflow_settings, process_tree
 from components.airflow_settings import Place
+from components.data_roots import read_roots
 from components.errors import TemporaryError, UsageError
 from components.storage_lock import hold_flock
 from components.supervisor import Supervisor
@@ -73,7 +74,7 @@ def up(
 ) -> None:
     """Start the servers, or say where they are if they run already."""
     folder = _home(home)
-    roots = data_roots or tuple(filter(None, os.environ.get("HISTOLINE_DATA_ROOTS", "").split(os.pathsep)))
+    roots = data_roots or read_roots()
     place = Place(
         home=folder,
         project=PROJECT,
@@ -81,7 +82,7 @@ def up(
         port=port or airflow_settings.DEFAULT_PORT,
         database=airflow_settings.metadata_database(folder, database),
         workspace=airflow_settings.local_workspace(workspace),
-        data_roots=tuple(str(Path(root).expanduser().absolute()) for root in roots),
+        data_roots=tuple(r if "://" in r else str(Path(r).expanduser().absolute()) for r in roots),
         command=Path(os.environ.get("HISTOLINE_COMMAND", Path(sys.executable).parent / "histoline")).absolute(),
     )
     started = time.monotonic()
