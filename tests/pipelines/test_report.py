@@ -1,0 +1,109 @@
+"""`histoline report`: pages and index from the command line, without TensorFlow, TFX or Beam."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components import run_record
+from pipelines import run_stages
+from tests import report_help, train_help
+from tests.report_help import Studio
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return report_help.binary(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def studio(made: Studio, tmp_path: Path) -> Studio:
+    return Studio(Path(shutil.copytree(made.root, tmp_path / "w")), made.data)
+
+
+def test_one_run_and_all_runs_without_tensorflow(studio: Studio, tmp_path: Path) -> None:
+    path = train_help.no_tfx(tmp_path / "none")
+    done = train_help.run("report", "good", "--workspace", studio.root, "--json", path=path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["reports"] == [str(studio.root / "runs/idc/binary/good/report/index.html")]
+    assert all(Path(file).is_file() for file in (*told["reports"], told["index"]))
+    assert studio.record("runs/idc/binary/good")["report"] == "runs/idc/binary/good/report/index.html"
+    done = train_help.run("report", "--all", "--workspace", studio.root, path=path)
+    assert done.returncode == 0 and len(done.stdout.split()) == 3, done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["good", "--all"], ["nobody"], ["../good"]])
+def test_wrong_usage(studio: Studio, words: list[str]) -> None:
+    done = train_help.run("report", *words, "--workspace", studio.root)
+    assert done.returncode == 64 and done.stdout == "" and done.stderr.strip()
+
+
+def test_promotion_and_rollback_rewrite_the_index(studio: Studio) -> None:
+    done = train_help.run("models", "promote", "poor", "--reason", "to <see>", "--workspace", studio.root)
+    assert done.returncode == 0, done.stderr
+    index = studio.root / "runs/index.html"
+    assert "of run poor, promoted by hand" in index.read_text(encoding="utf-8")
+    page = (studio.root / "runs/idc/binary/poor/report/index.html").read_text(encoding="utf-8")
+    assert "promoted by hand" in page and "to &lt;see&gt;" in page
+    done = train_help.run("models", "rollback", "idc", "--reason", "enough", "--workspace", studio.root)
+    assert done.returncode == 0, done.stderr
+    assert "of run good, version 1700000000 again" in index.read_text(encoding="utf-8")
+
+
+def stages_until(studio: Studio, folder: str, last: str) -> None:
+    """Marks the stages up to `last` as done."""
+    for name in run_record.STAGES[: run_record.STAGES.index(last) + 1]:
+        with run_record.stage(studio.storage, folder, name):
+            pass
+
+
+def test_the_report_stage_makes_the_page(studio: Studio) -> None:
+    stages_until(studio, "runs/idc/binary/good", "push")
+    run_stages.Run(studio.storage, "runs/idc/binary/good", print).stage("report")
+    record = studio.record("runs/idc/binary/good")
+    assert record["state"] == "done" and run_stages.result(studio.storage, record)["report"] == str(
+        studio.root / "runs/idc/binary/good/report/index.html"
+    )
+
+
+def test_a_run_that_fails_has_a_page_with_the_reason(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = studio.begun("broken")
+    stages_until(studio, folder, "validate")
+    run = run_stages.Run(studio.storage, folder, print)
+
+    def fail(_: str) -> None:
+        raise ValueError("the <reason>")
+
+    monkeypatch.setattr(run, "_run_nodes", fail)
+    with pytest.raises(ValueError, match="the <reason>"):
+        run.stage("train")
+    page = (studio.root / folder / "report/index.html").read_text(encoding="utf-8")
+    assert "Failed in train (exit 70): the &lt;reason&gt;" in page
+    assert "broken" in (studio.root / "runs/index.html").read_text(encoding="utf-8")
+    # A page that can't be made must not hide what failed.
+    monkeypatch.setattr(run, "_report", lambda: fail(""))
+    monkeypatch.setattr(run, "_run_nodes", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.stage("train")
+
+
+@pytest.mark.integration
+def test_what_is_installed_holds_templates_and_stylesheet(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    skipped = shutil.ignore_patterns("__pycache__", ".*", "tests", "benchmarks", "workspace", "build", "*.egg-info")
+    shutil.copytree(train_help.ROOT, source, ignore=skipped)
+    out = tmp_path / "out"
+    build = [sys.executable, "setup.py", "--quiet", "build", "--build-lib", str(out)]
+    done = subprocess.run(build, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    home = out / "components" / "report"
+    there = {path.relative_to(home).as_posix() for path in home.rglob("*.*")}
+    assert {"published.json", *(f"templates/{name}" for name in ("report.html", "index.html", "style.css"))} <= there
