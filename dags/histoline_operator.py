@@ -98,8 +98,8 @@ class StepOperator(BaseOperator):
         if self.after is not None:
             try:
                 self.after(context, told)
-            except AirflowSkipException:
-                ti.xcom_push(key="return_value", value=told)
+            except AirflowSkipException as skip:
+                ti.xcom_push(key="return_value", value={**told, "reason": told.get("reason") or str(skip)})
                 raise
         return told
 

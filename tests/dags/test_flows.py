@@ -253,7 +253,8 @@ def test_ingest_announces_what_is_new_and_only_that(world: World) -> None:
     world.answer(ingest={"result": {**told, "state": "unchanged"}})
     state, tasks, run = world.run("idc_ingest")
     assert (state, tasks["ingest"]) == ("success", "skipped")
-    assert "unchanged" in xcom(run, "ingest")["state"]
+    assert xcom(run, "ingest")["state"] == "unchanged"
+    assert "the input is unchanged" in xcom(run, "ingest")["reason"]
     world.answer(ingest={"result": told})  # committed anew with the same content
     assert world.run("idc_ingest")[1]["ingest"] == "success"
     assert new() == ["n1"]
