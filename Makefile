@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup airflow airflowdown demo demo-retrain test test-dags e2e lint bench lock clean
 SHELL := /bin/bash
-export PYTHON310
+export PYTHON310 PYTHON312
 
 PYTHON := .venv/bin/python
 
@@ -27,7 +27,8 @@ test-dags: ## tests of the DAGs, in Airflow's own environment
 	@bash infra/airflow_setup.sh
 	.venv-airflow/bin/python -m pytest tests/dags -m "not e2e"
 
-e2e: setup ## end-to-end tests
+e2e: setup ## end-to-end tests: whole runs, Airflow in a browser, faults
+	@bash infra/airflow_setup.sh
 	$(PYTHON) -m pytest -m e2e $(ARGS)
 
 airflow: setup ## start Airflow on 127.0.0.1 (builds .venv-airflow; ARGS="--workspace DIR"); stop: make airflowdown
