@@ -1,0 +1,60 @@
+"""Prediction with input, model and output in buckets, against a real emulator process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.model_source import model_folder
+from components.predict_input import plan_input
+from components.predict_job import predict
+from components.storage import open_storage
+from tests import gcs, predict_help
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def emulator(monkeypatch, tmp_path) -> Iterator[str]:
+    gcs.binary()
+    with gcs.emulator() as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        monkeypatch.setenv("HISTOLINE_CACHE", str(tmp_path / "cache"))
+        gcs.make_bucket(url, "work")
+        yield url
+
+
+def upload(folder: Path, prefix: str) -> None:
+    storage = open_storage(prefix)
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        storage.write_atomic(file.relative_to(folder).as_posix(), file.read_bytes())
+
+
+def test_everything_may_lie_in_buckets(emulator, tmp_path):
+    raw = predict_help.raw(tmp_path / "raw", "idc")
+    data = predict_help.ingest(raw, tmp_path / "ws", "idc")
+    model = predict_help.export(tmp_path / "model", data.folder)
+    predict_help.run(model, raw, tmp_path / "here.parquet")
+    for folder, name in ((raw, "raw"), (data.folder, "data"), (model, "models/idc/7")):
+        upload(folder, f"gs://work/{name}")
+    there = model_folder("gs://work/models/idc/7")
+    assert there.version == "7"
+    here = {row["patch_id"]: row for row in pq.read_table(tmp_path / "here.parquet").to_pylist()}
+    out = open_storage("gs://work/out")
+    for name in ("raw", "data"):
+        plan = plan_input(there, f"gs://work/{name}")
+        told = predict(there, plan, f"gs://work/out/{name}.parquet", predict_help.here)
+        rows = pq.read_table(out.local_copy(f"{name}.parquet")).to_pylist()
+        assert told["predicted"] == len(rows) == len(data.patches)
+        for row in rows:
+            np.testing.assert_allclose(row["probability"], here[row["patch_id"]]["probability"], rtol=0, atol=1e-6)
+    names = [path for path, _ in out.list_files("")]
+    assert names == [
+        f"{n}{kind}" for n in ("data", "raw") for kind in (".parquet", ".rejects.parquet", ".summary.json")
+    ]
+    plan = plan_input(there, "gs://work/raw")
+    assert predict(there, plan, "gs://work/out/raw.parquet", predict_help.here)["state"] == "unchanged"
