@@ -1,0 +1,80 @@
+"""`histoline airflow` where no server is started: refusals, an empty home, and what an earlier one left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import airflow_servers, process_tree
+from tests.pipelines.cli_help import invoke, invoke_json
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def test_a_bucket_is_refused_before_anything_is_built(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke("airflow", "up", "--home", home, "--workspace", "gs://bucket/x") == 64
+    assert "local or mounted workspace" in capsys.readouterr().err
+    assert not home.exists()
+
+
+def test_another_data_base_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke("airflow", "up", "--home", home, "--database", "mysql://h/d") == 64
+    assert "postgresql://" in capsys.readouterr().err
+
+
+def test_nothing_runs_where_nothing_was_started(home: Path, capsys: Any) -> None:
+    code, document = invoke_json(capsys, "airflow", "status", "--home", home)
+    assert (code, document["state"], document["healthy"]) == (0, "down", False)
+    assert invoke_json(capsys, "airflow", "down", "--home", home) == (0, {"stopped": 0})
+    assert not home.exists()
+
+
+def test_what_a_killed_supervisor_left_is_shown_and_ended(home: Path, capsys: Any) -> None:
+    home.mkdir()
+    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    # A step: in a session of its own, with the mark that it inherited.
+    step = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        start_new_session=True,
+        env={**os.environ, process_tree.MARK: str(home)},
+    )
+    seen = process_tree.read_process(server.pid)
+    assert seen is not None
+    entry = {"pid": server.pid, "started": seen.started, "since": "", "restarts": 0, "said": ""}
+    state = {
+        "boot": process_tree.boot_id(), "url": "http://127.0.0.1:9", "port": 9, "workspace": "w", "data_roots": [],
+        "database": "postgresql+psycopg2://u:secret@h/d", "supervisor": {"pid": 2**22 - 1, "started": 1},
+        "services": {"scheduler": entry},
+    }  # fmt: skip
+    (home / airflow_servers.STATE).write_text(json.dumps(state))
+    try:
+        code, document = invoke_json(capsys, "airflow", "status", "--home", home)
+        assert code == 75
+        assert document["state"] == "unsupervised"
+        assert document["services"]["scheduler"]["alive"] is True
+        assert "secret" not in json.dumps(document)
+        assert invoke_json(capsys, "airflow", "down", "--home", home) == (0, {"stopped": 2})
+        assert server.wait(60) and step.wait(60)
+        assert invoke_json(capsys, "airflow", "down", "--home", home) == (0, {"stopped": 0})
+    finally:
+        for process in (server, step):
+            process.kill()
+            process.wait()
+
+
+def test_numbers_of_another_boot_are_left_alone(home: Path, capsys: Any) -> None:
+    home.mkdir()
+    me = process_tree.read_process(os.getpid())
+    assert me is not None
+    state = {"boot": "another", "supervisor": {"pid": me.pid, "started": me.started}, "services": {}}
+    (home / airflow_servers.STATE).write_text(json.dumps(state))
+    assert invoke_json(capsys, "airflow", "down", "--home", home) == (0, {"stopped": 0})
