@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -207,6 +208,9 @@ def main() -> None:
     shutil.rmtree(demo.folder, ignore_errors=True)
     demo.folder.mkdir(parents=True)
     started = time.monotonic()
+    # Whoever ends this script, by the keyboard or not, ends the servers, too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(130))
     try:
         play(demo)
         print(f"Four weeks in {time.monotonic() - started:.0f} s. What happened: {demo.folder / 'weeks.json'}")
