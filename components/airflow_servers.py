@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -47,6 +48,28 @@ def ask(url: str) -> dict[str, Any] | None:
     except (OSError, ValueError, urllib.error.URLError):
         return None
     return told if isinstance(told, dict) else None
+
+
+def hear(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What our own web server says of the health of all; None where it does not answer.
+
+    Another Airflow may have taken the port between our look and our server's start: it would answer, too.
+    """
+    one = state["services"].get("api-server") if state else None
+    if state is None or not one or not one["pid"]:
+        return None
+    own = process_tree.in_sessions({one["pid"]: one["started"]})
+    return ask(state["url"]) if state["port"] in process_tree.listening(own) else None
+
+
+def lost_its_port(state: Mapping[str, Any] | None) -> bool:
+    """Says whether the web server died and somebody else answers on its port."""
+    one = state["services"].get("api-server") if state else None
+    if state is None or not one or not one["restarts"] or hear(state) is not None:
+        return False
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", state["port"])) == 0
 
 
 def judge(told: Mapping[str, Any] | None, started: Mapping[str, float]) -> dict[str, bool | None]:

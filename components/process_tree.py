@@ -110,6 +110,31 @@ def marked(value: str) -> set[int]:
     return {pid for pid in table if pid not in spared and carries_mark(pid, value)}
 
 
+def listening(pids: set[int]) -> set[int]:
+    """TCP ports that some processes listen on.
+
+    Args:
+        pids: Their numbers; what belongs to another user can't be looked into and counts as listening on none.
+    """
+    sockets = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(PROC / str(pid) / "fd"):
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(entry.path))
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            # Address, state (0A: listening) and inode are fields 1, 3 and 9 of proc(5)'s /proc/net/tcp.
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
 def _signal_all(pids: set[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,29 @@ def up(
         if airflow_servers.supervisor_lives(state):
             assert state is not None
             place = _same(place, state, port)
+            document = _wait_until_healthy(place, started, wait)
         else:
             _sweep(folder, state)
-            place = dataclasses.replace(place, port=airflow_settings.free_port(place.port, exact=port is not None))
-            airflow_settings.write_configuration(place)
-            _prepare(place)
-            _start_supervisor(place)
-        document = _wait_until_healthy(place, started, wait)
+            place, document = _start(place, port is not None, started, wait)
     console.emit(document, as_json, lambda: _show_up(place, document))
+
+
+def _start(place: Place, exact_port: bool, started: float, wait: float) -> tuple[Place, dict[str, Any]]:
+    """Starts all servers; on another port where somebody was quicker to take the one that was free."""
+    while True:
+        place = dataclasses.replace(place, port=airflow_settings.free_port(place.port, exact_port))
+        airflow_settings.write_configuration(place)
+        _prepare(place)
+        _start_supervisor(place)
+        try:
+            return place, _wait_until_healthy(place, started, wait)
+        except PortLostError:
+            console.log(f"Port {place.port} was taken by another process meanwhile.", "warning")
+            _stop(place.home)
+
+
+class PortLostError(Exception):
+    """Another process answers on the port of the web server, which could not be started."""
 
 
 def _build_environment() -> None:
@@ -175,6 +191,8 @@ def _start_supervisor(place: Place) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.airflow", "supervise", "--home", str(place.home)],
             cwd=PROJECT,
+            # The data base's password stands in a private file: it need not live in a process's environment, too.
+            env={name: v for name, v in os.environ.items() if name not in airflow_settings.NEVER_HANDED_ON},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -215,6 +233,8 @@ def _wait_until_healthy(place: Place, started: float, wait: float) -> dict[str, 
         if not said:
             console.log(f"Starting Airflow at {place.url} (its logs: {place.home / 'servers'}) ...")
             said = True
+        if airflow_servers.lost_its_port(airflow_servers.read_state(place.home)):
+            raise PortLostError
         if time.monotonic() > deadline:
             ill = {name: one for name, one in document["services"].items() if not one["healthy"]}
             tails = "; ".join(f"{name}: {_tail(place.home / 'servers' / f'{name}.log', 2)}" for name in ill)
@@ -243,7 +263,7 @@ def _status(folder: Path) -> dict[str, Any]:
         name: one["pid"] is not None and process_tree.is_alive(one["pid"], one["started"])
         for name, one in state["services"].items()
     }
-    told = airflow_servers.ask(state["url"]) if alive.get("api-server") else None
+    told = airflow_servers.hear(state)
     since = {name: _started_unix(one) for name, one in state["services"].items() if alive[name]}
     health = airflow_servers.judge(told, since)
     rows = {
@@ -262,6 +282,7 @@ def _status(folder: Path) -> dict[str, Any]:
         "state": "up" if supervised else "unsupervised" if any(alive.values()) else "down",
         "healthy": well,
         "url": state["url"],
+        "port": state["port"],
         "workspace": state["workspace"],
         "data_roots": state["data_roots"],
         "database": airflow_settings.hide_password(state["database"]),
@@ -315,18 +336,23 @@ def down(home: str, as_json: bool) -> None:
         console.emit({"stopped": 0}, as_json, lambda: click.echo("Airflow is not running."))
         return
     with _locked(folder):
-        state = airflow_servers.read_state(folder)
-        found = airflow_servers.left_behind(folder, state)
-        if airflow_servers.supervisor_lives(state):
-            assert state is not None
-            os.kill(state["supervisor"]["pid"], signal.SIGTERM)
-            deadline = time.monotonic() + STOP_SECONDS
-            while airflow_servers.supervisor_lives(state) and time.monotonic() < deadline:
-                time.sleep(0.1)
-        # Read again: the supervisor may have started something since.
-        found |= _sweep(folder, airflow_servers.read_state(folder) or state)
+        found = _stop(folder)
     said = f"Airflow is stopped ({len(found)} processes)." if found else "Airflow is not running."
     console.emit({"stopped": len(found)}, as_json, lambda: click.echo(said))
+
+
+def _stop(folder: Path) -> set[int]:
+    """Ends everything of a home; returns what was found."""
+    state = airflow_servers.read_state(folder)
+    found = airflow_servers.left_behind(folder, state)
+    if airflow_servers.supervisor_lives(state):
+        assert state is not None
+        os.kill(state["supervisor"]["pid"], signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while airflow_servers.supervisor_lives(state) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    # Read again: the supervisor may have started something since.
+    return found | _sweep(folder, airflow_servers.read_state(folder) or state)
 
 
 @command.command("supervise", hidden=True)
@@ -337,11 +363,15 @@ def supervise(home: str) -> None:
     me = process_tree.read_process(os.getpid())
     assert me is not None, "/proc does not show this process"
     airflow_servers.write_state(place, me, {})
+
+    def probe(started: Mapping[str, float]) -> dict[str, bool | None]:
+        return airflow_servers.judge(airflow_servers.hear(airflow_servers.read_state(place.home)), started)
+
     supervisor = Supervisor(
         services=airflow_servers.services(place),
         environment=airflow_settings.server_environment(place, os.environ),
         folder=place.home,
-        probe=lambda started: airflow_servers.judge(airflow_servers.ask(place.url), started),
+        probe=probe,
         save=lambda states: airflow_servers.write_state(place, me, states),
     )
     for number in (signal.SIGTERM, signal.SIGINT):

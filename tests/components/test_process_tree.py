@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -143,6 +144,17 @@ def test_the_caller_and_its_ancestors_are_spared() -> None:
         text=True,
     )
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_ports_are_told_to_the_process_that_listens() -> None:
+    with socket.socket() as listener, socket.socket() as other:
+        listener.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        listener.listen()
+        found = process_tree.listening({os.getpid()})
+        assert listener.getsockname()[1] in found
+        assert other.getsockname()[1] not in found
+        assert process_tree.listening({2**22 - 1}) == set()
 
 
 def test_signals_to_the_dead_are_no_error() -> None:

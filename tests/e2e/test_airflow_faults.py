@@ -140,22 +140,15 @@ def test_the_pool_of_heavy_steps_is_there(servers: Airflow) -> None:
 
 
 def test_only_this_machine_is_listened_to(servers: Airflow) -> None:
-    inodes = set()
-    for pid in servers.left():
-        for fd in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                target = os.readlink(fd)
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-    listening = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:
-                listening.add(fields[1])
-    assert {address.split(":")[0] for address in listening} == {"0100007F"}, listening
+    own = servers.left()
+    assert process_tree.listening(own) == {servers.document["port"]}
+    addresses = {
+        fields[1].split(":")[0]
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == servers.document["port"]
+    }
+    assert addresses == {"0100007F"}
 
 
 def test_a_web_server_that_dies_ends_no_step(faults: Faults) -> None:

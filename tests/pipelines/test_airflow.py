@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,24 @@ def test_numbers_of_another_boot_are_left_alone(home: Path, capsys: Any) -> None
     state = {"boot": "another", "supervisor": {"pid": me.pid, "started": me.started}, "services": {}}
     (home / airflow_servers.STATE).write_text(json.dumps(state))
     assert invoke_json(capsys, "airflow", "down", "--home", home) == (0, {"stopped": 0})
+
+
+def test_another_server_on_the_port_is_not_taken_for_ours(home: Path) -> None:
+    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    seen = process_tree.read_process(server.pid)
+    assert seen is not None
+    try:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = listener.getsockname()[1]
+            entry = {"pid": server.pid, "started": seen.started, "restarts": 0}
+            state: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "port": port, "services": {"api-server": entry}}
+            assert airflow_servers.hear(state) is None
+            assert not airflow_servers.lost_its_port(state)  # it may only be on its way
+            entry["restarts"] = 1
+            assert airflow_servers.lost_its_port(state)
+        assert not airflow_servers.lost_its_port(state)
+    finally:
+        server.kill()
+        server.wait()
