@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components import champion as champions
@@ -205,21 +206,19 @@ def _splits(predictions: pa.Table, patches: pa.Table | None) -> dict[str, Scored
     for split in ("eval", "test"):
         rows = (of == split) & (labels >= 0)
         if rows.any():
-            facts = _facts(ids[rows], split, patches)
+            facts = _facts(ids[rows], patches)
             found[split] = Scored(split, ids[rows], groups[rows], slides[rows], labels[rows], probability[rows], facts)
     return found
 
 
-def _facts(ids: Array, split: str, patches: pa.Table | None) -> dict[str, Array] | None:
+def _facts(ids: Array, patches: pa.Table | None) -> dict[str, Array] | None:
     """Columns of patches.parquet in the order of `ids`; None unless it knows them all."""
     if patches is None:
         return None
-    # What `histoline evaluate` tests may lie in any split of its data set.
-    for part in (patches.filter(pa.compute.equal(patches["split"], split)), patches):
-        order = align(texts(part["patch_id"]), ids)
-        if order is not None:
-            break
-    else:
+    # By name alone: what `histoline evaluate` tests may lie in any split of its data set.
+    part = patches.filter(pc.is_in(patches["patch_id"], pa.array(ids, pa.string())))
+    order = align(texts(part["patch_id"]), ids)
+    if order is None:
         return None
     columns = {}
     for name in PATCH_COLUMNS[1:]:

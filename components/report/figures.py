@@ -110,15 +110,15 @@ def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[
             else:
                 x, height, _ = precision_recall_curve(y, p)
                 area = average_precision(y, p)
-            style = {"color": COLOURS[k % len(COLOURS)], "linestyle": ("-", "--")[k % 2]}
-            axes.plot(*_thin(x, height), label=f"{label.replace('_', ' ')} {area:.2f}", **style)
+            colour, line, said = COLOURS[k % len(COLOURS)], ("-", "--")[k % 2], f"{label.replace('_', ' ')} {area:.2f}"
+            axes.plot(*_thin(x, height), color=colour, linestyle=line, label=said)
         if kind == "roc":
             _unit_square(axes, "1 - specificity", "sensitivity")
         else:
             _unit_square(axes, "recall", "precision")
         _legend_below(figure, axes, 2)
-        said = {"roc": "ROC curve", "pr": "Precision-recall curve"}[kind]
-        return inline(figure, name, f"{said} of each class against all others on the test split")
+        title = {"roc": "ROC curve", "pr": "Precision-recall curve"}[kind]
+        return inline(figure, name, f"{title} of each class against all others on the test split")
 
 
 def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stated: str) -> Markup:

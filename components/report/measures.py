@@ -147,7 +147,7 @@ class SliceTable:
         by: What they are.
         rows: Those shown.
         total: How many there are.
-        columns: Metrics, in the order shown.
+        columns: Metrics that exist there, in the order shown.
     """
 
     by: str
@@ -184,7 +184,7 @@ def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
 
 def _slices(evidence: Evidence, test: Scored, by: str, column: Array, limit: int) -> SliceTable:
     known = ~np.isin(column, ("", "-1"))
-    columns = SEVERAL_COLUMNS if evidence.several else BINARY_COLUMNS
+    columns: tuple[str, ...] = SEVERAL_COLUMNS if evidence.several else BINARY_COLUMNS
     if not known.any():
         return SliceTable(by, (), 0, columns)
     labels, probability, of = test.labels[known], test.probability[known], column[known]
@@ -194,6 +194,12 @@ def _slices(evidence: Evidence, test: Scored, by: str, column: Array, limit: int
     whole = by in (evidence.unit, "slide")
     held = None if whole else _distinct(index, test.groups[known].astype(str))
     order = np.lexsort((-figures["patches"], figures["accuracy"]))
+    if not evidence.several:
+        # Among patches of one class a precision says nothing of the model.
+        single = (figures["positives"] == 0) | (figures["positives"] == figures["patches"])
+        figures |= {name: np.where(single, np.nan, figures[name]) for name in ("ppv", "f1")}
+    shown = order[:limit]
+    columns = tuple(name for name in columns if by != "class" and not np.isnan(figures[name][shown]).all())
     rows = tuple(
         Slice(
             name=str(names[i]),
@@ -203,7 +209,7 @@ def _slices(evidence: Evidence, test: Scored, by: str, column: Array, limit: int
             right=float(figures["accuracy"][i]),
             figures={name: _number(figures[name][i]) for name in columns},
         )
-        for i in order[:limit]
+        for i in shown
     )
     return SliceTable(by, rows, len(names), columns)
 
