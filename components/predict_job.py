@@ -68,37 +68,57 @@ def predict(
             return {**standing, "state": "unchanged"}
         missing = work.missing(len(plan.parts))
         do_parts(config_for(model, plan, work), missing)
-        rejects = out.rejected(work.storage, len(plan.parts), plan.rejects)
-        codes = out.count_codes(rejects)
-        summary = _summary(model, plan, rejects, codes, request) | {"resumed_parts": len(plan.parts) - len(missing)}
-        summary["files"] = {kind: target.uri(file) for kind, file in files.items()} | {"output": output}
-        if not summary["predicted"]:
-            told = "; ".join(f"{code} {fact['count']:,}" for code, fact in codes.items())
-            raise DataError(
-                f"None of the {summary['found']:,} images under {plan.name} could be predicted: {told}.",
-                f"The model {model.uri} was trained on {model.facts['dataset']} images of"
-                f" {'x'.join(map(str, model.source_size))}.",
-            )
-        scratch = work.storage.scratch("")
         try:
-            made = _write(scratch, files, model, work.storage, len(plan.parts), rejects)
-            if made != summary["predicted"]:
-                raise DataError(f"The parts hold {made} rows instead of {summary['predicted']}.", "Run again.")
-            if sample is not None:
-                _write_submission(scratch / name, sample, work.storage, len(plan.parts), model, plan, rejects)
-            if slide_maps:
-                pieces = out.tables(work.storage, len(plan.parts), model)
-                summary["slide_maps"] = out.write_slide_maps(slide_maps, pieces, float(model.threshold or 0.5))
-            (scratch / files["summary"]).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-            # The output itself appears last: where it stands, everything beside it does.
-            for file in dict.fromkeys([*reversed(files.values()), name]):
-                if file != name:
-                    _commit(target, scratch / file, file)
-            _commit(target, scratch / name, name)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            rejects = out.rejected(work.storage, len(plan.parts), plan.rejects)
+            summary = _summary(model, plan, rejects, request)
+            summary["resumed_parts"] = len(plan.parts) - len(missing)
+            summary["files"] = {kind: target.uri(file) for kind, file in files.items()} | {"output": output}
+            _finish(target, files, name, model, plan, work, rejects, summary, sample, slide_maps)
+        except DataError:
+            work.clear()  # the same parts would end the same way
+            raise
         work.clear()
     return summary
+
+
+def _finish(
+    target: Storage,
+    files: dict[str, str],
+    name: str,
+    model: ModelSource,
+    plan: Plan,
+    work: Workspace,
+    rejects: pa.Table,
+    summary: dict[str, Any],
+    sample: list[str] | None,
+    slide_maps: str,
+) -> None:
+    """Puts all files together, then commits them."""
+    parts = len(plan.parts)
+    if not summary["predicted"]:
+        told = "; ".join(f"{code} {fact['count']:,}" for code, fact in summary["rejects"].items())
+        raise DataError(
+            f"None of the {summary['found']:,} images under {plan.name} could be predicted: {told}.",
+            f"The model {model.uri} was trained on {model.facts['dataset']} images of"
+            f" {'x'.join(map(str, model.source_size))}.",
+        )
+    scratch = work.storage.scratch("")
+    try:
+        made = _write(scratch, files, model, work.storage, parts, rejects)
+        if made != summary["predicted"]:
+            raise DataError(f"The parts hold {made} rows instead of {summary['predicted']}.", "Run again.")
+        if sample is not None:
+            _write_submission(scratch / name, sample, work.storage, parts, model, plan, rejects)
+        if slide_maps:
+            pieces = out.tables(work.storage, parts, model)
+            summary["slide_maps"] = out.write_slide_maps(slide_maps, pieces, float(model.threshold or 0.5))
+        (scratch / files["summary"]).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        # The summary vouches for the files beside it: the old one goes before they do, the new one comes last.
+        target.delete(files["summary"])
+        for file in dict.fromkeys([files["rejects"], files["table"], name, files["summary"]]):
+            _commit(target, scratch / file, file)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _standing(target: Storage, names: list[str], summary: str, request: str) -> dict[str, Any] | None:
@@ -156,7 +176,7 @@ def _write_submission(
     file.write_bytes(kaggle.submission(sample, probability))
 
 
-def _summary(model: ModelSource, plan: Plan, rejects: pa.Table, codes: dict[str, Any], request: str) -> dict[str, Any]:
+def _summary(model: ModelSource, plan: Plan, rejects: pa.Table, request: str) -> dict[str, Any]:
     read = plan.planned - (len(rejects) - len(plan.rejects))
     trained_on = model.train_groups() or frozenset()
     # A patch without a known patient may have been a group of its own (ingest --group-by image).
@@ -175,7 +195,7 @@ def _summary(model: ModelSource, plan: Plan, rejects: pa.Table, codes: dict[str,
         "found": plan.planned + len(plan.rejects),
         "predicted": read,
         "rejected": len(rejects),
-        "rejects": codes,
+        "rejects": out.count_codes(rejects),
         "labelled": sum(known_labels(rows) for _, rows in plan.parts),
         "groups": len(set(plan.column("group_id")) - {""}),
         "of_training_groups": sum(owner in trained_on for owner in owners),

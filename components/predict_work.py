@@ -28,11 +28,13 @@ class Workspace:
     @contextlib.contextmanager
     def locked(self, owner: str) -> Iterator[None]:
         """Holds its lock; afterwards the folder goes, if it is empty."""
-        with self.storage.lock(".lock", owner=owner):
-            yield
-        if self.storage.is_local:
-            with contextlib.suppress(OSError):
-                os.rmdir(self.storage.root)
+        try:
+            with self.storage.lock(".lock", owner=owner):
+                yield
+        finally:
+            if self.storage.is_local:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.storage.root)
 
     def prepare(self, parts: list[tuple[str, pa.Table]], facts: dict[str, Any]) -> str:
         """Writes the plan; parts that an earlier try made for another one go.

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import predict_parts
+from components import predict_job, predict_parts
 from components.errors import DataError, UsageError
 from components.predict_parts import batch_size, predict_part, raw_example
 from tests import predict_help, trees
@@ -127,6 +127,26 @@ def test_the_same_prediction_twice_is_done_once(tmp_path, made):
     assert predict_help.run(model, raw, tmp_path / "a.csv")["state"] == "done"
 
 
+def test_a_crash_among_the_commits_never_vouches_for_old_files(tmp_path, made, monkeypatch):
+    raw, data, model = made
+    predict_help.run(model, raw, tmp_path / "a.csv")
+    old, real = (tmp_path / "a.csv").read_bytes(), predict_job._commit
+
+    def dies(target, file, name):
+        if name == "a.csv":
+            raise KeyboardInterrupt
+        real(target, file, name)
+
+    monkeypatch.setattr(predict_job, "_commit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        predict_help.run(model, data.folder, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == old
+    monkeypatch.setattr(predict_job, "_commit", real)
+    told = predict_help.run(model, data.folder, tmp_path / "a.csv", work=lambda config, numbers: numbers and 1 / 0)
+    assert (told["state"], told["resumed_parts"]) == ("done", told["parts"])
+    assert (tmp_path / "a.csv").read_bytes() != old
+
+
 def test_every_image_is_predicted_or_listed(tmp_path, made):
     _, _, model = made
     raw = tmp_path / "raw"
@@ -156,7 +176,7 @@ def test_nothing_to_predict_is_an_error_that_says_why(tmp_path, made):
     trees.write_images(tmp_path / "raw", ["a.png", "b.png"], (96, 96))
     with pytest.raises(DataError, match="None of the 2 images .* wrong_size 2"):
         predict_help.run(model, tmp_path / "raw", tmp_path / "a.csv")
-    assert not (tmp_path / "a.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_a_data_set_of_another_size_is_refused(tmp_path, made):
