@@ -1,6 +1,6 @@
 """`histoline predict` against a bare batched `model.predict` on decoded arrays.
 
-    python benchmarks/bench_predict.py [--patches 20000] [--repeats 3] [--batches 32,128,512]
+    python benchmarks/bench_predict.py [--patches 40000] [--repeats 3] [--batches 32,128,512]
 
 Both use the same weights of `cnn_105k` (50x50) in one process, in turn, the order turned round each time.
 Bare: `model.predict` on a uint8 array in memory that holds all decoded patches; the best of several batch sizes. Beside
@@ -111,7 +111,7 @@ def contenders(raw: Path, data: Path, batches: list[int]) -> dict[str, Callable[
 def main() -> None:
     """Runs all contenders and judges the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--patches", type=int, default=20_000)
+    parser.add_argument("--patches", type=int, default=40_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", default="32,128,512", help="Batch sizes of the bare model.predict.")
     given = parser.parse_args()

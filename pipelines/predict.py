@@ -54,7 +54,8 @@ def parallel_parts(workers: int) -> int:
 
     if not 0 <= workers <= 64:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 64, or leave it out.")
-    return workers or max(2, min(MAX_PARALLEL, cores()))
+    # One more than cores: while all others wait for the model, there is still one to decode.
+    return workers or min(MAX_PARALLEL, cores() + 1)
 
 
 def find_model(dataset: str, given: dict[str, Any]) -> Any:
