@@ -171,7 +171,8 @@ def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
     if test is None or (evidence.threshold is None and not evidence.several):
         return []
     names = np.array(evidence.classes, object)[test.labels]
-    kinds: list[tuple[str, Array]] = [(evidence.unit, test.groups.astype(str))]
+    # Where every image is its own group, a group says no more than the gallery does.
+    kinds: list[tuple[str, Array]] = [] if evidence.unit == "image" else [(evidence.unit, test.groups.astype(str))]
     if not np.array_equal(test.slides, test.groups) and evidence.unit != "slide":
         kinds.append(("slide", test.slides.astype(str)))
     kinds.append(("class", names.astype(str)))

@@ -148,6 +148,8 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "rows": measures.headline(evidence, sources),
         "rivals": evidence.rivals,
         "sources": sources,
+        "evaluation": record["code"] == "evaluation",
+        "region": _region(evidence),
         "comparisons": (record["gate"] or {}).get("comparisons", []),
         "checks": (record["gate"] or {}).get("checks", []),
         "plots": _plots(evidence),
@@ -186,6 +188,16 @@ def reason(record: Mapping[str, Any]) -> str:
 def _prevalence(evidence: Evidence) -> float | None:
     test = evidence.test
     return None if test is None or evidence.several else float((test.labels == 1).mean())
+
+
+def _region(evidence: Evidence) -> dict[str, float] | None:
+    """What of a patch the label speaks of, in percent of its sides; None for all of it."""
+    region = evidence.manifest["label_region"] if evidence.manifest else None
+    if not region or evidence.manifest is None:
+        return None
+    width, height = evidence.manifest["source_size"]
+    sides = {"left": (0, width), "top": (1, height), "width": (2, width), "height": (3, height)}
+    return {side: round(100 * region[i] / length, 2) for side, (i, length) in sides.items()}
 
 
 def _plots(evidence: Evidence) -> dict[str, Markup]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from components.report import page
 from components.report.evidence import Evidence, collect
 from tests import report_help
 from tests.report_help import Studio
@@ -23,6 +24,12 @@ def subtype(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 def poor(binary: Studio) -> Evidence:
     """What is known of the refused run."""
     return collect(binary.storage, "runs/idc/binary/poor")
+
+
+@pytest.fixture(scope="session")
+def poor_page(poor: Evidence) -> str:
+    """Its page."""
+    return page.render(poor)
 
 
 @pytest.fixture(scope="session")

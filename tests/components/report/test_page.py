@@ -23,8 +23,8 @@ def sections(text: str) -> list[str]:
     return re.findall(r'<section id="([a-z]+)"', text)
 
 
-def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence) -> None:
-    text = page.render(poor)
+def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence, poor_page: str) -> None:
+    text = poor_page
     assert sections(text) == [
         "figures", "gate", "curves", "learning", "slices", "gallery", "maps", "data", "drift", "looks", "configuration",
         "lineage",
@@ -38,9 +38,8 @@ def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence) -> None:
         assert said.lower() in re.sub(r"&#3[49];", "'", text).lower(), said
 
 
-def test_it_holds_all_that_it_shows_and_no_script(poor: Evidence, types: Evidence) -> None:
-    for evidence in (poor, types):
-        text = page.render(evidence)
+def test_it_holds_all_that_it_shows_and_no_script(poor_page: str, types: Evidence) -> None:
+    for text in (poor_page, page.render(types)):
         assert f'content="{page.CSP}"'.replace("'", "&#39;") in text
         assert "<script" not in text and "@import" not in text and "javascript:" not in text
         loaded = re.findall(r'(?:src|href|srcset|action)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
@@ -50,8 +49,8 @@ def test_it_holds_all_that_it_shows_and_no_script(poor: Evidence, types: Evidenc
         assert len(ids) == len(set(ids))
 
 
-def test_the_same_run_gives_the_same_bytes(poor: Evidence) -> None:
-    assert page.render(poor) == page.render(poor)
+def test_the_same_run_gives_the_same_bytes(poor: Evidence, poor_page: str) -> None:
+    assert page.render(poor) == poor_page
 
 
 def test_the_subtype_page(types: Evidence) -> None:
@@ -87,14 +86,14 @@ def hostile(evidence: Evidence) -> Evidence:
 
 
 @pytest.mark.parametrize("state", ["done", "failed"])
-def test_no_string_becomes_markup(poor: Evidence, state: str) -> None:
+def test_no_string_becomes_markup(poor: Evidence, poor_page: str, state: str) -> None:
     evidence = hostile(poor)
     evidence = dataclasses.replace(evidence, record={**evidence.record, "state": state})
     text = page.render(evidence)
     assert "<script" not in text and "<img src=http" not in text
     assert text.count("&lt;script&gt;alert(1)") > 20
     assert "{{ 7*7 }}" in text
-    assert page.render(poor).count("<img ") == text.count("<img ")
+    assert poor_page.count("<img ") == text.count("<img ")
 
 
 def test_a_pruned_data_set_is_said_in_place_of_images(binary: Studio, tmp_path: Path) -> None:
@@ -105,6 +104,23 @@ def test_a_pruned_data_set_is_said_in_place_of_images(binary: Studio, tmp_path: 
     assert "is no longer there" in text and "no pixels" in text
     assert "<img" not in text and 'id="maps"' not in text
     assert "By patient" in text and 'id="curves"' in text  # what the prediction tables hold is shown all the same
+
+
+def test_the_part_that_the_label_speaks_of_is_framed(poor: Evidence, poor_page: str) -> None:
+    assert poor.manifest is not None and "frame marks" not in poor_page
+    manifest = {**poor.manifest, "source_size": [96, 96], "label_region": [32, 32, 32, 32]}
+    text = page.render(dataclasses.replace(poor, manifest=manifest))
+    assert "left: 33.33%;top: 33.33%;width: 33.33%;height: 33.33%;" in text and "frame marks" in text
+
+
+def test_an_evaluation_elsewhere_says_what_it_is(poor: Evidence) -> None:
+    record = {
+        **poor.record, "decision": None, "code": "evaluation", "reason": "Evaluation only.", "gate": None,
+        "smallest_detectable": None, "drift": None, "policy": None, "history": {}, "calibration": None,
+    }  # fmt: skip
+    text = page.render(dataclasses.replace(poor, record=record, rivals={}))
+    assert 'class="badge evaluated"' in text and "Figures on the patches that were evaluated" in text
+    assert "compares with no other model" in text and 'id="gate"' not in text
 
 
 def test_damaged_shards_leave_gaps_only(binary: Studio, tmp_path: Path) -> None:
@@ -128,8 +144,8 @@ def test_failed_unchanged_and_running_runs_have_pages(binary: Studio, tmp_path: 
     assert "there is no decision yet" in page.render(collect(studio.storage, folder))
 
 
-def test_a_page_that_would_be_too_large_shows_fewer_images(poor: Evidence) -> None:
-    whole = page.render(poor)
+def test_a_page_that_would_be_too_large_shows_fewer_images(poor: Evidence, poor_page: str) -> None:
+    whole = poor_page
     less = page.render(poor, limit=len(whole.encode()) - 1)
     assert "fewer images are shown" in less and "fewer images" not in whole
     assert 0 < less.count("<img") < whole.count("<img")

@@ -128,6 +128,10 @@ def test_slices_are_worst_first_and_complete(poor: Evidence, types: Evidence) ->
     assert [row.right for row in rows] == sorted(row.right for row in rows)
     assert poor.test is not None and sum(row.patches for row in rows) == len(poor.test)
     assert {table.by for table in measures.slice_tables(types)} == {"patient", "class", "tumour type"}
+    # Where all patches are of one class, a precision would say nothing of the model.
+    assert tables["class"].columns == () and "ppv" in tables["patient"].columns
+    images = dataclasses.replace(poor, record={**poor.record, "group_unit": "image"})
+    assert [table.by for table in measures.slice_tables(images)] == ["class"]
     assert measures.slice_tables(poor, limit=1)[0].total == tables["patient"].total
 
 
