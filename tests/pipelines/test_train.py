@@ -55,6 +55,8 @@ def test_the_first_model_is_promoted_for_a_stated_reason(trained: Trained) -> No
         "Promoted as the first model: it meets the floors, and it beats the colour baseline"
     )
     assert told == json.loads(trained.result_file.read_text())
+    assert told["reason"].partition(":")[0] in Path(told["report"]).read_text(encoding="utf-8")
+    assert (trained.workspace / "runs/index.html").is_file()
     champion = json.loads((trained.workspace / "models/idc/binary/champion.json").read_text())
     assert champion["version"] == told["version"] and champion["run_id"] == "first"
 
