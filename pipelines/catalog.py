@@ -170,7 +170,8 @@ def text() -> str:
 @click.command("catalog")
 @click.option("--output", default=str(FILE), show_default="dags/catalog.json", help="File to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 65 where the file is not up to date.")
-def command(output: str, check: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(output: str, check: bool, as_json: bool) -> None:
     """Write what Airflow's forms offer: data sets, tasks, models, presets and ranges."""
     path = Path(output)
     if not path.parent.is_dir():
@@ -181,7 +182,8 @@ def command(output: str, check: bool) -> None:
             raise DataError(f"{path} is not what the code says.", "Run: histoline catalog, and commit the file.")
     else:
         path.write_text(made, encoding="utf-8")
-    click.echo(f"{path} is up to date." if check else f"Wrote {path}.")
+    said = f"{path} is up to date." if check else f"Wrote {path}."
+    console.emit({"file": str(path), "written": not check}, as_json, lambda: click.echo(said))
 
 
 if __name__ == "__main__":
