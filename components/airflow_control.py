@@ -71,9 +71,7 @@ def same(place: Place, state: dict[str, Any], port: int | None) -> Place:
     return dataclasses.replace(place, port=state["port"])
 
 
-def start(
-    place: Place, supervisor: list[str], exact_port: bool, wait: float, say: Say
-) -> tuple[Place, dict[str, Any]]:
+def start(place: Place, supervisor: list[str], exact_port: bool, wait: float, say: Say) -> tuple[Place, dict[str, Any]]:
     """Starts all servers; on another port where somebody was quicker to take the one that was free.
 
     Args:

@@ -37,7 +37,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("raw")
-    sizes = ["--patches", "2400", "--groups", "60"]
+    sizes = ["--patches", "1500", "--groups", "60"]
     subprocess.run([str(HISTOLINE), "synth", "idc", "--output", str(root / "idc"), *sizes], check=True)
     return root
 
@@ -91,9 +91,7 @@ class Person:
 
     def send(self, form: Any) -> Any:
         """Presses Trigger; the server's answer."""
-        with self.page.expect_response(
-            lambda r: r.request.method == "POST" and r.url.endswith("/dagRuns")
-        ) as answer:
+        with self.page.expect_response(lambda r: r.request.method == "POST" and r.url.endswith("/dagRuns")) as answer:
             form.get_by_test_id("trigger-dag-submit").press("Enter")
         return answer.value
 
@@ -159,7 +157,7 @@ def test_from_the_form_to_the_report(person: Person, airflow: Airflow, raw: Path
 
     frame = person.report_tab("idc_ingest", ingest)
     expect(frame.get_by_text("Committed.")).to_be_visible()
-    expect(frame.get_by_role("cell", name="2,400")).to_be_visible()
+    expect(frame.get_by_role("cell", name="1,500")).to_be_visible()
     expect(frame.get_by_role("cell", name="too_narrow")).to_be_visible()
     person.picture("report-ingest")
 

@@ -23,9 +23,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("place", ["bin/python3.12", "bin/python3", "home/.pyenv/versions/3.12.1/bin/python3.12"])
-def test_python_312_is_found_before_311_and_behind_broken_shims(
-    machine: Machine, tmp_path: Path, place: str
-) -> None:
+def test_python_312_is_found_before_311_and_behind_broken_shims(machine: Machine, tmp_path: Path, place: str) -> None:
     script(machine.bin / "python", BROKEN)
     script(machine.bin / "python3.11", python("3.11"))
     script(tmp_path / place, python("3.12"))

@@ -103,9 +103,7 @@ def _base(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
-def run_page(
-    root: Path, names: tuple[str, str, str], facts: DagRunFacts | None, base: str
-) -> str | bytes | None:
+def run_page(root: Path, names: tuple[str, str, str], facts: DagRunFacts | None, base: str) -> str | bytes | None:
     """The page of a training run: its report, else what its run.json says; None where there is no such run.
 
     Args:

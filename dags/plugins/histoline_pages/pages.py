@@ -259,7 +259,5 @@ def index(runs: Sequence[Mapping[str, Any]], total: int, base: str, has_overview
                      .format(base))  # fmt: skip
     if total > len(rows):
         parts.append(Markup("<p>The newest {} of {} runs.</p>").format(len(rows), total))
-    parts.append(
-        table(("started (UTC)", "data", "run", "decision", "reason"), rows) if rows else said("No run yet.")
-    )
+    parts.append(table(("started (UTC)", "data", "run", "decision", "reason"), rows) if rows else said("No run yet."))
     return page("Model reports", *parts)
