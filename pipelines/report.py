@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from components.errors import UsageError
+from components.errors import HistolineError, UsageError
 from pipelines import console
 from pipelines.datasets import _open, json_option, workspace_option
 
@@ -36,11 +36,16 @@ def command(run_id: str, every: bool, workspace: str, as_json: bool) -> None:
         if folder is None:
             raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
         folders = [folder]
-    made = []
+    made, errors = [], []
     for folder in folders:
-        with run_record.lock(storage, folder, "histoline report"):
-            made.append(storage.uri(page.write(storage, folder)))
+        try:
+            with run_record.lock(storage, folder, "histoline report"):
+                made.append(storage.uri(page.write(storage, folder)))
+        except HistolineError as error:  # a damaged or busy run must not keep the others from their pages
+            errors.append(error)
     document = {"reports": made, "index": storage.uri(index.write(storage))}
+    if errors:
+        raise errors[0]
 
     def show() -> None:
         for path in [*made, document["index"]]:

@@ -40,6 +40,14 @@ def test_one_run_and_all_runs_without_tensorflow(studio: Studio, tmp_path: Path)
     assert done.returncode == 0 and len(done.stdout.split()) == 3, done.stderr
 
 
+def test_a_damaged_run_does_not_keep_the_others_from_their_pages(studio: Studio) -> None:
+    (studio.root / "runs/idc/binary/good/run.json").write_text("{")
+    done = train_help.run("report", "--all", "--workspace", studio.root)
+    assert done.returncode == 65 and "good" in done.stderr
+    assert (studio.root / "runs/idc/binary/poor/report/index.html").is_file()
+    assert "damaged" in (studio.root / "runs/index.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("words", [[], ["good", "--all"], ["nobody"], ["../good"]])
 def test_wrong_usage(studio: Studio, words: list[str]) -> None:
     done = train_help.run("report", *words, "--workspace", studio.root)
