@@ -360,7 +360,9 @@ def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome
     from components.workers import cores
 
     config = build_config(options)
-
+    # Told here already: on a busy machine, starting the helpers alone takes seconds.
+    if not config.input_root.startswith("gs://") and not Path(config.input_root).exists():
+        raise UsageError(f"The input folder {config.input_root!r} does not exist.", "Check --input.")
     if workers < 0 or workers > 256:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out.")
     try:
