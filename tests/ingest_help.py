@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -149,4 +151,6 @@ def start(*args: object, code: str = "", **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(*args, code=code), cwd=ROOT, env=environment(**env), text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit it, also from tests that run so.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
