@@ -119,7 +119,7 @@ def train_dag(settings: Settings, name: str) -> DAG:
             **common,
             **_limits(own, "push"),
         )
-        # After a refusal (push skipped) there is a report, after a failure there is none: the run stays red.
+        # Runs after a refusal (push skipped), not after a failure: that run stays red, and its stage makes its own page.
         report = StepOperator(
             task_id="report",
             arguments=later("report"),
