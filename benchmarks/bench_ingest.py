@@ -145,7 +145,8 @@ def bench_naive(patches: int, images: int, repeats: int, criteria: Criteria) -> 
         data = common.ensure_data(dataset, size, groups)
         pixels = "50x50" if dataset == "idc" else "700x460"
         what = f"naive Beam's work / our work, {size} images of {pixels}"
-        _versus(script("naive_beam", "naive_beam.py", dataset, data), dataset, data, size, repeats, what, bar, criteria)
+        rival = script("naive_beam", "naive_beam.py", dataset, data)
+        _versus(rival, dataset, data, size, repeats, what, bar, criteria)
 
 
 def bench_tfds(patches: int, repeats: int, criteria: Criteria) -> None:

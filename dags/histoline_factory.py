@@ -119,7 +119,7 @@ def train_dag(settings: Settings, name: str) -> DAG:
             **common,
             **_limits(own, "push"),
         )
-        # Runs after a refusal (push skipped), not after a failure: that run stays red, and its stage makes its own page.
+        # Runs after a refusal (push skipped), not after a failure: the run stays red and its stage makes the page.
         report = StepOperator(
             task_id="report",
             arguments=later("report"),
