@@ -108,6 +108,7 @@ def bench_reading(classes: Path, folder: Path, repeats: int, criteria: Criteria)
                 run=name, repeat=repeat + 1, first_epoch_images_per_s=first[name][-1],
                 later_images_per_s=later[name][-LATER_EPOCHS:], load=os.getloadavg()[0],
             )  # fmt: skip
+            del epochs  # so that freeing its memory is not charged to the next one
     for name in ("records", "records, streamed"):
         ratios = {
             "first": max(first[name]) / max(first["keras"]),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from components import tfrecord
 from components.example import (
     ImageEncoder,
+    RawRecords,
     decode_example,
     decode_pixels,
     encode_colour,
@@ -41,6 +42,45 @@ def test_round_trip(patch_id, group_id, x, y, label, height, width, random):
     assert (features["x"], features["y"], features["label"]) == (x, y, label)
     assert np.array_equal(decode_pixels(features), pixels)
     assert [np.float32(features[name]) for name in COLOUR_FEATURES] == list(colour)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts, st.integers(0, 7), st.integers(3, 60), st.integers(3, 60))
+def test_raw_records_are_found_without_a_parse(group_id, label, height, width):
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    record = encode(pixels, np.ones(len(COLOUR_FEATURES), np.float32), group_id=group_id, label=label)
+    records = RawRecords(width, height, 8)
+    start, found = records.find(record)
+    assert (record[start : start + records.size], found) == (pixels.tobytes(), label)
+
+
+def test_a_group_that_looks_like_an_image_is_none():
+    pixels, colour = np.full((3, 3, 3), 65, np.uint8), np.zeros(len(COLOUR_FEATURES), np.float32)
+    inner = encode(pixels, colour, label=0)
+    fake = inner[inner.index(b"image/height") :].decode("ascii", "replace")
+    assert "image/raw" in fake
+    record = encode(np.full((3, 3, 3), 66, np.uint8), colour, group_id=fake, label=1)
+    start, label = RawRecords(3, 3, 2).find(record)
+    assert (record[start : start + 27], label) == (b"B" * 27, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: b"",
+        lambda record: record[:40],
+        lambda record: record[:-200],
+        lambda record: record.replace(b"image/raw", b"image/row"),
+        lambda record: record.replace(b"image/width", b"image/widt_"),
+        lambda record: encode(np.zeros((5, 4, 3), np.uint8), np.zeros(len(COLOUR_FEATURES), np.float32)),
+        lambda record: encode(np.zeros((4, 4, 3), np.uint8), np.zeros(len(COLOUR_FEATURES), np.float32), label=2),
+    ],
+)
+def test_other_records_are_refused(change):
+    record = encode(np.zeros((4, 4, 3), np.uint8), np.zeros(len(COLOUR_FEATURES), np.float32))
+    RawRecords(4, 4, 2).find(record)
+    with pytest.raises(ValueError, match="no raw image of 48 bytes"):
+        RawRecords(4, 4, 2).find(change(record))
 
 
 @pytest.mark.integration
