@@ -12,7 +12,8 @@ import datetime
 import hashlib
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,16 @@ from components.shard_plan import ShardSpec, sha256_file, sidecar_meta
 from components.storage import TMP, Storage, open_storage
 from components.thumbnails import write_thumbnails
 from components.version import INGEST_VERSION, __version__
-from schemas.tables import PATCHES, REJECTS, SPLITS
+from components.workers import give_memory_back
+from schemas.tables import PATCHES, REJECTS, REPETITIVE, SPLITS
 
 MAX_EXAMPLES = 20
+_DIGEST_ROWS = 1 << 14
+_MEASURES = [
+    *("pixel_hash", "perceptual_hash", "constant"),
+    *("color/red_mean", "color/green_mean", "color/blue_mean", "color/tissue_fraction"),
+]
+"""What policies and audit need of a sidecar beside the columns of patches.parquet."""
 
 
 @dataclasses.dataclass
@@ -65,15 +73,17 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     Raises:
         DataError: Too many faults, or the audit failed; rejects.parquet is left for a look.
     """
+    give_memory_back()  # what writing shards left in this process
     storage = open_storage(config.workspace)
     home = planned.write.dataset_dir
-    with ThreadPoolExecutor(2) as readers:  # decompression lets go of the GIL
-        shards = list(readers.map(lambda spec: _read_sidecar(storage, home, spec), planned.specs))
-    discovered = pq.ParquetFile(storage.local_copy(planned.rejects_path)).read()
-    _check_faults(config, planned, storage, discovered, shards)
-    resolution, near = _resolve(config, planned, storage, shards)
-    _remove_strays(storage, home, planned.specs)
-    splits, content_digest = _write_patches(planned, storage, shards)
+    with ThreadPoolExecutor(2) as threads:  # Arrow and NumPy let go of the GIL where the work is
+        shards = list(threads.map(lambda spec: _read_sidecar(storage, home, spec), planned.specs))
+        discovered = pq.ParquetFile(storage.local_copy(planned.rejects_path)).read()
+        _check_faults(config, planned, storage, discovered, shards)
+        resolution, comparing = _resolve(config, planned, storage, shards, threads)
+        _remove_strays(storage, home, planned.specs)
+        splits, content_digest = _write_patches(planned, storage, shards, threads)
+        near = comparing.result()
     rejects = _write_rejects(config, planned, storage, discovered, shards)
     storage.write_atomic(f"{home}/splits.json", planned.ledger.encode())
     written = sum(s["patches"] for s in splits.values())
@@ -170,7 +180,7 @@ def _count_rejects(rejects: pa.Table) -> dict[str, dict[str, Any]]:
 
 def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
     local = storage.local_copy(f"{home}/{spec.sidecar}")
-    table = pq.ParquetFile(local).read(use_threads=False)
+    table = pq.ParquetFile(local).read([*PATCHES.names, *_MEASURES], use_threads=False)
     return Written(spec, sidecar_meta(table.schema), table.replace_schema_metadata(None), sha256_file(local))
 
 
@@ -210,9 +220,13 @@ def hash_pairs(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def _resolve(
-    config: IngestConfig, planned: Planned, storage: Storage, shards: list[Written]
-) -> tuple[Resolution, dict[str, Any]]:
-    """Applies the policies; shards that lose records are rewritten and read again in place."""
+    config: IngestConfig, planned: Planned, storage: Storage, shards: list[Written], threads: Executor
+) -> tuple[Resolution, Future[dict[str, Any]]]:
+    """Applies the policies; shards that lose records are rewritten and read again in place.
+
+    Returns:
+        What was resolved, and the near-duplicates that a thread is looking for.
+    """
     dropped = [d for shard in shards for d in shard.meta["dropped"]]
     shard_of_row = np.concatenate(
         [np.full(len(s.table), i) for i, s in enumerate(shards)]
@@ -243,7 +257,7 @@ def _resolve(
             f"{'; '.join(resolution.violations[:3])}.",
             "--on-duplicate keep-train and --on-conflict reject-all, the defaults, resolve and list them.",
         )
-    near = _near(shards, rows, resolution)
+    near = threads.submit(_near, list(shards), rows, resolution)
     by_shard: dict[int, dict[str, tuple[str, str]]] = collections.defaultdict(dict)
     for drop in resolution.drops:
         by_shard[int(shard_of_row[drop.row])][rows.id(drop.row)] = (drop.code, drop.detail)
@@ -278,7 +292,9 @@ def _remove_strays(storage: Storage, home: str, specs: list[ShardSpec]) -> None:
                 storage.delete(path)
 
 
-def _write_patches(planned: Planned, storage: Storage, shards: list[Written]) -> tuple[dict[str, Any], str]:
+def _write_patches(
+    planned: Planned, storage: Storage, shards: list[Written], threads: Executor
+) -> tuple[dict[str, Any], str]:
     """Writes patches.parquet shard by shard and counts on the way; returns `splits` and the content digest."""
     home, classes = planned.write.dataset_dir, planned.write.classes
     splits: dict[str, Any] = {
@@ -287,28 +303,34 @@ def _write_patches(planned: Planned, storage: Storage, shards: list[Written]) ->
     groups: dict[str, dict[str, set[str]]] = {s: {c: set() for c in classes} for s in SPLITS}
     digest = ContentDigest()
     scratch = storage.scratch(home)
-    with pq.ParquetWriter(scratch / "patches", PATCHES, compression="zstd") as writer:
-        for shard in shards:
-            writer.write_table(arrow.table({name: shard.table.column(name) for name in PATCHES.names}, PATCHES))
-            split, seen = splits[shard.spec.split], groups[shard.spec.split]
-            labels = arrow.values(shard.table.column("label"))
-            group_ids = shard.table.column("group_id")
-            digest.add(hash_pairs(shard.table.column("pixel_hash")), labels, group_ids, shard.spec.split)
-            split["patches"] += len(shard.table)
-            for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
-                split["by_class"][classes[number]] += int(count)
-                if count:
-                    seen[classes[number]].update(
-                        pc.unique(pc.filter(group_ids, arrow.numbers(labels == number))).to_pylist()
-                    )
-            facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
-            split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
+    writing = threads.submit(_write_table, scratch / "patches", shards)
+    for shard in shards:
+        split, seen = splits[shard.spec.split], groups[shard.spec.split]
+        labels = arrow.values(shard.table.column("label"))
+        group_ids = shard.table.column("group_id")
+        digest.add(hash_pairs(shard.table.column("pixel_hash")), labels, group_ids, shard.spec.split)
+        split["patches"] += len(shard.table)
+        for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
+            split["by_class"][classes[number]] += int(count)
+            if count:
+                seen[classes[number]].update(
+                    pc.unique(pc.filter(group_ids, arrow.numbers(labels == number))).to_pylist()
+                )
+        facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
+        split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
+    writing.result()
     storage.commit_file(scratch / "patches", f"{home}/patches.parquet")
     shutil.rmtree(scratch, ignore_errors=True)
     for s in SPLITS:
         splits[s]["groups"] = len(set().union(*groups[s].values()))
         splits[s]["groups_by_class"] = {c: len(g) for c, g in groups[s].items()}
     return splits, digest.hexdigest()
+
+
+def _write_table(file: Path, shards: list[Written]) -> None:
+    with pq.ParquetWriter(file, PATCHES, compression="zstd", use_dictionary=REPETITIVE) as writer:
+        for shard in shards:
+            writer.write_table(shard.table.select(PATCHES.names))
 
 
 class ContentDigest:
@@ -335,11 +357,12 @@ class ContentDigest:
         names = sorted(self._codes)
         rank = np.empty(len(names), np.uint64)
         rank[[self._codes[n] for n in names]] = np.arange(len(names), dtype=np.uint64)
-        rows = np.concatenate(self._parts) if self._parts else np.empty((0, 5), np.uint64)
-        rows[:, 3] = rank[rows[:, 3].astype(np.int64)] if len(rows) else rows[:, 3]
-        rows = rows[np.lexsort(rows.T[::-1])]
+        rows = np.concatenate([np.empty((0, 5), np.uint64), *self._parts])
+        rows[:, 3] = rank[rows[:, 3].astype(np.int64)]
         digest = hashlib.sha256(canonical(names))
-        digest.update(np.ascontiguousarray(rows, "<u8").tobytes())
+        order = np.lexsort(rows.T[::-1])
+        for start in range(0, len(order), _DIGEST_ROWS):  # no second copy of the whole
+            digest.update(np.ascontiguousarray(rows[order[start : start + _DIGEST_ROWS]], "<u8").data)
         return digest.hexdigest()
 
 

@@ -34,6 +34,7 @@ from components.shard_plan import META_KEY, ShardSpec, WriteConfig
 from components.sources import open_source
 from components.storage import TMP, Storage, open_storage
 from components.version import INGEST_VERSION
+from components.workers import give_memory_back
 from schemas.tables import SPLITS
 
 EXAMPLE_OVERHEAD = 620
@@ -96,6 +97,12 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
         UsageError, DataError: The input, the ledger or the options can't be used.
     """
     started = time.monotonic()
+    planned = _plan(config, attempt)
+    give_memory_back()  # the tables of all images are gone, and this process goes on to write shards
+    return dataclasses.replace(planned, seconds=time.monotonic() - started)
+
+
+def _plan(config: IngestConfig, attempt: str) -> Planned:
     storage = open_storage(config.workspace)
     pseudonymiser = config.pseudonymiser()
     fingerprint = pseudonymiser.fingerprint if pseudonymiser else ""
@@ -175,7 +182,7 @@ def plan_ingest(config: IngestConfig, attempt: str) -> Planned:
     )
     if not planned.committed and not config.plans_folds_only:
         _write_plan(storage, planned, pc.take(index, arrow.numbers(order)), cuts, rejects)
-    return dataclasses.replace(planned, seconds=time.monotonic() - started)
+    return planned
 
 
 def _stands(storage: Storage, dataset_dir: str) -> bool:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import arrow
-from components.shard_plan import META_KEY, ShardSpec, WriteConfig, sidecar_meta
+from components.shard_plan import META_KEY, ShardSpec, WriteConfig, sidecar_meta, write_sidecar
 from components.storage import open_storage
 from components.tfrecord import footer, header, read_records
 
@@ -64,7 +64,7 @@ def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple
         table.schema.get_field_index("offset"), table.schema.field("offset"), [arrow.numbers(offsets, pa.int64())]
     )
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
-    pq.write_table(table, new_sidecar, compression="zstd", write_statistics=False)
+    write_sidecar(table, new_sidecar)
     storage.commit_file(new_shard, shard)
     storage.commit_file(new_sidecar, sidecar)
     shutil.rmtree(scratch, ignore_errors=True)

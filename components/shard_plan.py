@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.tables import REPETITIVE
 
 META_KEY = b"histoline"
 
@@ -109,6 +112,11 @@ def sidecar_meta(schema: pa.Schema) -> dict[str, Any]:
     """What a sidecar says of its shard: count, bytes, sha256, rejects, dropped."""
     meta: dict[str, Any] = json.loads((schema.metadata or {})[META_KEY])
     return meta
+
+
+def write_sidecar(table: pa.Table, file: str | Path) -> None:
+    """Writes a sidecar's table, whose metadata `sidecar_meta` reads."""
+    pq.write_table(table, file, compression="zstd", write_statistics=False, use_dictionary=REPETITIVE)
 
 
 def sha256_file(path: str | Path) -> str:

@@ -28,7 +28,16 @@ from components.features import COLOUR_FEATURES, BlockFeatures, block_features
 from components.images import decode_rgb8, fit
 from components.patch import Rejected
 from components.privacy import withholding
-from components.shard_plan import META_KEY, ShardResult, ShardSpec, WriteConfig, read_plan, sha256_file, sidecar_meta
+from components.shard_plan import (
+    META_KEY,
+    ShardResult,
+    ShardSpec,
+    WriteConfig,
+    read_plan,
+    sha256_file,
+    sidecar_meta,
+    write_sidecar,
+)
 from components.sources import Source, open_source
 from components.storage import Storage, open_storage
 from components.storage_files import os_errors
@@ -57,7 +66,7 @@ def write_shard(config: WriteConfig, number: int) -> ShardResult:
         writer = _ShardWriter(config, spec, shard_file)
         with os_errors("writing", spec.path), withholding("source" in batch.schema.names):
             table = writer.write(batch, open_source(config.input_root))
-            pq.write_table(table, sidecar_file, compression="zstd", write_statistics=False)
+            write_sidecar(table, sidecar_file)
         # The sidecar is published after the shard: a sidecar proves that its shard stands.
         storage.commit_file(shard_file, f"{config.dataset_dir}/{spec.path}")
         storage.commit_file(sidecar_file, f"{config.dataset_dir}/{spec.sidecar}")
@@ -101,14 +110,16 @@ class _ShardWriter:
         """Writes all patches of the plan and returns the sidecar's table."""
         width, height = self.config.stored_size
         rows = max(1, BLOCK_BYTES // (width * height * 3))
+        wanted = [name for name in batch.schema.names if name != "version"]
+        columns = {name: arrow.python(batch.column(batch.schema.get_field_index(name))) for name in wanted}
         with open(self.path, "wb", buffering=0) as file:
             for start in range(0, len(batch), rows):
-                self._block(start, batch.slice(start, rows), source, file)
+                block = {name: column[start : start + rows] for name, column in columns.items()}
+                self._block(start, block, source, file)
         return self._sidecar(batch)
 
-    def _block(self, start: int, batch: pa.RecordBatch, source: Source, file: io.RawIOBase) -> None:
+    def _block(self, start: int, columns: dict[str, list[Any]], source: Source, file: io.RawIOBase) -> None:
         width, height = self.config.stored_size
-        columns = {name: arrow.python(batch.column(i)) for i, name in enumerate(batch.schema.names)}
         names = columns.get("source", columns["path"])
         raw = self.config.image_format == "raw"
         pixels = np.empty((len(names), height, width, 3), np.uint8)

@@ -43,6 +43,16 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 256 << 20)
 
 
+def give_memory_back() -> None:
+    """Returns what is free in this process to the system: after a stage that needs far more than the next."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # absent outside glibc
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def keep_blas_to_one_thread() -> None:
     """Makes OpenBLAS use the calling thread only: shards are written in parallel, its own threads would just wait.
 

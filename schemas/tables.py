@@ -29,6 +29,12 @@ PATCHES = pa.schema(
 )
 """patches.parquet: one row per record."""
 
+REPETITIVE = [
+    *("group_id", "slide_id", "label", "magnification", "tumor_type", "split", "label_name"),
+    *("width", "height", "original_width", "original_height", "shard"),
+]
+"""Columns of these tables that are worth a dictionary in Parquet; for the others it costs time and space."""
+
 MEASURES = [
     pa.field("pixel_hash", pa.binary(16), nullable=False),  # xxh3-128 of the stored pixels
     pa.field("perceptual_hash", pa.uint64(), nullable=False),

@@ -58,11 +58,24 @@ class Sieve:
             self.table = self.table.drop([name])
         self.table = self.table.append_column(name, column)
 
-    def parse_paths(self, pattern: str) -> None:
-        """Adds the named groups of a regular expression (RE2) as columns, null where a path doesn't match."""
-        found = extract(self.table["path"], pattern)
-        for field, column in zip(found.type, found.flatten(), strict=True):
-            self.set(field.name, column)
+    def parse_paths(self, pattern: str, plain: str = "") -> None:
+        """Adds the named groups of a regular expression (RE2) as columns, null where a path doesn't match.
+
+        Args:
+            pattern: The expression.
+            plain: One that matches less but means the same, with no choice to be made at any character: RE2 is then
+                three times as fast. Only paths that it does not match are tried with `pattern`.
+        """
+        paths = self.table["path"].combine_chunks()
+        found = extract(paths, plain or pattern)
+        columns = dict(zip((field.name for field in found.type), found.flatten(), strict=True))
+        left = pc.is_null(found)
+        if plain and pc.any(left).as_py():
+            second = extract(pc.filter(paths, left), pattern)
+            others = dict(zip((field.name for field in second.type), second.flatten(), strict=True))
+            columns = {name: pc.replace_with_mask(columns[name], left, others[name]) for name in columns}
+        for name, column in columns.items():
+            self.set(name, column)
 
     def reject_table(self) -> pa.Table:
         """All rejects, sorted by path."""

@@ -13,11 +13,10 @@ from components.adapters._tables import Sieve, begin, class_names, numbers, task
 from components.adapters.base import DiscoverOptions, Discovery
 
 # Coordinates beyond nine digits would not fit into int32; no slide is that wide.
-_PATH = (
-    r"(?s)^(?:.*/)?(?P<folder>[^/]+)/(?P<class_folder>[01])/"
-    r"(?P<patch_id>(?P<group_id>[^/]+)_idx[0-9]+_x(?P<x>[0-9]{1,9})_y(?P<y>[0-9]{1,9})_class(?P<label>[01]))"
-    r"\.(?i:png)$"
-)
+_REST = r"_idx[0-9]+_x(?P<x>[0-9]{1,9})_y(?P<y>[0-9]{1,9})_class(?P<label>[01]))\.(?i:png)$"
+_FOLDERS = r"(?P<folder>[^/]+)/(?P<class_folder>[01])/"
+_PATH = rf"(?s)^(?:.*/)?{_FOLDERS}(?P<patch_id>(?P<group_id>[^/]+){_REST}"
+_PLAIN_PATH = rf"(?s)^{_FOLDERS}(?P<patch_id>(?P<group_id>[^/_]+){_REST}"
 
 
 class Idc:
@@ -52,7 +51,7 @@ class Idc:
         """Lists the folder once; see `base.Adapter`."""
         listing = begin(self, root, options, magnifications=())
         sieve = Sieve(listing)
-        sieve.parse_paths(_PATH)
+        sieve.parse_paths(_PATH, _PLAIN_PATH)
         sieve.reject(pc.is_null(sieve.table["patch_id"]), "bad_name", f"expected {self.layout}")
         # Each mask is made from the rows that the rejects before it left.
         table = sieve.table

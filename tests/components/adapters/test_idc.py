@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from components.adapters import get_adapter
+from components import arrow
+from components.adapters import get_adapter, idc
+from components.adapters._tables import Sieve
 from components.adapters.base import DiscoverOptions, Discovery
 from components.errors import UsageError
+from components.listing import Listing
 from tests import trees
 
 COPY = "IDC_regular_ps50_idx5"
@@ -133,3 +138,32 @@ def test_a_folder_with_one_patient_only_says_what_was_expected(tmp_path):
     trees.idc_tree(tmp_path, ["1"], 1)
     with pytest.raises(UsageError, match=r"PATIENT/\{0,1\}"):
         discover(tmp_path / "1" / "0")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "8863/0/8863_idx5_x1_y2_class0.png",
+        "8863/0/8863_idx5_x1_y2_class1.PNG",
+        "8863/1/9999_idx5_x1_y2_class1.png",
+        "nested/IDC/8863/0/8863_idx5_x1_y2_class0.png",
+        "case_8/1/case_8_idx5_x1_y2_class1.png",
+        "q/0/q_idx5_x1_y2_class0_idx5_x3_y4_class0.png",
+        "line\nbreak/0/line\nbreak_idx5_x1_y2_class0.png",
+        "8863/0/8863_idx5_x1_y2_class0.jpg",
+        "8863/0/8863_idx5_x1234567890_y2_class0.png",
+        "8863/2/8863_idx5_x1_y2_class0.png",
+        "loose.png",
+    ],
+)
+def test_the_quick_pattern_agrees_with_the_full_one(path: str) -> None:
+    others = ["8863/0/8863_idx5_x1_y2_class0.png", "nested/8863/0/8863_idx5_x1_y2_class0.png", "loose.png"]
+
+    def parsed(plain: str) -> list[dict[str, Any]]:
+        files = pa.table({"path": arrow.strings([*others, path])})
+        sieve = Sieve(Listing(files, [], 0, [], ""))
+        sieve.parse_paths(idc._PATH, plain)
+        return list(sieve.table.to_pylist())
+
+    assert parsed(idc._PLAIN_PATH) == parsed("")
+    assert parsed("")[0]["group_id"] == "8863"  # else both might find nothing
