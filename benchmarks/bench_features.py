@@ -12,20 +12,20 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: one core is measured
 
-import argparse  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import bare  # noqa: E402
-import common  # noqa: E402
-import numpy as np  # noqa: E402
+import bare
+import common
+import numpy as np
 
-from components.features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features  # noqa: E402
-from components.images import decode_rgb8, fit  # noqa: E402
-from components.patch import Rejected  # noqa: E402
+from components.features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features
+from components.images import decode_rgb8, fit
+from components.patch import Rejected
 
 CASES = (("idc", 300, (50, 50), (50, 50)), ("pcam", 300, (96, 96), (96, 96)), ("breakhis", 64, (700, 460), (350, 230)))
 """Data set, images, (width, height) in pixels of a file and as stored."""

@@ -139,5 +139,5 @@ class DriftError(DataError):
         super().__init__(what, fix)
         self.drift = drift or {}
 
-    def __reduce__(self):  # type: ignore[no-untyped-def]
+    def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.what, self.fix, self.drift))

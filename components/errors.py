@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_USAGE = 64
 EXIT_DATA = 65
@@ -24,7 +26,7 @@ class HistolineError(Exception):
         self.what = what
         self.fix = fix
 
-    def __reduce__(self):  # type: ignore[no-untyped-def]
+    def __reduce__(self) -> tuple[Any, ...]:
         # Errors cross process borders (helper processes, Beam workers) and must come back as what they are.
         return (type(self), (self.what, self.fix))
 

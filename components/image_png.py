@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -152,7 +153,7 @@ def _largest_index(data: bytes) -> int:
     return int(_run(indices, data).max())
 
 
-def _run(decoder, data: bytes) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _run(decoder: Callable[[bytes], np.ndarray], data: bytes) -> np.ndarray:
     try:
         return decoder(data)
     except MemoryError:

@@ -38,7 +38,7 @@ def _report(artifact: Any, document: Any) -> None:
 
 
 @component
-def IntactGate(  # noqa: N802 - components are named like classes
+def IntactGate(
     examples: InputArtifact[standard_artifacts.Examples],
     workspace: Parameter[str],
     dataset_dir: Parameter[str],
@@ -55,7 +55,7 @@ def IntactGate(  # noqa: N802 - components are named like classes
 
 
 @component
-def AnomalyGate(  # noqa: N802
+def AnomalyGate(
     anomalies: InputArtifact[standard_artifacts.ExampleAnomalies],
     intact: InputArtifact[GateReport],
     workspace: Parameter[str],
@@ -72,7 +72,7 @@ def AnomalyGate(  # noqa: N802
 
 
 @component
-def PromotionGate(  # noqa: N802
+def PromotionGate(
     model: InputArtifact[standard_artifacts.Model],
     evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
     floors: InputArtifact[standard_artifacts.ModelBlessing],
@@ -96,7 +96,7 @@ def PromotionGate(  # noqa: N802
 class GatedPusher(pusher_executor.Executor):
     """Publishes the run's exported model as the next version, where the gate promoted it."""
 
-    def Do(  # noqa: N802 - TFX's name
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

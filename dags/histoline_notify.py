@@ -78,8 +78,8 @@ def send(url: str, message: Mapping[str, Any]) -> None:
     """
     if not url.startswith(("https://", "http://")):
         raise ValueError("HISTOLINE_WEBHOOK_URL must begin with https:// or http://")
-    request = urllib.request.Request(  # noqa: S310 - the scheme was checked
+    request = urllib.request.Request(
         url, json.dumps(message).encode(), {"Content-Type": "application/json", "User-Agent": "histoline"}
     )
-    with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310
+    with urllib.request.urlopen(request, timeout=SECONDS):
         pass

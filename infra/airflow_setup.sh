@@ -12,31 +12,15 @@ unfinished=.venv-airflow/histoline-setup.unfinished
 
 say() { printf 'airflow set-up: %s\n' "$*" >&2; }
 die() { printf 'airflow set-up: %s\n' "$@" >&2; exit 69; }
+. infra/common.sh
 
 # The root is part of it: a moved or copied environment has scripts that point elsewhere.
 fingerprint() {
-  { printf '%s\n' "$root"; cat dags/requirements.lock infra/airflow_setup.sh; } | sha256sum | cut -d' ' -f1
+  { printf '%s\n' "$root"; cat dags/requirements.lock infra/common.sh infra/airflow_setup.sh; } | sha256sum | cut -d' ' -f1
 }
 
 up_to_date() {
   [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && .venv-airflow/bin/python -c '' 2>/dev/null
-}
-
-# Lists; that one of their sources is absent must not end them (`set -e` holds in them too).
-on_path() { type -aP "$@" || true; }
-in_pyenv() { ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/$1 2>/dev/null | sort -rV || true; }
-
-# Prints the real interpreter behind a candidate if it is a complete CPython of version $2 (told by running it: a
-# shim on PATH may exist and still start nothing); one inside a virtual environment stands for its base.
-python_of() {
-  "$1" -I -c '
-import sys
-if "%d.%d" % sys.version_info[:2] != sys.argv[1] or sys.implementation.name != "cpython":
-    sys.exit(1)
-import bz2, ctypes, lzma, sqlite3, ssl, zlib  # often missing from an interpreter built without headers
-import os
-print(os.path.abspath(getattr(sys, "_base_executable", None) or sys.executable))
-' "$2" 2>/dev/null </dev/null
 }
 
 find_python() {
@@ -63,10 +47,7 @@ find_python() {
     "again; if it is in an unusual place: make airflow PYTHON312=/path/to/python3.12"
 }
 
-# Package settings meant for pip hold for uv too, which does not read them.
-[ -n "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] || [ -z "${PIP_INDEX_URL:-}" ] ||
-  export UV_DEFAULT_INDEX="$PIP_INDEX_URL"
-[ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE="$PIP_CERT"
+use_pip_settings
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 case "${1:-}" in
@@ -76,15 +57,8 @@ case "${1:-}" in
 esac
 if up_to_date; then exit 0; fi
 
-mkdir -p .tools
-if command -v flock >/dev/null; then
-  exec 9>.tools/airflow_setup.lock
-  if ! flock -n 9; then
-    say "another set-up of this checkout is running; waiting for it"
-    flock -w 1800 9 || die "waited 30 minutes for another set-up of this checkout." "End it, then try again."
-  fi
-  if up_to_date; then exit 0; fi
-fi
+wait_for_others .tools/airflow_setup.lock
+if up_to_date; then exit 0; fi
 
 uv=$(bash infra/setup.sh --print-uv)
 python=$(find_python)

@@ -14,20 +14,17 @@ unfinished=.venv/histoline-setup.unfinished
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { printf 'setup: %s\n' "$@" >&2; exit 69; }
+. infra/common.sh
 
 # What .venv was built from. The root is part of it: a moved or copied .venv has scripts that point elsewhere.
 fingerprint() {
   { printf '%s\n' "$root"
-    cat requirements-dev.lock pyproject.toml setup.py infra/setup.sh; } | sha256sum | cut -d' ' -f1
+    cat requirements-dev.lock pyproject.toml setup.py infra/common.sh infra/setup.sh; } | sha256sum | cut -d' ' -f1
 }
 
 up_to_date() {
   [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null
 }
-
-# Lists; that one of their sources is absent must not end them (`set -e` holds in them too).
-on_path() { type -aP "$@" || true; }
-in_pyenv() { ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/$1 2>/dev/null | sort -rV || true; }
 
 # Candidates are told apart by running them: a shim on PATH may exist and still start nothing.
 python3_any() {
@@ -79,33 +76,20 @@ find_uv() {
   echo "$root/.tools/uv/bin/uv"
 }
 
-# Prints the real interpreter behind a candidate if it is a complete Python 3.10. uv cannot inspect shims, and a
-# candidate inside a virtual environment (even our own .venv, when it is activated) stands for its base.
-python310_of() {
-  "$1" -I -c '
-import sys
-if sys.version_info[:2] != (3, 10) or sys.implementation.name != "cpython":
-    sys.exit(1)
-import bz2, ctypes, lzma, sqlite3, ssl, zlib  # often missing from an interpreter built without headers
-import os
-print(os.path.abspath(getattr(sys, "_base_executable", None) or sys.executable))
-' 2>/dev/null </dev/null
-}
-
 find_python310() {
   local uv=$1 candidate
   if [ -n "${PYTHON310:-}" ]; then
-    python310_of "$PYTHON310" || die "PYTHON310=$PYTHON310 is not a complete CPython 3.10 that runs here." \
+    python_of "$PYTHON310" 3.10 || die "PYTHON310=$PYTHON310 is not a complete CPython 3.10 that runs here." \
       "Unset it, or name an interpreter such as /usr/bin/python3.10."
     return 0
   fi
   while read -r candidate; do
-    if python310_of "$candidate"; then return 0; fi
+    if python_of "$candidate" 3.10; then return 0; fi
   done < <(in_pyenv '3.10.*/bin/python3.10'; on_path python3.10 python3 python)
 
   say "no Python 3.10 on this machine; asking uv for one"
   if "$uv" python install 3.10 >&2 </dev/null && candidate=$("$uv" python find --managed-python 3.10 </dev/null) &&
-    python310_of "$candidate"; then
+    python_of "$candidate" 3.10; then
     return 0
   fi
   die "Python 3.10 was not found and could not be downloaded. TFX 1.16 runs on no other version." \
@@ -113,24 +97,12 @@ find_python310() {
     "and run make setup again; if it is in an unusual place: make setup PYTHON310=/path/to/python3.10"
 }
 
-# Package settings meant for pip hold for uv too, which does not read them.
-[ -n "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] || [ -z "${PIP_INDEX_URL:-}" ] ||
-  export UV_DEFAULT_INDEX="$PIP_INDEX_URL"
-[ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE="$PIP_CERT"
+use_pip_settings
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 if [ -z "${1:-}" ] && up_to_date; then exit 0; fi
 
-mkdir -p .tools
-# One at a time: `make test` and `make demo` in two terminals would otherwise both write .venv.
-if command -v flock >/dev/null; then
-  exec 9>.tools/setup.lock
-  if ! flock -n 9; then
-    say "another set-up of this checkout is running; waiting for it"
-    flock -w 1800 9 || die "waited 30 minutes for another set-up of this checkout." "End it, then try again."
-  fi
-fi
-
+wait_for_others .tools/setup.lock
 case "${1:-}" in
   --print-uv) find_uv; exit 0 ;;
   --print-python) uv=$(find_uv); find_python310 "$uv"; exit 0 ;;

@@ -206,7 +206,7 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
 
 
-class left_result:  # noqa: N801 - used like a function
+class left_result:
     """Leaves HISTOLINE_RESULT_JSON at the end of the block, whether it ended well or not.
 
     Args:

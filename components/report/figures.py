@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[Any]
+Curve = tuple[str, Array, Array]
+"""Model, probability [N], patches it may be judged on, bool [N]."""
+
 POINTS = 400
 """Points of a curve; more can't be seen."""
 
@@ -41,50 +44,59 @@ def _legend_below(figure: Figure, axes: Axes, columns: int = 1) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns)
 
 
-def roc(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cut: float | None) -> Markup:
+def roc(name: str, labels: Array, curves: Sequence[Curve], cut: float | None) -> Markup:
     """ROC curves of several models on the same patches.
 
     Args:
         name: Unique on the page.
         labels: 0 or 1, [N].
-        curves: (model, probability [N], patches it may be judged on, bool [N]); the candidate first.
+        curves: The candidate first.
         cut: Stored threshold of the first, marked on its curve.
     """
     with drawing(4.3, 4.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
-        for (model, probability, rows), (colour, line) in zip(curves, styles):
-            false, true, _ = roc_curve(labels[rows], probability[rows])
-            area = roc_auc(labels[rows], probability[rows])
-            axes.plot(*_thin(false, true), color=colour, linestyle=line, label=f"{model}, AUC {area:.3f}")
+        _plot_curves(axes, labels, curves, roc_curve, "AUC", roc_auc)
         if cut is not None and curves:
             called, y = curves[0][1] >= np.float32(cut), labels.astype(bool)
             if y.any() and not y.all():
-                point = (called[~y].mean(), called[y].mean())
-                axes.plot(*point, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
+                _mark_threshold(axes, called[~y].mean(), called[y].mean(), cut)
         _unit_square(axes, "1 - specificity", "sensitivity")
         _legend_below(figure, axes)
         return inline(figure, name, "ROC curves: sensitivity against 1 - specificity on the test split")
 
 
-def precision_recall(name: str, labels: Array, curves: Sequence[tuple[str, Array, Array]], cut: float | None) -> Markup:
+def precision_recall(name: str, labels: Array, curves: Sequence[Curve], cut: float | None) -> Markup:
     """Precision-recall curves; arguments as `roc`."""
     with drawing(4.3, 4.5) as (figure, axes):
         share = float(np.mean(labels)) if len(labels) else 0.0
         axes.axhline(share, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
-        for (model, probability, rows), (colour, line) in zip(curves, styles):
-            recall, precision, _ = precision_recall_curve(labels[rows], probability[rows])
-            area = average_precision(labels[rows], probability[rows])
-            axes.plot(*_thin(recall, precision), color=colour, linestyle=line, label=f"{model}, PR-AUC {area:.3f}")
+        _plot_curves(axes, labels, curves, precision_recall_curve, "PR-AUC", average_precision)
         if cut is not None and curves:
             called, y = curves[0][1] >= np.float32(cut), labels.astype(bool)
             if y.any() and called.any():
-                point = (called[y].mean(), y[called].mean())
-                axes.plot(*point, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
+                _mark_threshold(axes, called[y].mean(), y[called].mean(), cut)
         _unit_square(axes, "recall (sensitivity)", "precision (PPV)")
         _legend_below(figure, axes)
         return inline(figure, name, "Precision against recall on the test split; dotted: prevalence")
+
+
+def _plot_curves(
+    axes: Axes,
+    labels: Array,
+    curves: Sequence[Curve],
+    points: Callable[[Array, Array], tuple[Array, Array, Array]],
+    area_name: str,
+    area: Callable[[Array, Array], float],
+) -> None:
+    styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
+    for (model, probability, rows), (colour, line) in zip(curves, styles):
+        x, y, _ = points(labels[rows], probability[rows])
+        said = f"{model}, {area_name} {area(labels[rows], probability[rows]):.3f}"
+        axes.plot(*_thin(x, y), color=colour, linestyle=line, label=said)
+
+
+def _mark_threshold(axes: Axes, x: float, y: float, cut: float) -> None:
+    axes.plot(x, y, "o", color=BLUE, markeredgecolor=PAPER, markersize=8, label=f"threshold {cut:.3f}")
 
 
 def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[str], kind: str) -> Markup:

@@ -92,7 +92,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path, hook:
 
 
 @pytest.fixture(scope="module")
-def hook():  # noqa: ANN201
+def hook():
     """A webhook on this machine: its address and what it heard."""
     heard: list[dict[str, Any]] = []
 

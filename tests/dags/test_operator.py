@@ -18,7 +18,7 @@ from steps import FakeTi, alive, read_pids, wait_until, write_command
 
 
 @pytest.fixture
-def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Makes an operator around a command with a body of Python."""
 
     def make(body: str, **given: Any) -> StepOperator:

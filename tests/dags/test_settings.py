@@ -9,7 +9,7 @@ from histoline_form import build_form
 from histoline_settings import PROJECT, SettingsError, load
 
 
-def settings(tmp_path: Path, text: str, **environ: str):  # noqa: ANN201
+def settings(tmp_path: Path, text: str, **environ: str):
     file = tmp_path / "settings.toml"
     file.write_text(text)
     return load({"HISTOLINE_SETTINGS": str(file), **environ})

@@ -32,7 +32,8 @@ class Machine:
         self.home = folder / "home"
         for path in (self.project / "infra", self.bin, self.home):
             path.mkdir(parents=True)
-        shutil.copy(ROOT / "infra" / "setup.sh", self.project / "infra")
+        for name in ("common.sh", "setup.sh"):
+            shutil.copy(ROOT / "infra" / name, self.project / "infra")
         for tool in TOOLS:
             found = shutil.which(tool)
             if found is None:

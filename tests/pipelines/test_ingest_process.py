@@ -204,7 +204,7 @@ class TestKills:
             assert not alive
 
 
-class started:  # noqa: N801, a context manager
+class started:
     """A slow ingest that has begun to write shards."""
 
     def __init__(self, raw: Path, workspace: Path) -> None:

@@ -19,7 +19,7 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def run(raw: Path, tmp_path: Path, *more: str):  # noqa: ANN201
+def run(raw: Path, tmp_path: Path, *more: str):
     """Exit code, result and log lines of an ingest."""
     result = tmp_path / "result.json"
     result.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def test_a_wrong_file_says_what_it_should_fit(tmp_path: Path) -> None:
 
 def test_without_a_network_the_error_says_how_to_supply_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> str:
-        raise Exception("URL fetch failure: no route to host")  # noqa: TRY002  (what keras.utils.get_file raises)
+        raise Exception("URL fetch failure: no route to host")  # what keras.utils.get_file raises
 
     monkeypatch.setattr(keras.utils, "get_file", refuse)
     with pytest.raises(UsageError, match=r"mobilenet_v2_.*_0\.35_224_no_top\.h5.*--weights FILE.*--weights none"):
