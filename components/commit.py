@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 
 from components import arrow
 from components import manifest as manifests
+from components.content_digest import ContentDigest, hash_pairs
 from components.duplicates import Resolution, Rows, near_duplicates, resolve
 from components.errors import DataError
-from components.ingest_config import IngestConfig, canonical
+from components.ingest_config import IngestConfig
 from components.latest import write_latest
 from components.patch import REJECT_KINDS
 from components.plan import Planned, reject_table
@@ -39,7 +40,6 @@ from components.workers import give_memory_back
 from schemas.tables import PATCHES, REJECTS, REPETITIVE, SPLITS
 
 MAX_EXAMPLES = 20
-_DIGEST_ROWS = 1 << 14
 _MEASURES = [
     *("pixel_hash", "perceptual_hash", "constant"),
     *("color/red_mean", "color/green_mean", "color/blue_mean", "color/tissue_fraction"),
@@ -208,17 +208,6 @@ def _check_faults(
     )
 
 
-def hash_pairs(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
-    """fixed_size_binary(16) column -> uint64[N, 2]."""
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else arrow.digests([], 16)
-    if not len(values):
-        return np.empty((0, 2), np.uint64)
-    data = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * 16 : (values.offset + len(values)) * 16]
-    return data.view(np.uint64).reshape(-1, 2)
-
-
 def _resolve(
     config: IngestConfig, planned: Planned, storage: Storage, shards: list[Written], threads: Executor
 ) -> tuple[Resolution, Future[dict[str, Any]]]:
@@ -331,39 +320,6 @@ def _write_table(file: Path, shards: list[Written]) -> None:
     with pq.ParquetWriter(file, PATCHES, compression="zstd", use_dictionary=REPETITIVE) as writer:
         for shard in shards:
             writer.write_table(shard.table.select(PATCHES.names))
-
-
-class ContentDigest:
-    """SHA-256 over the set of (pixels, label, group, split): independent of names, order, shards and times."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._parts: list[npt.NDArray[np.uint64]] = []
-
-    def add(
-        self, hashes: npt.NDArray[np.uint64], labels: npt.NDArray[np.int32], groups: pa.ChunkedArray, split: str
-    ) -> None:
-        """Adds the records of one shard: uint64[N, 2], int32[N], string[N]."""
-        coded = pc.dictionary_encode(pa.concat_arrays(groups.chunks)) if groups.num_chunks else None
-        if coded is None or not len(coded):
-            return
-        known = [self._codes.setdefault(g, len(self._codes)) for g in coded.dictionary.to_pylist()]
-        codes = np.array(known, np.uint64)[arrow.values(coded.indices)]
-        place = np.full(len(labels), SPLITS.index(split), np.uint64)
-        self._parts.append(np.column_stack([hashes, labels.astype(np.uint64), codes, place]))
-
-    def hexdigest(self) -> str:
-        """The digest of all that was added."""
-        names = sorted(self._codes)
-        rank = np.empty(len(names), np.uint64)
-        rank[[self._codes[n] for n in names]] = np.arange(len(names), dtype=np.uint64)
-        rows = np.concatenate([np.empty((0, 5), np.uint64), *self._parts])
-        rows[:, 3] = rank[rows[:, 3].astype(np.int64)]
-        digest = hashlib.sha256(canonical(names))
-        order = np.lexsort(rows.T[::-1])
-        for start in range(0, len(order), _DIGEST_ROWS):  # no second copy of the whole
-            digest.update(np.ascontiguousarray(rows[order[start : start + _DIGEST_ROWS]], "<u8").data)
-        return digest.hexdigest()
 
 
 def _write_rejects(

@@ -26,7 +26,7 @@ def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) ->
 
     Groups that the model was trained on are left out. Nothing is promoted: the decision stays empty.
     """
-    from pipelines.ingest import check_own_typos, runner_args
+    from pipelines.beam_flags import check_own_typos, runner_args
     from pipelines.predict import parallel_parts
 
     named = bool(rest) and not rest[0].startswith("-")

@@ -33,7 +33,7 @@ def beam_work(parallel: int, beam_args: list[str], planned: int) -> Any:
         if not numbers:
             return
         from components.workers import listening
-        from pipelines.ingest import check_beam_args, import_beam
+        from pipelines.beam_flags import check_beam_args, import_beam
 
         run_beam = import_beam("pipelines.predict_beam").run_beam
         check_beam_args(beam_args, "predict")
@@ -129,7 +129,7 @@ def check_output(output: str, kaggle: bool) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) -> None:
     """Give every patch a probability, by the champion of DATASET or the model in a folder."""
-    from pipelines.ingest import check_own_typos, runner_args
+    from pipelines.beam_flags import check_own_typos, runner_args
 
     named = bool(rest) and not rest[0].startswith("-")
     dataset, extra = (rest[0], list(rest[1:])) if named else ("", list(rest))

@@ -118,7 +118,7 @@ def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None =
     import shlex
 
     from components import run_inputs
-    from pipelines.ingest import runner_args
+    from pipelines.beam_flags import runner_args
 
     check_dataset(dataset, given["task"])
     base = run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"])
