@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from components.storage import open_storage
+
 ROOT = Path(__file__).resolve().parents[1]
 BINARY = ROOT / ".tools" / "bin" / "fake-gcs-server"
 
@@ -73,3 +75,22 @@ def make_bucket(url: str, name: str) -> None:
         project="emulator", credentials=AnonymousCredentials(), client_options={"api_endpoint": url}
     )
     client.create_bucket(name)
+
+
+@contextlib.contextmanager
+def buckets(monkeypatch: pytest.MonkeyPatch, cache: Path, *names: str) -> Iterator[str]:
+    """An emulator with these buckets that the code under test finds; yields its URL."""
+    binary()
+    with emulator() as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        monkeypatch.setenv("HISTOLINE_CACHE", str(cache))
+        for name in names:
+            make_bucket(url, name)
+        yield url
+
+
+def upload(folder: Path, prefix: str) -> None:
+    """Copies a folder into a bucket."""
+    storage = open_storage(prefix)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        storage.write_atomic(file.relative_to(folder).as_posix(), file.read_bytes())

@@ -89,9 +89,9 @@ def test_an_accepted_path_stays_inside_the_root(path: str) -> None:
         checked = check_path(path, prefix=True)
     except UsageError:
         return
-    joined = os.path.normpath(os.path.join("/root/ws", checked))
-    assert joined == "/root/ws" or joined.startswith("/root/ws/")
-    assert joined == f"/root/ws/{checked}".rstrip("/")
+    joined = os.path.normpath(os.path.join("/srv/ws", checked))
+    assert joined == "/srv/ws" or joined.startswith("/srv/ws/")
+    assert joined == f"/srv/ws/{checked}".rstrip("/")
 
 
 @pytest.mark.parametrize("root", ["", "  ", "s3://bucket/x", "file:///x", "gs://", "gs:///x", "gs://b//x"])

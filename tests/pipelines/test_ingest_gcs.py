@@ -24,24 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def emulator(monkeypatch, tmp_path) -> Iterator[str]:
-    gcs.binary()
-    with gcs.emulator() as url:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        monkeypatch.setenv("HISTOLINE_CACHE", str(tmp_path / "cache"))
-        for bucket in ("raw", "work"):
-            gcs.make_bucket(url, bucket)
+    with gcs.buckets(monkeypatch, tmp_path / "cache", "raw", "work") as url:
         yield url
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
-
-
-def upload(folder: Path, prefix: str) -> None:
-    storage = open_storage(prefix)
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        storage.write_atomic(file.relative_to(folder).as_posix(), file.read_bytes())
 
 
 def shards(root: str, manifest: dict) -> dict[str, str]:
@@ -51,7 +40,7 @@ def shards(root: str, manifest: dict) -> dict[str, str]:
 def test_raw_images_and_workspace_in_buckets(emulator, tmp_path):
     trees.idc_tree(tmp_path / "raw", 12, per_class=3)
     (tmp_path / "raw" / "9000" / "0" / "9000_idx5_x9_y9_class0.png").write_bytes(b"text")
-    upload(tmp_path / "raw", "gs://raw/idc")
+    gcs.upload(tmp_path / "raw", "gs://raw/idc")
     command = [
         "pipelines.ingest",
         "idc",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,18 +19,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def emulator(monkeypatch, tmp_path) -> Iterator[str]:
-    gcs.binary()
-    with gcs.emulator() as url:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        monkeypatch.setenv("HISTOLINE_CACHE", str(tmp_path / "cache"))
-        gcs.make_bucket(url, "work")
+    with gcs.buckets(monkeypatch, tmp_path / "cache", "work") as url:
         yield url
-
-
-def upload(folder: Path, prefix: str) -> None:
-    storage = open_storage(prefix)
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        storage.write_atomic(file.relative_to(folder).as_posix(), file.read_bytes())
 
 
 def test_everything_may_lie_in_buckets(emulator, tmp_path):
@@ -40,7 +29,7 @@ def test_everything_may_lie_in_buckets(emulator, tmp_path):
     model = predict_help.export(tmp_path / "model", data.folder)
     predict_help.run(model, raw, tmp_path / "here.parquet")
     for folder, name in ((raw, "raw"), (data.folder, "data"), (model, "models/idc/7")):
-        upload(folder, f"gs://work/{name}")
+        gcs.upload(folder, f"gs://work/{name}")
     there = model_folder("gs://work/models/idc/7")
     assert there.version == "7"
     here = {row["patch_id"]: row for row in pq.read_table(tmp_path / "here.parquet").to_pylist()}
