@@ -243,7 +243,7 @@ def _aligned(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """An empty array that begins at a page, as TensorFlow's kernels like it, in huge pages where the system has them.
 
     Its memory is fetched by threads while the caller goes on: on a virtual machine whose host has to find it first,
-    262 MB took 1.0 s in one thread, 0.55 s in two, and as long as that again in pages of 4 KiB.
+    262 MB took 1.0 s in one thread and 0.55 s in two, longer than reading the records into them.
     """
     count = math.prod(shape)
     memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

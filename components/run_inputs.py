@@ -215,7 +215,7 @@ def find_same(storage: Storage, folder: str, digest: str) -> dict[str, Any] | No
             continue
         try:
             record = run_record.read(storage, other)
-        except Exception:
+        except Exception:  # a damaged record is no reason to stop; it is not the same run
             continue
         same = record["digests"].get("inputs") == digest
         if same and record["state"] == "done" and record["decision"] in FINAL:

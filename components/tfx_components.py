@@ -38,7 +38,7 @@ def _report(artifact: Any, document: Any) -> None:
 
 
 @component
-def IntactGate(
+def IntactGate(  # components are named like classes
     examples: InputArtifact[standard_artifacts.Examples],
     workspace: Parameter[str],
     dataset_dir: Parameter[str],
@@ -96,7 +96,7 @@ def PromotionGate(
 class GatedPusher(pusher_executor.Executor):
     """Publishes the run's exported model as the next version, where the gate promoted it."""
 
-    def Do(
+    def Do(  # TFX's name
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],

@@ -40,8 +40,8 @@ class NumberedWorkFn(beam.DoFn):
         self._milliseconds = Metrics.distribution(self.NAMESPACE, self.DURATION)
 
     def executor(self) -> tuple[Executor, bool]:
-        """Where the work is done, and whether it ends with this DoFn."""
-        raise NotImplementedError
+        """Where the work is done, and whether it ends with this DoFn; each subclass says."""
+        raise NotImplementedError  # a subclass that forgets it fails in setup, before any work
 
     def setup(self) -> None:
         """Finds or starts the executor."""

@@ -206,7 +206,7 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
 
 
-class left_result:
+class left_result:  # used like a function
     """Leaves HISTOLINE_RESULT_JSON at the end of the block, whether it ended well or not.
 
     Args:

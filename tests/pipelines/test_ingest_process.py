@@ -204,7 +204,7 @@ class TestKills:
             assert not alive
 
 
-class started:
+class started:  # used like a function: a context manager
     """A slow ingest that has begun to write shards."""
 
     def __init__(self, raw: Path, workspace: Path) -> None:
