@@ -62,7 +62,7 @@ def record_set(folder: Path) -> tuple[int, int]:
     """(number, sum of hashes) of all records under a folder, whatever their order and shards."""
     import xxhash
 
-    from components.tfrecord import read_records
+    from components.datasets.tfrecord import read_records
 
     count = total = 0
     for shard in sorted(folder.rglob("*.tfrecord")):

@@ -46,10 +46,10 @@ def export(data: Path, folder: Path) -> Any:
     """Exports an untrained `cnn_105k`; returns the Keras model with the same weights."""
     import keras
 
-    from components import models
-    from components.dataset_files import open_dataset
-    from components.export import ModelFacts, export_model
-    from components.training_config import TrainingConfig
+    from components.datasets.committed import open_dataset
+    from components.training import models
+    from components.training.export import ModelFacts, export_model
+    from components.training.recipe import TrainingConfig
 
     found = open_dataset(data)
     config = TrainingConfig(dataset="idc", model="cnn_105k")
@@ -63,7 +63,7 @@ def decoded(raw: Path, patches: list[dict[str, Any]]) -> Any:
     """uint8[N, 50, 50, 3] of the patches of a data set, from their files."""
     import numpy as np
 
-    from components.images import decode_rgb8, fit
+    from components.images.decode import decode_rgb8, fit
 
     return np.stack([fit(decode_rgb8((raw / p["path"]).read_bytes(), ".png"), (50, 50), (50, 50)) for p in patches])
 
@@ -73,7 +73,7 @@ def contenders(raw: Path, data: Path, batches: list[int]) -> dict[str, Callable[
     import pyarrow.parquet as pq
     import tensorflow as tf
 
-    from components.predict_parts import raw_example
+    from components.prediction.parts import raw_example
     from pipelines.predict import parallel_parts, run
 
     folder = common.WORK / "predict-model"

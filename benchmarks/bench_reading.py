@@ -3,9 +3,9 @@
     python benchmarks/bench_reading.py [--patches 50000] [--repeats 3] [--only reading,training]
 
 Reading: the same drawn IDC patches, as PNG files in class folders for `keras.utils.image_dataset_from_directory` and
-as ingested shards for `components.input_pipeline`; batches of 64, shuffled anew each epoch, taken one by one. A first
-epoch counts from opening (listing, or reading shards into memory) to the last batch. Keras delivers float32, ours
-uint8, which the model casts in its graph.
+as ingested shards for `components.training.input_pipeline`; batches of 64, shuffled anew each epoch, taken one by one.
+A first epoch counts from opening (listing, or reading shards into memory) to the last batch. Keras delivers float32,
+ours uint8, which the model casts in its graph.
 
 Training: `cnn_105k`, batches of 64, no augmentation. `model.fit` on uint8 arrays in memory, against the training model,
 reader and callbacks of `histoline train`. The first epoch (tracing) is left out; epochs alternate between contenders.
@@ -70,8 +70,8 @@ def directory_loader(classes: Path) -> Iterator[int]:
 
 def records_loader(folder: Path, cache: bool) -> Iterator[int]:
     """The same with ours, which goes through all epochs of a phase in one pipeline, as training does."""
-    from components.dataset_files import open_dataset
-    from components.input_pipeline import open_split
+    from components.datasets.committed import open_dataset
+    from components.training.input_pipeline import open_split
 
     reader = open_split(open_dataset(folder), "train", cache=cache)
     batches = iter(reader.training(BATCH, 1, epochs=range(LATER_EPOCHS + 1)))
@@ -145,12 +145,12 @@ def bench_training(folder: Path, repeats: int, criteria: Criteria) -> None:
     import keras
     import numpy as np
 
-    from components import models, phases
-    from components.augmentation import training_model
-    from components.callbacks import EpochLine, NanGuard, SeedPerEpoch
-    from components.dataset_files import open_dataset
-    from components.input_pipeline import open_split
-    from components.training_config import TrainingConfig
+    from components.datasets.committed import open_dataset
+    from components.training import models, phases
+    from components.training.augmentation import training_model
+    from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
+    from components.training.input_pipeline import open_split
+    from components.training.recipe import TrainingConfig
 
     reader = open_split(open_dataset(folder), "train", cache=True)
     images, labels = np.asarray(reader.images), np.asarray(reader.labels)

@@ -25,7 +25,7 @@ from common import Criteria, emit
 
 sys.path.insert(0, str(common.ROOT))
 
-from tests import ingest_help, model_help, report_help
+from tests.support import ingest_help, model_help, report_help
 
 PATIENTS = 60
 LIMIT_SECONDS = 15

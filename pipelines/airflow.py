@@ -12,14 +12,15 @@ from typing import Any
 
 import click
 
-from components import airflow_control, airflow_servers, airflow_settings, process_tree
-from components.airflow_settings import Place
-from components.data_roots import read_roots
+from components.core import processes
+from components.core.data_roots import read_roots
 from components.errors import TemporaryError
-from components.storage_lock import hold_flock
-from components.supervisor import Supervisor
+from components.storage.local_lock import hold_flock
 from pipelines import console
 from pipelines.datasets import json_option
+from pipelines.local_airflow import control, servers, settings
+from pipelines.local_airflow.settings import Place
+from pipelines.local_airflow.supervisor import Supervisor
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +43,7 @@ def _home(home: str) -> Path:
 
 
 def _locked(home: Path) -> Any:
-    airflow_settings.make_home(home)
+    settings.make_home(home)
     return hold_flock(home / "up.lock", "histoline airflow", 60, 0.2)
 
 
@@ -53,7 +54,7 @@ def _locked(home: Path) -> Any:
 @click.option("--data-root", "data_roots", multiple=True,
               help="Folder that raw patches may be read from; may be given often. Any folder without it.")  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), default=None,
-              help=f"On 127.0.0.1. By default {airflow_settings.DEFAULT_PORT}, or the next free one.")  # fmt: skip
+              help=f"On 127.0.0.1. By default {settings.DEFAULT_PORT}, or the next free one.")  # fmt: skip
 @click.option("--database", envvar="HISTOLINE_AIRFLOW_DATABASE", default="",
               help="postgresql://USER:PASSWORD@HOST:PORT/NAME; an SQLite file in --home by default.")  # fmt: skip
 @click.option("--wait", type=click.FloatRange(1), default=240.0, show_default=True,
@@ -75,23 +76,23 @@ def up(
         home=folder,
         project=PROJECT,
         python=PROJECT / ".venv-airflow" / "bin" / "python",
-        port=port or airflow_settings.DEFAULT_PORT,
-        database=airflow_settings.metadata_database(folder, database),
-        workspace=airflow_settings.local_workspace(workspace),
+        port=port or settings.DEFAULT_PORT,
+        database=settings.metadata_database(folder, database),
+        workspace=settings.local_workspace(workspace),
         data_roots=tuple(r if "://" in r else str(Path(r).expanduser().absolute()) for r in roots),
         command=Path(os.environ.get("HISTOLINE_COMMAND", Path(sys.executable).parent / "histoline")).absolute(),
     )
-    airflow_control.build_environment(PROJECT)
+    control.build_environment(PROJECT)
     with _locked(folder):
-        state = airflow_servers.read_state(folder)
-        if airflow_servers.supervisor_lives(state):
+        state = servers.read_state(folder)
+        if servers.supervisor_lives(state):
             assert state is not None
-            place = airflow_control.same(place, state, port)
-            document = airflow_control.wait_until_healthy(place, time.monotonic(), wait, console.log)
+            place = control.same(place, state, port)
+            document = control.wait_until_healthy(place, time.monotonic(), wait, console.log)
         else:
-            airflow_control.sweep(folder, state)
+            control.sweep(folder, state)
             supervisor = [sys.executable, "-m", "pipelines.airflow", "supervise", "--home", str(folder)]
-            place, document = airflow_control.start(place, supervisor, port is not None, wait, console.log)
+            place, document = control.start(place, supervisor, port is not None, wait, console.log)
     console.emit(document, as_json, lambda: _show_up(place, document))
 
 
@@ -108,7 +109,7 @@ def _show_up(place: Place, document: dict[str, Any]) -> None:
 @json_option
 def status(home: str, as_json: bool) -> None:
     """Show each process and its health; exit code 75 where not all is well."""
-    document = airflow_control.status(_home(home))
+    document = control.status(_home(home))
 
     def show() -> None:
         if document["state"] == "down":
@@ -140,7 +141,7 @@ def down(home: str, as_json: bool) -> None:
         console.emit({"stopped": 0}, as_json, lambda: click.echo("Airflow is not running."))
         return
     with _locked(folder):
-        found = airflow_control.stop(folder)
+        found = control.stop(folder)
     said = f"Airflow is stopped ({len(found)} processes)." if found else "Airflow is not running."
     console.emit({"stopped": len(found)}, as_json, lambda: click.echo(said))
 
@@ -149,20 +150,20 @@ def down(home: str, as_json: bool) -> None:
 @home_option
 def supervise(home: str) -> None:
     """Run the servers in this process's care until it is told to stop (`up` starts this)."""
-    place = airflow_control.read_place(_home(home))
-    me = process_tree.read_process(os.getpid())
+    place = control.read_place(_home(home))
+    me = processes.read_process(os.getpid())
     assert me is not None, "/proc does not show this process"
-    airflow_servers.write_state(place, me, {})
+    servers.write_state(place, me, {})
 
     def probe(started: Mapping[str, float]) -> dict[str, bool | None]:
-        return airflow_servers.judge(airflow_servers.hear(airflow_servers.read_state(place.home)), started)
+        return servers.judge(servers.hear(servers.read_state(place.home)), started)
 
     supervisor = Supervisor(
-        services=airflow_servers.services(place),
-        environment=airflow_settings.server_environment(place, os.environ),
+        services=servers.services(place),
+        environment=settings.server_environment(place, os.environ),
         folder=place.home,
         probe=probe,
-        save=lambda states: airflow_servers.write_state(place, me, states),
+        save=lambda states: servers.write_state(place, me, states),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())

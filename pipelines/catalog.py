@@ -29,9 +29,9 @@ def build() -> dict[str, Any]:
         A JSON object. A field is a JSON schema (type, enum, minimum, maximum, ...) with a `default`, the command's
         `option`, and what the form shows: `title`, `description`, `section`. `path` marks folders and files.
     """
-    from components import models
     from components.adapters import ADAPTERS
-    from components.presets import DEFAULTS, infos
+    from components.training import models
+    from components.training.presets import DEFAULTS, infos
 
     presets = infos()
     return {
@@ -73,9 +73,9 @@ def ingest_fields(adapter: Any) -> dict[str, Any]:
     Args:
         adapter: Of the data set.
     """
-    from components.duplicates import ON_CONFLICT, ON_DUPLICATE
-    from components.ingest_config import DEFAULT_MAX_FAULTS
-    from components.splits import ON_INFEASIBLE
+    from components.datasets.duplicates import ON_CONFLICT, ON_DUPLICATE
+    from components.ingest.config import DEFAULT_MAX_FAULTS
+    from components.splits.planner import ON_INFEASIBLE
 
     def choice(name: str, title: str, text: str, values: Any) -> dict[str, Any]:
         return _field(f"--{name}", "Rules", title, text, values[0], type="string", enum=list(values))
@@ -123,7 +123,7 @@ def train_fields(adapter: Any, presets: list[Any]) -> dict[str, Any]:
         adapter: Of the data set.
         presets: Infos of the recipes that fit it.
     """
-    from components import models
+    from components.training import models
 
     recipes = {DEFAULT: "default: the recipe made for data set and task"}
     recipes |= {p.name: f"{p.name}: {p.title}" for p in presets}

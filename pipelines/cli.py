@@ -24,7 +24,7 @@ COMMANDS = {
     "models": ("pipelines.models", "List, show, promote or roll back models."),
     "airflow": ("pipelines.airflow", "Start, stop or show Airflow on this machine."),
     "synth": ("pipelines.synth", "Draw a synthetic sample in a data set's own layout."),
-    "doctor": ("pipelines.doctor_command", "Check this machine: name, finding, fix."),
+    "doctor": ("pipelines.doctor", "Check this machine: name, finding, fix."),
     "catalog": ("pipelines.catalog", "Write what Airflow's forms offer."),
 }
 

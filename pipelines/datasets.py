@@ -19,7 +19,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell
 
 
 def _open(workspace: str) -> Any:
-    from components.storage import open_storage
+    from components.storage.base import open_storage
 
     return open_storage(workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()))
 
@@ -34,7 +34,7 @@ def command() -> None:
 @json_option
 def list_(workspace: str, as_json: bool) -> None:
     """List the data sets of a workspace, the newest of each task first."""
-    from components.datasets import list_datasets
+    from components.datasets.retention import list_datasets
 
     infos = list_datasets(_open(workspace))
     rows = []
@@ -86,8 +86,8 @@ def list_(workspace: str, as_json: bool) -> None:
 @json_option
 def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> None:
     """Show one data set: counts, rejects, policies, warnings."""
-    from components import manifest as manifests
-    from components.latest import read_latest
+    from components.datasets import manifest as manifests
+    from components.datasets.latest_pointer import read_latest
     from pipelines.ingest import Outcome
     from pipelines.ingest import show as show_outcome
 
@@ -120,7 +120,7 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
 @json_option
 def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json: bool) -> None:
     """Delete old and unfinished data sets; never the latest, nor one that a champion was trained on."""
-    from components.datasets import champions_data, list_datasets, prunable
+    from components.datasets.retention import champions_data, list_datasets, prunable
 
     if keep < 1:
         raise UsageError(f"--keep {keep} would delete the latest data set.", "Keep at least 1.")
@@ -154,10 +154,10 @@ def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json
 @json_option
 def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_json: bool) -> None:
     """Purge every data set that holds these groups (withdrawn consent) and name what was trained on them."""
-    from components import datasets as d
-    from components.groups import read_group_list
-    from components.ledger import Ledger
-    from components.privacy import Pseudonymiser
+    from components.adapters.group_files import read_group_list
+    from components.datasets import retention as d
+    from components.ingest.pseudonyms import Pseudonymiser
+    from components.splits.ledger import Ledger
 
     storage = _open(workspace)
     groups = read_group_list(Path(groups_file))

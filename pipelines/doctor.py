@@ -20,7 +20,7 @@ from pipelines import console
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(workspace: str, deep: bool, as_json: bool) -> None:
     """Check this machine: name, finding, fix; exit 65 where something will not work."""
-    from pipelines.doctor import run_checks
+    from pipelines.doctor_checks import run_checks
 
     checks = run_checks(None if workspace.startswith("gs://") else Path(workspace), deep=deep)
     failed = [check.name for check in checks if check.status == "fail"]
@@ -35,4 +35,4 @@ def command(workspace: str, deep: bool, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.doctor_command")))
+    sys.exit(console.run(lambda: command.main(standalone_mode=False, prog_name="python -m pipelines.doctor")))

@@ -26,7 +26,7 @@ def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) ->
 
     Groups that the model was trained on are left out. Nothing is promoted: the decision stays empty.
     """
-    from pipelines.beam_flags import check_own_typos, runner_args
+    from pipelines.beam.flags import check_own_typos, runner_args
     from pipelines.predict import parallel_parts
 
     named = bool(rest) and not rest[0].startswith("-")
@@ -46,7 +46,7 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
         beam_args: Flags for Beam, with a runner among them.
 
     Returns:
-        What `pipelines.run_stages.result` gives, and what was left out.
+        What `pipelines.stages.result` gives, and what was left out.
 
     Raises:
         UsageError, DataError, TemporaryError: See `components.errors`.
@@ -56,15 +56,16 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
             "Name a VERSION (or RUN_ID), or a model's folder with --model: one of the two.",
             "See histoline models list.",
         )
-    from components import evaluate_external as external
-    from components import model_source, run_inputs, run_record
-    from components.storage import open_storage
-    from pipelines import run_stages
+    from components.prediction import external_evaluation as external
+    from components.promotion import find_model
+    from components.storage.base import open_storage
+    from components.training import run_inputs, run_record
+    from pipelines import stages
     from pipelines.predict import beam_work
 
     storage = open_storage(given["workspace"])
-    found = model_source.model_folder(given["model"]) if given["model"] else None
-    model = found or model_source.named_model(storage, version)
+    found = find_model.model_folder(given["model"]) if given["model"] else None
+    model = found or find_model.named_model(storage, version)
     dataset, task = model.facts["dataset"], model.facts["task"]
     dataset_dir, manifest = run_inputs.find_dataset(storage, dataset, task, given["data"])
     job = external.prepare(storage, model, dataset_dir, manifest)
@@ -77,7 +78,7 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
         with run_record.stage(storage, folder, "report"):
             make_report(storage, folder)
     record = run_record.read(storage, folder)
-    document = run_stages.result(storage, record)
+    document = stages.result(storage, record)
     return {**document, "run_dir": storage.uri(folder), "evaluation": record["options"]["evaluation"]}
 
 

@@ -18,7 +18,7 @@ import click
 
 from components.errors import TemporaryError, UsageError
 from pipelines import console
-from pipelines.beam_flags import check_beam_args, check_own_typos, import_beam, runner_args
+from pipelines.beam.flags import check_beam_args, check_own_typos, import_beam, runner_args
 
 LOCK = ".lock"
 
@@ -58,8 +58,8 @@ def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "
     Raises:
         UsageError, DataError, TemporaryError: See `components.errors`.
     """
-    from components.storage import open_storage
-    from components.workers import helper_pool
+    from components.ingest.worker_pool import helper_pool
+    from components.storage.base import open_storage
 
     started = time.monotonic()
     storage = open_storage(config.workspace)
@@ -80,10 +80,10 @@ def _ingest(
     request: str,
     started: float,
 ) -> Outcome:
-    from components import manifest as manifests
-    from components.commit import commit, move_latest
-    from components.plan import plan_ingest
-    from components.workers import listening
+    from components.datasets import manifest as manifests
+    from components.ingest.commit import commit, move_latest
+    from components.ingest.plan import plan_ingest
+    from components.ingest.worker_pool import listening
 
     timings = {"start_s": time.monotonic() - started}
 
@@ -95,7 +95,7 @@ def _ingest(
     if not (storage.exists(f"{config.home}/latest.json") or config.plans_folds_only):
         wait([planning], timeout=0.2)  # most wrong input shows at once
         if not planning.done():
-            import_beam("pipelines.write_shards")  # while a helper plans
+            import_beam("pipelines.beam.write_shards")  # while a helper plans
     planned = planning.result()  # where a data set stands already, Beam may not be needed at all
     lap("plan_s")
     uri = storage.uri(planned.write.dataset_dir)
@@ -106,7 +106,7 @@ def _ingest(
         latest = move_latest(config, planned, manifest, request)
         return Outcome("unchanged", uri, manifest, latest, planned.split_table, timings)
     try:
-        run_beam = import_beam("pipelines.write_shards").run_beam
+        run_beam = import_beam("pipelines.beam.write_shards").run_beam
         check_beam_args(beam_args)
 
         with console.Progress("patches", sum(planned.patches)) as progress:
@@ -147,7 +147,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 
 def _flag_texts(manifest: dict[str, Any]) -> list[str]:
-    from components.manifest import flags
+    from components.datasets.manifest import flags
 
     return flags(manifest)
 
@@ -274,8 +274,8 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
 
 
 def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome:
-    from components.latest import request_digest
-    from components.workers import cores
+    from components.datasets.latest_pointer import request_digest
+    from components.ingest.worker_pool import cores
 
     config = build_config(options)
     # Told here already: on a busy machine, starting the helpers alone takes seconds.
@@ -297,8 +297,8 @@ def unchanged(options: dict[str, Any], started: float) -> Outcome | None:
         options: Of `plain_options`.
         started: When the command began, by `time.monotonic`.
     """
-    from components.latest import find_unchanged, request_digest
-    from components.storage import open_storage
+    from components.datasets.latest_pointer import find_unchanged, request_digest
+    from components.storage.base import open_storage
 
     plain = not (options["fold"] or options["folds"] or options["ledger"] or options["rehash"])
     home = f"datasets/{options['dataset']}/{options['task']}"
@@ -342,7 +342,7 @@ def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: No data set is named, or two; or input lies outside the data roots.
     """
-    from components.data_roots import check_root
+    from components.core.data_roots import check_root
 
     options = dict(given)
     if name and options["dataset"] and name != options["dataset"]:
@@ -367,8 +367,8 @@ def build_config(options: dict[str, Any]) -> Any:
     Raises:
         UsageError: A value is out of range, or two contradict each other.
     """
-    from components.ingest_config import IngestConfig, parse_size
-    from components.ledger import parse_ratios
+    from components.ingest.config import IngestConfig, parse_size
+    from components.splits.ledger import parse_ratios
 
     return IngestConfig(
         **{

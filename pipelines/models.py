@@ -32,7 +32,7 @@ def _tasks(storage: Any, dataset: str, task: str) -> list[tuple[str, str]]:
 
 
 def _row(storage: Any, champion: Any, entry: Any, home: str) -> dict[str, Any]:
-    from components.champion import LIVE
+    from components.promotion.champion import LIVE
 
     best = champion.best_ever
     return {
@@ -51,7 +51,7 @@ def _row(storage: Any, champion: Any, entry: Any, home: str) -> dict[str, Any]:
 @json_option
 def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
     """List promoted versions, the newest of each task first."""
-    from components import champion as c
+    from components.promotion import champion as c
 
     storage = _open(workspace)
     rows = []
@@ -99,8 +99,8 @@ def _metric(row: dict[str, Any]) -> str:
 @json_option
 def show_(dataset: str, task: str, version: int | None, workspace: str, as_json: bool) -> None:
     """Show one version: where it comes from, who promoted it and why, its model card."""
-    from components import champion as c
-    from components.model_card import FILE
+    from components.promotion import champion as c
+    from components.promotion.model_card import FILE
 
     storage = _open(workspace)
     home = c.home(dataset, task)
@@ -134,15 +134,16 @@ def show_(dataset: str, task: str, version: int | None, workspace: str, as_json:
 @json_option
 def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -> None:
     """Promote the model of a run by hand, also one that the gate refused."""
-    from components import push, run_record
+    from components.promotion import publish
     from components.report import index, page
+    from components.training import run_record
 
     storage = _open(workspace)
     folder = run_record.find_run(storage, run_id)
     if folder is None:
         raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
     with run_record.lock(storage, folder, "histoline models promote"):
-        made = push.promote(storage, folder, reason=reason, who=who)
+        made = publish.promote(storage, folder, reason=reason, who=who)
         page.write(storage, folder)
     index.write(storage, "histoline models promote")
     _, dataset, task, _ = folder.split("/")
@@ -161,17 +162,17 @@ def rollback(
     dataset: str, task: str, to: int | None, reason: str, who: str, workspace: str, as_json: bool
 ) -> None:
     """Publish an earlier model again, under a new and higher version."""
-    from components import push
+    from components.promotion import publish
     from components.report import index
 
     storage = _open(workspace)
-    made = push.rollback(storage, dataset, task, reason=reason, to=to, who=who)
+    made = publish.rollback(storage, dataset, task, reason=reason, to=to, who=who)
     index.write(storage, "histoline models rollback")
     _said(storage, dataset, task, made, as_json)
 
 
 def _said(storage: Any, dataset: str, task: str, made: Any, as_json: bool) -> None:
-    from components.champion import home
+    from components.promotion.champion import home
 
     path = storage.uri(f"{home(dataset, task)}/{made.version}")
     document = {"dataset": dataset, "task": task, **dataclasses.asdict(made), "path": path}

@@ -21,7 +21,7 @@ MAX_PARALLEL = 8
 
 
 def beam_work(parallel: int, beam_args: list[str], planned: int) -> Any:
-    """A `predict_job.Work` that hands parts to Beam; loads it only where there is something to do.
+    """A `job.Work` that hands parts to Beam; loads it only where there is something to do.
 
     Args:
         parallel: Parts that one worker has under way.
@@ -32,10 +32,10 @@ def beam_work(parallel: int, beam_args: list[str], planned: int) -> Any:
     def work(config: Any, numbers: list[int]) -> None:
         if not numbers:
             return
-        from components.workers import listening
-        from pipelines.beam_flags import check_beam_args, import_beam
+        from components.ingest.worker_pool import listening
+        from pipelines.beam.flags import check_beam_args, import_beam
 
-        run_beam = import_beam("pipelines.predict_beam").run_beam
+        run_beam = import_beam("pipelines.beam.predict_parts").run_beam
         check_beam_args(beam_args, "predict")
         with console.Progress("patches", planned) as progress:
             with listening(lambda result: progress.advance(result.predicted + result.rejected)):
@@ -50,7 +50,7 @@ def parallel_parts(workers: int) -> int:
     Raises:
         UsageError: Out of range.
     """
-    from components.workers import cores
+    from components.ingest.worker_pool import cores
 
     if not 0 <= workers <= 64:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 64, or leave it out.")
@@ -70,20 +70,20 @@ def find_model(dataset: str, given: dict[str, Any]) -> Any:
             "Name a data set, for its champion, or a model's folder with --model: one of the two.",
             "For example: histoline predict idc --input DIR --output FILE.parquet.",
         )
-    from components import model_source
-    from components.storage import open_storage
+    from components.promotion import find_model
+    from components.storage.base import open_storage
 
     if given["model"]:
         if given["version"]:
             raise UsageError("--model and --version both name a model.", "Give one of them.")
-        return model_source.model_folder(given["model"])
+        return find_model.model_folder(given["model"])
     from pipelines.train import check_dataset
 
     check_dataset(dataset, given["task"])
     storage = open_storage(given["workspace"])
     if not given["version"]:
-        return model_source.champion_model(storage, dataset, given["task"])
-    model = model_source.named_model(storage, given["version"])
+        return find_model.champion_model(storage, dataset, given["task"])
+    model = find_model.named_model(storage, given["version"])
     if (model.facts["dataset"], model.facts["task"]) != (dataset, given["task"]):
         told = f"{model.facts['dataset']} {model.facts['task']}"
         raise UsageError(f"{given['version']} is a model of {told}, not of {dataset} {given['task']}.")
@@ -96,7 +96,7 @@ def check_output(output: str, kaggle: bool) -> str:
     Raises:
         UsageError: Another extension than .parquet or .csv; a submission that is no .csv.
     """
-    from components.predict_input import absolute
+    from components.prediction.inputs import absolute
 
     full = absolute(output)
     suffix = os.path.splitext(full)[1]
@@ -129,7 +129,7 @@ def check_output(output: str, kaggle: bool) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) -> None:
     """Give every patch a probability, by the champion of DATASET or the model in a folder."""
-    from pipelines.beam_flags import check_own_typos, runner_args
+    from pipelines.beam.flags import check_own_typos, runner_args
 
     named = bool(rest) and not rest[0].startswith("-")
     dataset, extra = (rest[0], list(rest[1:])) if named else ("", list(rest))
@@ -161,8 +161,8 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
     """
     output = check_output(given["output"], bool(given["kaggle"]))
     model = find_model(dataset, given)
-    from components import kaggle, predict_job
-    from components.predict_input import absolute, plan_input
+    from components.prediction import job, kaggle
+    from components.prediction.inputs import absolute, plan_input
 
     several = len(model.classes) > 2
     for option in ("kaggle", "slide_maps"):
@@ -175,7 +175,7 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
         kaggle.check_all_there(sample, set(plan.column("patch_id")), plan.name)
     maps = absolute(given["slide_maps"]) if given["slide_maps"] else ""
     work = beam_work(parallel, beam_args, plan.planned)
-    return predict_job.predict(model, plan, output, work, sample=sample, slide_maps=maps)
+    return job.predict(model, plan, output, work, sample=sample, slide_maps=maps)
 
 
 def show(document: dict[str, Any]) -> None:

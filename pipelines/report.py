@@ -23,8 +23,8 @@ def command(run_id: str, every: bool, workspace: str, as_json: bool) -> None:
     Works for every run, also one that failed, was refused or found nothing new; it needs run.json only, and shows as
     much as is still there.
     """
-    from components import run_record
     from components.report import index, page
+    from components.training import run_record
 
     if bool(run_id) == every:
         raise UsageError("Give either a run id or --all.", "For example: histoline report RUN_ID.")
@@ -56,7 +56,7 @@ def command(run_id: str, every: bool, workspace: str, as_json: bool) -> None:
 
 def _runs(storage: Any) -> Any:
     """Folders of all runs, data set by data set."""
-    from components import run_record
+    from components.training import run_record
 
     for dataset in storage.list_dirs("runs"):
         for task in storage.list_dirs(f"runs/{dataset}"):

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components import champion, run_inputs, run_record
 from components.errors import HistolineError, UsageError
-from components.run_gates import STATISTICS
-from components.source_digest import source_digest
-from components.storage import Storage
+from components.promotion import champion
+from components.promotion.data_gates import STATISTICS
+from components.storage.base import Storage
+from components.training import run_inputs, run_record
+from components.training.source_digest import source_digest
 
 STAGES = run_record.STAGES
 Log = Callable[[str], None]
@@ -159,7 +160,7 @@ class Run:
             started = time.monotonic()
             self._runner = self._build()
             timings["import_tfx"] = round(time.monotonic() - started, 2)
-        from pipelines.tfx_pipeline import STAGES as NODES
+        from pipelines.tfx.pipeline import STAGES as NODES
 
         for node in NODES[name]:
             # Stdout is for the command's result alone; what nodes print are lines of the log.
@@ -170,24 +171,24 @@ class Run:
         run_record.update(self.storage, self.folder, timings=timings)
 
     def _build(self) -> Any:
-        from components import tfx_nodes
+        from pipelines.tfx import nodes
 
-        tfx_nodes.silence()
-        from pipelines.tfx_pipeline import UNCACHED, create_pipeline
+        nodes.silence()
+        from pipelines.tfx.pipeline import UNCACHED, create_pipeline
 
         self._config = self._pipeline_config()
         Path(self._config.metadata_file).parent.mkdir(parents=True, exist_ok=True)
         run_id = self.folder.rsplit("/", 1)[1]
-        return tfx_nodes.NodeRunner(create_pipeline(self._config), run_id, UNCACHED)
+        return nodes.NodeRunner(create_pipeline(self._config), run_id, UNCACHED)
 
     def _link_ingest(self) -> None:
         self._runner.record_ingest(self._config.raw, self._config.examples_dir, self.record["plan_id"])
 
     def _pipeline_config(self) -> Any:
-        from components import manifest as manifests
-        from components.evaluator_config import slices_for
-        from components.tfdv_schema import write_schema
-        from pipelines.tfx_pipeline import PipelineConfig
+        from components.datasets import manifest as manifests
+        from pipelines.tfx.evaluator import slices_for
+        from pipelines.tfx.pipeline import PipelineConfig
+        from pipelines.tfx.schema import write_schema
 
         record = self.record
         name = f"{record['dataset']}-{record['task']}"
@@ -223,7 +224,7 @@ class Run:
 
     def _trained(self) -> None:
         """Puts what training left in the run folder into run.json."""
-        from components.training import read_result
+        from components.training.trainer import read_result
 
         told = read_result(Path(self.storage.root) / self.folder)
         if told is None:

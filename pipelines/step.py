@@ -28,9 +28,9 @@ def command(
 
     validate takes the training options and freezes them; the later stages read only what it froze.
     """
-    from components import run_record
-    from components.storage import open_storage
-    from pipelines import run_stages
+    from components.storage.base import open_storage
+    from components.training import run_record
+    from pipelines import stages
 
     storage = open_storage(given["workspace"])
     folder = run_record.run_dir(dataset, given["task"], run_id)
@@ -45,13 +45,13 @@ def command(
         refuse_options(context)
         run_record.read(storage, folder)
     with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}"):
-        run = run_stages.Run(storage, folder, console.log)
+        run = stages.Run(storage, folder, console.log)
         with left_result(storage, folder):
             if stage == "validate":
                 run.validate(inputs, given["force"])
             else:
                 run.stage(stage)
-    document = run_stages.result(storage, run_record.read(storage, folder))
+    document = stages.result(storage, run_record.read(storage, folder))
     console.emit(document, as_json, lambda: click.echo(document["reason"] or f"{stage}: done"))
 
 

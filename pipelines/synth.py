@@ -31,7 +31,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Draw H&E-like patches: the label is in the nuclei, a stain signature is in the patient."""
-    from components.synth import generate
+    from pipelines.synthetic.draw import generate
 
     class Bar:
         bar: console.Progress | None = None

@@ -113,12 +113,12 @@ def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None =
         data: Instead of --data.
 
     Raises:
-        UsageError, DataError: See `components.run_inputs`.
+        UsageError, DataError: See `components.training.run_inputs`.
     """
     import shlex
 
-    from components import run_inputs
-    from pipelines.beam_flags import runner_args
+    from components.training import run_inputs
+    from pipelines.beam.flags import runner_args
 
     check_dataset(dataset, given["task"])
     base = run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"])
@@ -146,7 +146,7 @@ def thresholds(texts: tuple[str, ...]) -> dict[str, float]:
     Raises:
         UsageError: Not NAME=VALUE, an unknown feature, or no positive number.
     """
-    from components.drift import THRESHOLDS
+    from components.metrics.drift import THRESHOLDS
 
     found = {}
     for name, text in pairs("--drift-threshold", texts):
@@ -169,7 +169,7 @@ def check_dataset(dataset: str, task: str) -> None:
     Raises:
         UsageError: Names those that exist.
     """
-    from components.config_fields import nearest
+    from components.core.field_checks import nearest
     from schemas import load_json
 
     known = load_json("classes.json")
@@ -188,21 +188,21 @@ def check_dataset(dataset: str, task: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
-    from components import run_inputs, run_record
-    from components.storage import open_storage
-    from pipelines import run_stages
+    from components.storage.base import open_storage
+    from components.training import run_inputs, run_record
+    from pipelines import stages
 
     storage = open_storage(given["workspace"])
     inputs = settle(storage, dataset, given)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
     with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}"):
-        run = run_stages.Run(storage, folder, console.log)
+        run = stages.Run(storage, folder, console.log)
         with left_result(storage, folder):
             run.validate(inputs, given["force"])
-            for stage in run_stages.STAGES[1:]:
-                if not run_stages.is_over(run.record):
+            for stage in stages.STAGES[1:]:
+                if not stages.is_over(run.record):
                     run.stage(stage)
-    document = run_stages.result(storage, run_record.read(storage, folder))
+    document = stages.result(storage, run_record.read(storage, folder))
     console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
 
 
@@ -222,14 +222,14 @@ class left_result:  # used like a function
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Writes the result."""
-        from components import run_record
-        from pipelines import run_stages
+        from components.training import run_record
+        from pipelines import stages
 
         try:
             record = run_record.read(self._storage, self._folder)
         except HistolineError:
             return
-        run_stages.leave_result(run_stages.result(self._storage, record))
+        stages.leave_result(stages.result(self._storage, record))
 
 
 def show(document: dict[str, Any], folder: str) -> None:

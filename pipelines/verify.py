@@ -22,10 +22,10 @@ def open_dataset(folder: str) -> tuple[Any, str, dict[str, Any]]:
         Storage, folder relative to it, manifest.
 
     Raises:
-        UsageError, DataError: See `components.manifest.load`.
+        UsageError, DataError: See `components.datasets.manifest.load`.
     """
-    from components import manifest
-    from components.storage import open_storage
+    from components.datasets import manifest
+    from components.storage.base import open_storage
 
     whole = folder.rstrip("/") if folder.startswith("gs://") else str(Path(folder).resolve())
     root, _, name = whole.rpartition("/")
@@ -44,8 +44,8 @@ def open_dataset(folder: str) -> tuple[Any, str, dict[str, Any]]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(folder: str, deep: bool, sample: int, input_root: str, path_map: str, as_json: bool) -> None:
     """Check every byte of a committed data set against its manifest; exit 65 where one has changed."""
-    from components.privacy import read_path_map
-    from components.verify import ledger_finding, verify_bytes, verify_deep
+    from components.datasets.verify import ledger_finding, verify_bytes, verify_deep
+    from components.ingest.pseudonyms import read_path_map
 
     if sample < 0:
         raise UsageError(f"--sample {sample} is negative.", "Give a count, or 0 for all.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.doctor import locked_versions, normal_name
+from pipelines.doctor_checks import locked_versions, normal_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "infra/uv.lock")

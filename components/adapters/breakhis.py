@@ -11,10 +11,10 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
-from components.adapters._finish import finish
-from components.adapters._tables import Sieve, begin, class_names, numbers, task_names
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.finish import finish
+from components.adapters.sieve import Sieve, begin, class_names, numbers, task_names
+from components.core import arrow_arrays
 
 MAGNIFICATIONS = (40, 100, 200, 400)
 
@@ -97,8 +97,8 @@ class BreakHis:
             of_type = [names.index("benign" if code in _BENIGN.split("|") else "malignant") for code in TYPES]
         else:
             of_type = [names.index(name) for name in TYPES.values()]
-        at = pc.index_in(sieve.table["tumor_type"], value_set=arrow.strings(TYPES))
-        sieve.set("label", arrow.numbers(of_type, pa.int32()).take(at))
+        at = pc.index_in(sieve.table["tumor_type"], value_set=arrow_arrays.strings(TYPES))
+        sieve.set("label", arrow_arrays.numbers(of_type, pa.int32()).take(at))
 
 
 def _reject_contradictions(sieve: Sieve) -> None:
@@ -107,9 +107,9 @@ def _reject_contradictions(sieve: Sieve) -> None:
     columns = ("folder", "tumor_type", "slide_id", "magnification")
     rows = zip(*(sieve.table[name].to_pylist() for name in columns), strict=True)
     found = [_contradiction(*row) for row in rows]
-    details = arrow.strings([detail for _, detail in found])
+    details = arrow_arrays.strings([detail for _, detail in found])
     for code in ("class_mismatch", "bad_name"):
-        mask = arrow.numbers([one == code for one, _ in found], pa.bool_())
+        mask = arrow_arrays.numbers([one == code for one, _ in found], pa.bool_())
         sieve.reject(mask, code, details)
         details = details.filter(pc.invert(mask))
         found = [row for row in found if row[0] != code]

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
-from components.adapters._repeats import reject_repeated_ids
-from components.adapters._tables import Sieve, constant
 from components.adapters.base import Adapter, DiscoverOptions, Discovery
+from components.adapters.group_files import GroupMapping, read_groups_csv
+from components.adapters.listing import Listing
+from components.adapters.patch_index import ABSENT_NUMBER, INDEX_SCHEMA
+from components.adapters.repeated_ids import reject_repeated_ids
+from components.adapters.sieve import Sieve, constant
+from components.core import arrow_arrays
 from components.errors import UsageError
-from components.groups import GroupMapping, read_groups_csv
-from components.listing import Listing
-from components.patch import ABSENT_NUMBER, INDEX_SCHEMA
 
 UNMAPPED_PREFIX = "unmapped:"
 """Begins the ids of groups that `--unmapped train` makes up, one for each patch."""
@@ -56,14 +56,17 @@ def finish(
     counts = count_groups(sieve.table["group_id"], sieve.table["label"], classes)
     _exclude(sieve, options.exclude_groups, counts, warnings)
     if options.magnifications:
-        keep = pc.is_in(sieve.table["magnification"], value_set=arrow.numbers(options.magnifications, pa.int32()))
+        wanted_values = arrow_arrays.numbers(options.magnifications, pa.int32())
+        keep = pc.is_in(sieve.table["magnification"], value_set=wanted_values)
         wanted = ", ".join(map(str, sorted(set(options.magnifications))))
         sieve.reject(pc.invert(keep), "filtered", f"magnification is not {wanted}")
     if options.max_per_class:
         over = over_cap(sieve.table, options.max_per_class, options.seed)
         sieve.reject(over, "over_cap", f"its class has more than {options.max_per_class} patches")
     return Discovery(
-        patches=arrow.table({name: sieve.table[name] for name in INDEX_SCHEMA.names}, INDEX_SCHEMA).combine_chunks(),
+        patches=arrow_arrays.table(
+            {name: sieve.table[name] for name in INDEX_SCHEMA.names}, INDEX_SCHEMA
+        ).combine_chunks(),
         rejects=sieve.reject_table(),
         group_counts=counts,
         group_unit=unit,
@@ -119,7 +122,7 @@ def count_groups(groups: Any, labels: Any, classes: int) -> dict[str, list[int]]
     encoded = pc.dictionary_encode(groups)
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     names = encoded.dictionary.to_pylist()
-    cells = arrow.values(encoded.indices).astype(np.int64) * classes + arrow.values(labels)
+    cells = arrow_arrays.values(encoded.indices).astype(np.int64) * classes + arrow_arrays.values(labels)
     table = np.bincount(cells, minlength=len(names) * classes).reshape(-1, classes)
     return dict(sorted(zip(names, table.tolist(), strict=True)))
 
@@ -127,7 +130,7 @@ def count_groups(groups: Any, labels: Any, classes: int) -> dict[str, list[int]]
 def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]], warnings: list[str]) -> None:
     absent = sorted(groups - counts.keys())
     # A withdrawn consent that names the slide would otherwise have no effect and nobody would see it.
-    named = pc.is_in(sieve.table["slide_id"], value_set=arrow.strings(absent))
+    named = pc.is_in(sieve.table["slide_id"], value_set=arrow_arrays.strings(absent))
     slides = pc.filter(sieve.table.select(["slide_id", "group_id"]), named)
     if len(slides):
         slide, group = slides["slide_id"][0].as_py(), slides["group_id"][0].as_py()
@@ -135,7 +138,7 @@ def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]],
     if absent:
         warnings.append(f"{len(absent)} of {len(groups)} groups to be excluded have no patch here.")
     if groups:
-        mask = pc.is_in(sieve.table["group_id"], value_set=arrow.strings(sorted(groups)))
+        mask = pc.is_in(sieve.table["group_id"], value_set=arrow_arrays.strings(sorted(groups)))
         sieve.reject(mask, "excluded_group", "its group is excluded")
 
 

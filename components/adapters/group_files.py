@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from components import arrow
+from components.adapters.listing import IMAGE_EXTENSIONS, extension_of
+from components.core import arrow_arrays
 from components.errors import UsageError
-from components.listing import IMAGE_EXTENSIONS, extension_of
 
 ID_COLUMNS = ("patch_id", "id", "image", "filename", "path")
 PATIENT_COLUMNS = ("patient", "patient_id")
@@ -131,9 +131,9 @@ def read_groups_csv(path: str | Path) -> GroupMapping:
                 "A patch belongs to one group: delete the wrong line. Patches are known by file stem.",
             )
     return GroupMapping(
-        patch_ids=arrow.strings(mapping.keys()),
-        groups=arrow.strings(group for group, _ in mapping.values()),
-        slides=arrow.strings(slide for _, slide in mapping.values()),
+        patch_ids=arrow_arrays.strings(mapping.keys()),
+        groups=arrow_arrays.strings(group for group, _ in mapping.values()),
+        slides=arrow_arrays.strings(slide for _, slide in mapping.values()),
         unit="slide" if patient_column is None else "patient",
     )
 

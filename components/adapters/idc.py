@@ -8,9 +8,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.adapters._finish import finish
-from components.adapters._tables import Sieve, begin, class_names, numbers, task_names
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.finish import finish
+from components.adapters.sieve import Sieve, begin, class_names, numbers, task_names
 
 # Coordinates beyond nine digits would not fit into int32; no slide is that wide.
 _REST = r"_idx[0-9]+_x(?P<x>[0-9]{1,9})_y(?P<y>[0-9]{1,9})_class(?P<label>[01]))\.(?i:png)$"

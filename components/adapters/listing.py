@@ -105,7 +105,7 @@ def read_file(root: str, path: str) -> bytes | None:
         TemporaryError: The bucket did not answer.
     """
     if root.startswith(GCS_SCHEME):
-        from components.storage_gcs_client import gcs_errors
+        from components.storage.gcs_client import gcs_errors
 
         bucket, prefix = open_bucket(root)
         with gcs_errors("reading", f"{root}/{path}"):
@@ -176,10 +176,10 @@ class _Collector:
             return
         import pyarrow as pa
 
-        from components import arrow
+        from components.core import arrow_arrays
 
         try:
-            column = arrow.strings(paths)
+            column = arrow_arrays.strings(paths)
         except UnicodeEncodeError:  # surrogates stand for bytes that are not UTF-8; rare, so found by failing
             for path in paths:
                 if not _is_utf8(path):
@@ -187,8 +187,9 @@ class _Collector:
             good = [i for i, path in enumerate(paths) if _is_utf8(path)]
             sizes = array.array("q", (sizes[i] for i in good))
             versions = array.array("q", (versions[i] for i in good))
-            column = arrow.strings([paths[i] for i in good])
-        self.columns.append((column, arrow.numbers(sizes, pa.int64()), arrow.numbers(versions, pa.int64())))
+            column = arrow_arrays.strings([paths[i] for i in good])
+        numbers = (arrow_arrays.numbers(values, pa.int64()) for values in (sizes, versions))
+        self.columns.append((column, *numbers))
 
     def fingerprint(self) -> str:
         self.flush()
@@ -286,7 +287,7 @@ def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, o
 
 
 def _list_bucket(root: str, out: _Collector) -> None:
-    from components.storage_gcs_client import gcs_errors  # costs a second and 50 MB: only where a bucket is read
+    from components.storage.gcs_client import gcs_errors  # costs a second and 50 MB: only where a bucket is read
 
     bucket, prefix = open_bucket(root)
     with gcs_errors("listing", root):
@@ -311,7 +312,7 @@ def open_bucket(root: str) -> tuple[Any, str]:
     Raises:
         UsageError: No bucket is named, or credentials are missing.
     """
-    from components.storage_gcs_client import bucket
+    from components.storage.gcs_client import bucket
 
     name, _, prefix = root[len(GCS_SCHEME) :].partition("/")
     if not name:

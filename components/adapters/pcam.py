@@ -10,13 +10,13 @@ import dataclasses
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
-from components.adapters._finish import finish
-from components.adapters._tables import Sieve, begin, class_names, task_names
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.finish import finish
+from components.adapters.group_files import csv_rows, find_column, patch_key
+from components.adapters.listing import read_file
+from components.adapters.sieve import Sieve, begin, class_names, task_names
+from components.core import arrow_arrays
 from components.errors import UsageError
-from components.groups import csv_rows, find_column, patch_key
-from components.listing import read_file
 
 LABELS_FILE = "train_labels.csv"
 
@@ -88,17 +88,17 @@ class PCam:
         labels = _labels(root, sorted(above, key=lambda folder: (folder.count("/"), folder)))
 
         ids = sieve.table["patch_id"].combine_chunks()
-        named = arrow.strings([*labels.label, *labels.conflicting])
+        named = arrow_arrays.strings([*labels.label, *labels.conflicting])
         absent = sorted(named.filter(pc.invert(pc.is_in(named, value_set=ids))).to_pylist())
         warnings = []
         if labels.repeated:
             warnings.append(f"{LABELS_FILE} says {labels.repeated} labels more than once.")
         if absent:
             warnings.append(f"{LABELS_FILE} names {len(absent)} ids without a file in train/.")
-        conflicting = pc.is_in(ids, value_set=arrow.strings(sorted(labels.conflicting)))
+        conflicting = pc.is_in(ids, value_set=arrow_arrays.strings(sorted(labels.conflicting)))
         sieve.reject(conflicting, "label_conflict", f"{LABELS_FILE} gives it both labels")
-        known = arrow.strings(labels.label)
-        values = arrow.numbers(list(labels.label.values()), pa.int32())
+        known = arrow_arrays.strings(labels.label)
+        values = arrow_arrays.numbers(list(labels.label.values()), pa.int32())
         sieve.set("label", values.take(pc.index_in(sieve.table["patch_id"].combine_chunks(), value_set=known)))
         sieve.reject(pc.is_null(sieve.table["label"]), "unlabelled", f"not in {LABELS_FILE}")
         discovery = finish(sieve, self, options, listing, warnings)

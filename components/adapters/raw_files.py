@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from components.adapters.patch_index import Rejected
 from components.errors import HistolineError, TemporaryError
-from components.patch import Rejected
-from components.storage_files import StorageMissing
+from components.storage.atomic_files import StorageMissing
 
 
 class Source(Protocol):
@@ -88,14 +88,14 @@ class GcsSource:
     THREADS = 16
 
     def __init__(self, root: str) -> None:
-        from components.listing import open_bucket
+        from components.adapters.listing import open_bucket
 
         self._root = root
         self._bucket, self._prefix = open_bucket(root)
         self._pool = ThreadPoolExecutor(self.THREADS)
 
     def _read(self, path: str) -> bytes:
-        from components.storage_gcs_client import gcs_errors
+        from components.storage.gcs_client import gcs_errors
 
         with gcs_errors("reading", f"{self._root}/{path}"):
             return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
-from components.adapters._tables import Sieve, extract
+from components.adapters.sieve import Sieve, extract
+from components.core import arrow_arrays
 
 
 def reject_repeated_ids(sieve: Sieve) -> int:
@@ -28,8 +28,8 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     if len(ids) == 0 or ids.max() == len(ids) - 1:
         return 0
     paths = sieve.table["path"].combine_chunks()
-    sizes = arrow.values(sieve.table["size"])
-    depth = arrow.values(pc.count_substring(paths, "/"))
+    sizes = arrow_arrays.values(sieve.table["size"])
+    depth = arrow_arrays.values(pc.count_substring(paths, "/"))
     order = np.lexsort((rows, depth, ids))
     starts = np.r_[True, ids[order][1:] != ids[order][:-1]]
     kept = np.empty_like(rows)  # for each row the row that stays in its place
@@ -39,11 +39,12 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     # Pairs of folders are few even where every file is there twice: Python looks at each pair once.
     parts = extract(paths, r"(?s)^(?P<folder>(?:.*/)?)(?P<name>[^/]*)$")
     encoded = pc.dictionary_encode(parts.field("folder"))
-    folder, folders = arrow.values(encoded.indices), encoded.dictionary.to_pylist()
+    folder, folders = arrow_arrays.values(encoded.indices), encoded.dictionary.to_pylist()
     pairs, pair_of = np.unique(folder[kept[again]].astype(np.int64) * len(folders) + folder[again], return_inverse=True)
     added = [_added_folder(folders[pair // len(folders)], folders[pair % len(folders)]) for pair in pairs.tolist()]
     names = parts.field("name")
-    same_name = arrow.values(pc.equal(pc.take(names, arrow.numbers(kept[again])), pc.take(names, arrow.numbers(again))))
+    earlier, later = (pc.take(names, arrow_arrays.numbers(rows)) for rows in (kept[again], again))
+    same_name = arrow_arrays.values(pc.equal(earlier, later))
     copied = np.array([bool(text) for text in added])[pair_of] & same_name & (sizes[kept[again]] == sizes[again])
 
     nested, repeated = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
@@ -54,7 +55,7 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     sieve.reject(nested, "nested_copy", "in a second copy of the tree; the same path exists outside of it")
     if repeated.any():
         left = np.flatnonzero(~nested)
-        stays = pc.binary_join_element_wise("same patch id as", paths.take(arrow.numbers(kept[left])), " ")
+        stays = pc.binary_join_element_wise("same patch id as", paths.take(arrow_arrays.numbers(kept[left])), " ")
         sieve.reject(repeated[left], "duplicate_id", stays)
     return int(np.count_nonzero(in_copy & ~nested & ~repeated))
 
@@ -66,8 +67,8 @@ def _numbered(values: pa.Array) -> np.ndarray:
     ordered = pc.take(values, order)
     numbers = np.empty(len(values), np.int64)
     if len(values):
-        changes = arrow.values(pc.not_equal(ordered[1:], ordered[:-1]))
-        numbers[arrow.values(order)] = np.r_[0, np.cumsum(changes)]
+        changes = arrow_arrays.values(pc.not_equal(ordered[1:], ordered[:-1]))
+        numbers[arrow_arrays.values(order)] = np.r_[0, np.cumsum(changes)]
     return numbers
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import schemas
-from components import arrow
 from components.adapters.base import Adapter, DiscoverOptions
+from components.adapters.listing import Listing, list_images
+from components.adapters.patch_index import REJECT_KINDS, REJECT_SCHEMA
+from components.core import arrow_arrays
 from components.errors import UsageError
-from components.listing import Listing, list_images
-from components.patch import REJECT_KINDS, REJECT_SCHEMA
 
 
 class Sieve:
@@ -42,7 +42,7 @@ class Sieve:
         Returns:
             How many rows were moved.
         """
-        mask = arrow.numbers(mask) if isinstance(mask, np.ndarray) else mask
+        mask = arrow_arrays.numbers(mask) if isinstance(mask, np.ndarray) else mask
         if mask.null_count:
             mask = pc.and_kleene(pc.is_valid(mask), mask)
         count = pc.sum(mask).as_py() or 0
@@ -86,7 +86,7 @@ class Sieve:
     def _add(self, paths: Any, code: str, details: Any) -> None:
         count = len(paths)
         columns = {"path": paths, "code": [code] * count, "kind": [REJECT_KINDS[code]] * count, "detail": details}
-        self.rejects.append(arrow.table(columns, REJECT_SCHEMA))
+        self.rejects.append(arrow_arrays.table(columns, REJECT_SCHEMA))
 
 
 def extract(values: Any, pattern: str) -> pa.StructArray:
@@ -102,7 +102,7 @@ def numbers(values: Any) -> pa.Array:
 
 def constant(value: Any, count: int, kind: pa.DataType) -> pa.Array:
     """A column that holds one value."""
-    return arrow.repeat(value, count, kind)
+    return arrow_arrays.repeat(value, count, kind)
 
 
 @functools.cache
@@ -166,6 +166,6 @@ def _wrong_layout(adapter: Adapter, root: str, listing: Listing) -> UsageError:
         return UsageError(f"There are no PNG or TIFF images under {root!r}{others}.", expected)
     what = f"No image under {root!r} is in the layout of {adapter.name}: the first is {paths[0]!r}."
     for other in ADAPTERS.values():
-        if other.name != adapter.name and 2 * pc.sum(other.matches(arrow.strings(paths))).as_py() >= len(paths):
+        if other.name != adapter.name and 2 * pc.sum(other.matches(arrow_arrays.strings(paths))).as_py() >= len(paths):
             return UsageError(what, f"{expected} This looks like {other.name}: did you mean that?")
     return UsageError(what, expected)

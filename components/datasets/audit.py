@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from components import arrow
-from components.duplicates import Rows, resolve
-from components.example import decode_example, decode_pixels
-from components.storage import Storage, open_storage
-from components.tfrecord import CorruptRecord, read_records
+from components.core import arrow_arrays
+from components.datasets.duplicates import Rows, resolve
+from components.datasets.example import decode_example, decode_pixels
+from components.datasets.tfrecord import CorruptRecord, read_records
+from components.storage.base import Storage, open_storage
 from schemas.tables import SPLITS
 
 
@@ -162,7 +162,7 @@ def _table_findings(
 
 
 def _identical(shards: list[ShardFacts]) -> Any:
-    ids = pa.chunked_array([arrow.strings(s.patch_id) for s in shards], pa.string())
+    ids = pa.chunked_array([arrow_arrays.strings(s.patch_id) for s in shards], pa.string())
     rows = Rows(
         patch_id=ids,
         path=ids,

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from components import manifest as manifests
+from components.datasets import manifest as manifests
 from components.errors import DataError
-from components.images import shrink_factor
-from components.storage import open_storage
+from components.images.decode import shrink_factor
+from components.storage.base import open_storage
 
 
 @dataclasses.dataclass(frozen=True)

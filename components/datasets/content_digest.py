@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
-from components.ingest_config import canonical
+from components.core import arrow_arrays
+from components.ingest.config import canonical
 from schemas.tables import SPLITS
 
 _ROWS = 1 << 14
@@ -21,7 +21,7 @@ def hash_pairs(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
     """fixed_size_binary(16) column -> uint64[N, 2]."""
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(values, pa.ChunkedArray):
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else arrow.digests([], 16)
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else arrow_arrays.digests([], 16)
     if not len(values):
         return np.empty((0, 2), np.uint64)
     data = np.frombuffer(values.buffers()[1], np.uint8)[values.offset * 16 : (values.offset + len(values)) * 16]
@@ -43,7 +43,7 @@ class ContentDigest:
         if coded is None or not len(coded):
             return
         known = [self._codes.setdefault(g, len(self._codes)) for g in coded.dictionary.to_pylist()]
-        codes = np.array(known, np.uint64)[arrow.values(coded.indices)]
+        codes = np.array(known, np.uint64)[arrow_arrays.values(coded.indices)]
         place = np.full(len(labels), SPLITS.index(split), np.uint64)
         self._parts.append(np.column_stack([hashes, labels.astype(np.uint64), codes, place]))
 

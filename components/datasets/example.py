@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.features import COLOUR_FEATURES
+from components.images.colour_features import COLOUR_FEATURES
 
 FeatureValue = bytes | int | float
 
@@ -273,7 +273,7 @@ def decode_pixels(features: dict[str, FeatureValue]) -> npt.NDArray[np.uint8]:
     height, width = int(features["image/height"]), int(features["image/width"])
     raw = features.get("image/raw")
     if raw is None:
-        from components.images import decode_rgb8
+        from components.images.decode import decode_rgb8
 
         encoded = features["image/encoded"]
         assert isinstance(encoded, bytes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import DataError
-from components.storage import Storage, StorageMissing
+from components.storage.base import Storage, StorageMissing
 from components.version import INGEST_VERSION, __version__
 
 
@@ -92,9 +92,9 @@ def find_unchanged(storage: Storage, home: str, input_root: str, request: str) -
         input_root: The raw folder; a gs:// prefix is never recognised here.
         request: `request_digest` of the ingest at hand.
     """
-    from components import manifest as manifests
+    from components.adapters.listing import fingerprint_folder
+    from components.datasets import manifest as manifests
     from components.errors import HistolineError
-    from components.listing import fingerprint_folder
 
     try:
         latest = read_latest(storage, home)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components.errors import DataError, UsageError
-from components.storage import Storage, StorageMissing
+from components.storage.base import Storage, StorageMissing
 from schemas import load_json
 
 FORMAT = 1

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from components import manifest as manifests
+from components.datasets import manifest as manifests
+from components.datasets.latest_pointer import read_latest
 from components.errors import HistolineError
-from components.latest import read_latest
-from components.ledger import Ledger
-from components.storage import Storage
+from components.splits.ledger import Ledger
+from components.storage.base import Storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import DataError
-from components.storage import Storage
+from components.storage.base import Storage
 
 
 def shard_files(manifest: Mapping[str, Any], dataset_dir: str, split: str) -> list[tuple[str, str]]:

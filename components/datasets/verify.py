@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components import manifest as manifests
+from components.adapters.patch_index import Rejected
+from components.adapters.raw_files import open_source
+from components.datasets import manifest as manifests
+from components.datasets.example import decode_example, decode_pixels
+from components.datasets.tfrecord import CorruptRecord, read_at, read_records
 from components.errors import UsageError
-from components.example import decode_example, decode_pixels
-from components.patch import Rejected
-from components.shard_plan import sha256_file
-from components.sources import open_source
-from components.storage import TMP, Storage
-from components.tfrecord import CorruptRecord, read_at, read_records
-from components.workers import cores
+from components.ingest.shard_jobs import sha256_file
+from components.ingest.worker_pool import cores
+from components.storage.base import TMP, Storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def verify_deep(
     Raises:
         UsageError: The raw folder is gone, or the data set is pseudonymised and no map was given.
     """
-    from components.images_independent import decode_independent, fit_independent
+    from components.images.independent import decode_independent, fit_independent
 
     columns = ["patch_id", "path", "split", "shard", "offset"]
     table = pq.read_table(storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from components.adapters.patch_index import Rejected
 from components.errors import UsageError
-from components.image_formats import MAX_PIXELS
-from components.image_png import decode_png
-from components.image_tiff import decode_tiff
-from components.patch import Rejected
+from components.images.formats import MAX_PIXELS
+from components.images.png import decode_png
+from components.images.tiff import decode_tiff
 
 cv2.setNumThreads(0)  # one image is too small to share, and shards are written in parallel already
 

@@ -17,9 +17,9 @@ import imagecodecs
 import numpy as np
 import pyspng
 
-from components.image_formats import PNG_SIGNATURE, check_orientation, check_pixels, to_rgb8, unrecognised
-from components.image_tiff import exif_orientation
-from components.patch import Rejected
+from components.adapters.patch_index import Rejected
+from components.images.formats import PNG_SIGNATURE, check_orientation, check_pixels, to_rgb8, unrecognised
+from components.images.tiff import exif_orientation
 
 METADATA_LIMIT = 1 << 20
 """Bytes that text and colour profile of one image may inflate to; what Pillow allows a single chunk too."""

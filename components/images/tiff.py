@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.image_formats import TIFF_SIGNATURES, check_orientation, check_pixels, to_rgb8, unrecognised
-from components.patch import Rejected
+from components.adapters.patch_index import Rejected
+from components.images.formats import TIFF_SIGNATURES, check_orientation, check_pixels, to_rgb8, unrecognised
 
 _ENTRY = {"<": struct.Struct("<HHII"), ">": struct.Struct(">HHII")}
 _SHORT = 3

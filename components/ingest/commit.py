@@ -22,21 +22,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import arrow
-from components import manifest as manifests
-from components.content_digest import ContentDigest, hash_pairs
-from components.duplicates import Resolution, Rows, near_duplicates, resolve
+from components.adapters.patch_index import REJECT_KINDS
+from components.core import arrow_arrays
+from components.datasets import manifest as manifests
+from components.datasets.content_digest import ContentDigest, hash_pairs
+from components.datasets.duplicates import Resolution, Rows, near_duplicates, resolve
+from components.datasets.latest_pointer import write_latest
 from components.errors import DataError
-from components.ingest_config import IngestConfig
-from components.latest import write_latest
-from components.patch import REJECT_KINDS
-from components.plan import Planned, reject_table
-from components.rewrite import drop_records
-from components.shard_plan import ShardSpec, sha256_file, sidecar_meta
-from components.storage import TMP, Storage, open_storage
-from components.thumbnails import write_thumbnails
+from components.ingest.config import IngestConfig
+from components.ingest.plan import Planned, reject_table
+from components.ingest.rewrite import drop_records
+from components.ingest.shard_jobs import ShardSpec, sha256_file, sidecar_meta
+from components.ingest.thumbnails import write_thumbnails
+from components.ingest.worker_pool import give_memory_back
+from components.storage.base import TMP, Storage, open_storage
 from components.version import INGEST_VERSION, __version__
-from components.workers import give_memory_back
 from schemas.tables import PATCHES, REJECTS, REPETITIVE, SPLITS
 
 MAX_EXAMPLES = 20
@@ -190,7 +190,7 @@ def _check_faults(
     home = planned.write.dataset_dir
     rows = [tuple(r) for shard in shards for r in shard.meta["rejects"]]
     table = pa.concat_tables([discovered, reject_table(rows)])
-    faults = pc.filter(table, pc.is_in(table.column("kind"), value_set=arrow.strings(["fault"])))
+    faults = pc.filter(table, pc.is_in(table.column("kind"), value_set=arrow_arrays.strings(["fault"])))
     if len(faults) <= config.max_faults * planned.found:
         return
     scratch = storage.scratch(home)
@@ -226,10 +226,10 @@ def _resolve(
 
     def texts(name: str) -> pa.ChunkedArray:
         chunks = [chunk for s in shards for chunk in s.table.column(name).chunks]
-        return pa.chunked_array([*chunks, arrow.strings([d[name] for d in dropped])])
+        return pa.chunked_array([*chunks, arrow_arrays.strings([d[name] for d in dropped])])
 
     def numbers(name: str, extra: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([*(arrow.values(s.table.column(name)) for s in shards), extra])
+        return np.concatenate([*(arrow_arrays.values(s.table.column(name)) for s in shards), extra])
 
     rows = Rows(
         patch_id=texts("patch_id"),
@@ -258,7 +258,7 @@ def _resolve(
 
 def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> dict[str, Any]:
     def numbers(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([arrow.values(s.table.column(name)) for s in shards])
+        return np.concatenate([arrow_arrays.values(s.table.column(name)) for s in shards])
 
     kept = np.ones(sum(len(s.table) for s in shards), bool)
     kept[[d.row for d in resolution.drops if d.row < len(kept)]] = False
@@ -295,7 +295,7 @@ def _write_patches(
     writing = threads.submit(_write_table, scratch / "patches", shards)
     for shard in shards:
         split, seen = splits[shard.spec.split], groups[shard.spec.split]
-        labels = arrow.values(shard.table.column("label"))
+        labels = arrow_arrays.values(shard.table.column("label"))
         group_ids = shard.table.column("group_id")
         digest.add(hash_pairs(shard.table.column("pixel_hash")), labels, group_ids, shard.spec.split)
         split["patches"] += len(shard.table)
@@ -303,7 +303,7 @@ def _write_patches(
             split["by_class"][classes[number]] += int(count)
             if count:
                 seen[classes[number]].update(
-                    pc.unique(pc.filter(group_ids, arrow.numbers(labels == number))).to_pylist()
+                    pc.unique(pc.filter(group_ids, arrow_arrays.numbers(labels == number))).to_pylist()
                 )
         facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
         split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
@@ -332,10 +332,10 @@ def _write_rejects(
     table = pc.take(table, pc.sort_indices(table, sort_keys=[("path", "ascending"), ("code", "ascending")]))
     shown = {} if config.pseudonymise else write_thumbnails(storage, home, config.input_root, table)
     names = [shown.get(path, "") for path in table.column("path").to_pylist()]
-    table = table.append_column("thumbnail", arrow.strings(names))
+    table = table.append_column("thumbnail", arrow_arrays.strings(names))
     scratch = storage.scratch(home)
     columns = {name: table.column(name) for name in REJECTS.names}
-    pq.write_table(arrow.table(columns, REJECTS), scratch / "rejects", compression="zstd")
+    pq.write_table(arrow_arrays.table(columns, REJECTS), scratch / "rejects", compression="zstd")
     storage.commit_file(scratch / "rejects", f"{home}/rejects.parquet")
     shutil.rmtree(scratch, ignore_errors=True)
     return table

@@ -11,11 +11,11 @@ from typing import Any
 
 from components.adapters import get_adapter
 from components.adapters.base import Adapter, DiscoverOptions
-from components.duplicates import ON_CONFLICT, ON_DUPLICATE
+from components.adapters.group_files import read_group_list
+from components.datasets.duplicates import ON_CONFLICT, ON_DUPLICATE
 from components.errors import UsageError
-from components.groups import read_group_list
-from components.privacy import Pseudonymiser
-from components.splits import ON_INFEASIBLE
+from components.ingest.pseudonyms import Pseudonymiser
+from components.splits.planner import ON_INFEASIBLE
 
 DEFAULT_SHARD_MB = 16
 DEFAULT_MAX_FAULTS = 0.01
@@ -89,7 +89,7 @@ class IngestConfig:
         adapter = self.adapter
         adapter.classes(self.task)
         if self.size:
-            from components.images import shrink_factor  # loads the decoders
+            from components.images.decode import shrink_factor  # loads the decoders
 
             shrink_factor(adapter.source_size, self.size)
         choices = {

@@ -13,16 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
 from components.adapters.base import Discovery
+from components.core import arrow_arrays
+from components.datasets.latest_pointer import read_latest
 from components.errors import DataError, HistolineError, UsageError
-from components.folds import plan_folds
-from components.ingest_config import IngestConfig
-from components.latest import read_latest
-from components.ledger import DEFAULT_RATIOS, Ledger
-from components.published_splits import published_ledger
-from components.splits import Plan, plan_splits
-from components.storage import Storage, StorageMissing
+from components.ingest.config import IngestConfig
+from components.splits.folds import plan_folds
+from components.splits.ledger import DEFAULT_RATIOS, Ledger
+from components.splits.planner import Plan, plan_splits
+from components.splits.published import published_ledger
+from components.storage.base import Storage, StorageMissing
 from schemas.tables import SPLITS
 
 
@@ -156,7 +156,7 @@ def plan(
         int8[N], index into `SPLITS`, -1 for patches of a dropped class; and the plan.
     """
     classes = config.adapter.classes(config.task)
-    labels = arrow.values(index.column("label"))
+    labels = arrow_arrays.values(index.column("label"))
     if config.split_by == "image":
         unit, column = "image", "patch_id"
         counts: Mapping[str, Sequence[int]] = _one_hot(index, labels, len(classes))
@@ -195,7 +195,7 @@ def plan(
     coded = pc.dictionary_encode(index.column(column).combine_chunks())
     place = {group: SPLITS.index(split) for group, split in chosen.ledger.splits.items()}
     of_group = np.array([place.get(group, -1) for group in coded.dictionary.to_pylist()], np.int8)
-    split_of_row = of_group[arrow.values(coded.indices)]
+    split_of_row = of_group[arrow_arrays.values(coded.indices)]
     dropped = [classes.index(name) for name in chosen.dropped_classes]
     split_of_row[np.isin(labels, dropped)] = -1
     return split_of_row, chosen

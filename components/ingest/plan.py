@@ -21,20 +21,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from components import arrow, ledgers
-from components import manifest as manifests
 from components.adapters.base import Discovery
+from components.adapters.patch_index import REJECT_KINDS, REJECT_SCHEMA
+from components.adapters.raw_files import open_source
+from components.core import arrow_arrays
+from components.datasets import manifest as manifests
 from components.errors import DataError
-from components.ingest_config import IngestConfig, canonical
-from components.ledger import Ledger
-from components.patch import REJECT_KINDS, REJECT_SCHEMA
-from components.privacy import Pseudonymiser, withholding, write_path_map
-from components.published_splits import read_published_splits
-from components.shard_plan import META_KEY, ShardSpec, WriteConfig
-from components.sources import open_source
-from components.storage import TMP, Storage, open_storage
+from components.ingest import ledger_choice
+from components.ingest.config import IngestConfig, canonical
+from components.ingest.pseudonyms import Pseudonymiser, withholding, write_path_map
+from components.ingest.shard_jobs import META_KEY, ShardSpec, WriteConfig
+from components.ingest.worker_pool import give_memory_back
+from components.splits.ledger import Ledger
+from components.splits.published import read_published_splits
+from components.storage.base import TMP, Storage, open_storage
 from components.version import INGEST_VERSION
-from components.workers import give_memory_back
 from schemas.tables import SPLITS
 
 EXAMPLE_OVERHEAD = 620
@@ -63,7 +64,7 @@ class Planned:
         ignored: Number of files that are no images.
         committed: True where this very data set stands already; nothing was written then.
         seconds: Time that planning took, in its own process.
-        fingerprint: Of the raw folder, see `components.listing`.
+        fingerprint: Of the raw folder, see `components.adapters.listing`.
     """
 
     plan_id: str
@@ -106,10 +107,10 @@ def _plan(config: IngestConfig, attempt: str) -> Planned:
     storage = open_storage(config.workspace)
     pseudonymiser = config.pseudonymiser()
     fingerprint = pseudonymiser.fingerprint if pseudonymiser else ""
-    previous = ledgers.previous(storage, config)
+    previous = ledger_choice.previous(storage, config)
     excluded = config.excluded()
     tokens = frozenset(pseudonymiser.token("group_id", group) for group in excluded) if pseudonymiser else excluded
-    tombstones = tokens | ledgers.withdrawn(storage, config, previous, fingerprint)
+    tombstones = tokens | ledger_choice.withdrawn(storage, config, previous, fingerprint)
     published: Mapping[str, str] | None = None
     with withholding(pseudonymiser is not None):
         found = config.adapter.discover(
@@ -129,16 +130,16 @@ def _plan(config: IngestConfig, attempt: str) -> Planned:
         published = published and {pseudonymiser.token("group_id", g): s for g, s in published.items()}
         told = [f"{len(told)} warnings of discovery quote ids and are not shown"] if told else []
     if not len(index):
-        raise ledgers.nothing_to_write(config, found)
+        raise ledger_choice.nothing_to_write(config, found)
 
-    split_of_row, plan = ledgers.plan(storage, config, index, found, previous, tombstones, fingerprint, published)
+    split_of_row, plan = ledger_choice.plan(storage, config, index, found, previous, tombstones, fingerprint, published)
     keep = split_of_row >= 0
     rejects = found.rejects
     if not keep.all():
-        gone = pc.filter(index, arrow.numbers(~keep)).column("path").to_pylist()
+        gone = pc.filter(index, arrow_arrays.numbers(~keep)).column("path").to_pylist()
         rows = [(path, "infeasible_class", "too few groups of its class for three splits") for path in gone]
         rejects = pa.concat_tables([rejects, reject_table(rows)])
-        index, split_of_row = pc.filter(index, arrow.numbers(keep)), split_of_row[keep]
+        index, split_of_row = pc.filter(index, arrow_arrays.numbers(keep)), split_of_row[keep]
 
     flags = [
         *(["leaky"] if config.split_by == "image" else []),
@@ -172,7 +173,7 @@ def _plan(config: IngestConfig, attempt: str) -> Planned:
         identity=identity,
         flags=flags,
         warnings=[*told, *plan.warnings],
-        expected=ledgers.expected_classes(plan, found.group_counts, config.adapter.classes(config.task)),
+        expected=ledger_choice.expected_classes(plan, found.group_counts, config.adapter.classes(config.task)),
         split_table=plan.table,
         ids_without_file={"count": len(found.ids_without_file), "examples": found.ids_without_file[:20]},
         ignored=found.ignored,
@@ -181,7 +182,7 @@ def _plan(config: IngestConfig, attempt: str) -> Planned:
         fingerprint=found.fingerprint,
     )
     if not planned.committed and not config.plans_folds_only:
-        _write_plan(storage, planned, pc.take(index, arrow.numbers(order)), cuts, rejects)
+        _write_plan(storage, planned, pc.take(index, arrow_arrays.numbers(order)), cuts, rejects)
     return planned
 
 
@@ -208,7 +209,7 @@ def reject_table(rows: list[tuple[str, str, str]]) -> pa.Table:
     """(path, code, detail) rows as a table of `REJECT_SCHEMA`; the kind follows from the code."""
     paths, codes, details = zip(*rows) if rows else ((), (), ())
     columns = {"path": paths, "code": codes, "kind": [REJECT_KINDS[c] for c in codes], "detail": details}
-    return arrow.table(columns, REJECT_SCHEMA)
+    return arrow_arrays.table(columns, REJECT_SCHEMA)
 
 
 def _pseudonymised(
@@ -230,7 +231,7 @@ def _pseudonymised(
     )
     rejects = found.rejects.set_column(0, REJECT_SCHEMA.field("path"), hidden)
     # A detail may quote a name; only the code is safe to tell.
-    rejects = rejects.set_column(3, REJECT_SCHEMA.field("detail"), arrow.strings([""] * len(rejects)))
+    rejects = rejects.set_column(3, REJECT_SCHEMA.field("detail"), arrow_arrays.strings([""] * len(rejects)))
     return index, dataclasses.replace(
         found,
         rejects=rejects,
@@ -255,7 +256,7 @@ def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 def _bury(index: pa.Table, found: Discovery, tombstones: frozenset[str]) -> tuple[pa.Table, Discovery]:
     """Takes out groups that an earlier ledger holds as withdrawn under their token."""
-    dead = pc.is_in(index.column("group_id"), arrow.strings(sorted(tombstones)))
+    dead = pc.is_in(index.column("group_id"), arrow_arrays.strings(sorted(tombstones)))
     if not pc.any(dead).as_py():
         return index, found
     paths = index.filter(dead).column("path").to_pylist()
@@ -276,7 +277,8 @@ def _rehash(root: str, index: pa.Table) -> pa.Table:
     parts = [slice(i, i + 512) for i in range(0, len(paths), 512)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         values = [h for part in pool.map(hashes, parts) for h in part]
-    return index.set_column(index.schema.get_field_index("version"), "version", arrow.numbers(values, pa.int64()))
+    column = arrow_arrays.numbers(values, pa.int64())
+    return index.set_column(index.schema.get_field_index("version"), "version", column)
 
 
 def _plan_id(
@@ -297,10 +299,10 @@ def _plan_id(
     ):
         values = _flat(column)
         if values.type == pa.string():
-            digest.update(arrow.values(pc.binary_length(values)).astype("<i4").tobytes())
+            digest.update(arrow_arrays.values(pc.binary_length(values)).astype("<i4").tobytes())
             digest.update(text_bytes(values))
         else:
-            digest.update(arrow.values(values).astype("<i8").tobytes())
+            digest.update(arrow_arrays.values(values).astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -312,14 +314,14 @@ def _cut(
     Returns:
         Order of rows; the shards; row positions (in that order) between shards.
     """
-    ids = arrow.python(_flat(index.column("patch_id")))
+    ids = arrow_arrays.python(_flat(index.column("patch_id")))
     keys = np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), config.seed) for i in ids), np.uint64, len(ids))
     order = np.lexsort((keys, split_of_row))
     width, height = config.stored_size
     if config.image_format == "raw":
         sizes = np.full(len(ids), width * height * 3 + EXAMPLE_OVERHEAD)
     else:
-        sizes = arrow.values(index.column("size"))[order] + EXAMPLE_OVERHEAD
+        sizes = arrow_arrays.values(index.column("size"))[order] + EXAMPLE_OVERHEAD
     target = config.shard_mb << 20
     specs: list[ShardSpec] = []
     cuts = [0]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from components import arrow
+from components.core import arrow_arrays
 from components.errors import HistolineError, UsageError
 
 MIN_KEY_BYTES = 16
@@ -75,7 +75,7 @@ class Pseudonymiser:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         coded = values.dictionary_encode()
-        tokens = arrow.strings([self.token(field, v) for v in coded.dictionary.to_pylist()])
+        tokens = arrow_arrays.strings([self.token(field, v) for v in coded.dictionary.to_pylist()])
         return tokens.take(coded.indices) if len(tokens) else values
 
 

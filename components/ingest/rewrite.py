@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import arrow
-from components.shard_plan import META_KEY, ShardSpec, WriteConfig, sidecar_meta, write_sidecar
-from components.storage import open_storage
-from components.tfrecord import footer, header, read_records
+from components.core import arrow_arrays
+from components.datasets.tfrecord import footer, header, read_records
+from components.ingest.shard_jobs import META_KEY, ShardSpec, WriteConfig, sidecar_meta, write_sidecar
+from components.storage.base import open_storage
 
 
 def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple[str, str]]) -> None:
@@ -48,7 +48,7 @@ def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple
             digest.update(framed)
             offsets.append(offset)
             offset += len(framed)
-    gone = table.take(arrow.numbers([i for i in range(len(ids)) if i not in kept_rows]))
+    gone = table.take(arrow_arrays.numbers([i for i in range(len(ids)) if i not in kept_rows]))
     meta["dropped"] += [
         {
             **{name: row[name] for name in ("patch_id", "path", "group_id", "label")},
@@ -59,10 +59,9 @@ def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple
         for row in gone.to_pylist()
     ]
     meta.update(count=len(keep), bytes=offset, sha256=digest.hexdigest())
-    table = table.take(arrow.numbers(keep, pa.int64()))
-    table = table.set_column(
-        table.schema.get_field_index("offset"), table.schema.field("offset"), [arrow.numbers(offsets, pa.int64())]
-    )
+    table = table.take(arrow_arrays.numbers(keep, pa.int64()))
+    column = [arrow_arrays.numbers(offsets, pa.int64())]
+    table = table.set_column(table.schema.get_field_index("offset"), table.schema.field("offset"), column)
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
     write_sidecar(table, new_sidecar)
     storage.commit_file(new_shard, shard)

@@ -22,13 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from components import arrow
-from components.example import ImageEncoder, encode_colour, encode_example
-from components.features import COLOUR_FEATURES, BlockFeatures, block_features
-from components.images import decode_rgb8, fit
-from components.patch import Rejected
-from components.privacy import withholding
-from components.shard_plan import (
+from components.adapters.patch_index import Rejected
+from components.adapters.raw_files import Source, open_source
+from components.core import arrow_arrays
+from components.datasets.example import ImageEncoder, encode_colour, encode_example
+from components.datasets.tfrecord import footer, framed_size, header
+from components.images.colour_features import COLOUR_FEATURES, BlockFeatures, block_features
+from components.images.decode import decode_rgb8, fit
+from components.ingest.pseudonyms import withholding
+from components.ingest.shard_jobs import (
     META_KEY,
     ShardResult,
     ShardSpec,
@@ -38,10 +40,8 @@ from components.shard_plan import (
     sidecar_meta,
     write_sidecar,
 )
-from components.sources import Source, open_source
-from components.storage import Storage, open_storage
-from components.storage_files import os_errors
-from components.tfrecord import footer, framed_size, header
+from components.storage.atomic_files import os_errors
+from components.storage.base import Storage, open_storage
 from schemas import tables
 
 BLOCK_BYTES = 1 << 18
@@ -111,7 +111,7 @@ class _ShardWriter:
         width, height = self.config.stored_size
         rows = max(1, BLOCK_BYTES // (width * height * 3))
         wanted = [name for name in batch.schema.names if name != "version"]
-        columns = {name: arrow.python(batch.column(batch.schema.get_field_index(name))) for name in wanted}
+        columns = {name: arrow_arrays.python(batch.column(batch.schema.get_field_index(name))) for name in wanted}
         with open(self.path, "wb", buffering=0) as file:
             for start in range(0, len(batch), rows):
                 block = {name: column[start : start + rows] for name, column in columns.items()}
@@ -194,7 +194,7 @@ class _ShardWriter:
         schema = schema.with_metadata({META_KEY: json.dumps(meta).encode()})
         if not n:
             return schema.empty_table()
-        batch = batch if n == len(batch) else pc.take(batch, arrow.numbers(self._kept))
+        batch = batch if n == len(batch) else pc.take(batch, arrow_arrays.numbers(self._kept))
         width, height = self.config.stored_size
         sizes = np.array(self._originals, np.int32)
         colour = np.concatenate([f.colour for f in self._features])
@@ -207,13 +207,13 @@ class _ShardWriter:
             "original_height": sizes[:, 0],
             "shard": [self.spec.file] * n,
             "offset": np.array(self._offsets, np.int64),
-            "pixel_hash": arrow.digests(self._hashes, 16),
+            "pixel_hash": arrow_arrays.digests(self._hashes, 16),
             "perceptual_hash": np.concatenate([f.perceptual_hash for f in self._features]),
             "constant": np.concatenate([f.constant for f in self._features]),
             **{name: colour[:, i] for i, name in enumerate(COLOUR_FEATURES)},
         }
-        columns["label_name"] = pc.take(arrow.strings(self.config.classes), columns["label"])
-        return arrow.table(columns, schema)
+        columns["label_name"] = pc.take(arrow_arrays.strings(self.config.classes), columns["label"])
+        return arrow_arrays.table(columns, schema)
 
 
 def _write_all(file: io.RawIOBase, data: bytes) -> None:

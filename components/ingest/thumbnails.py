@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from components.images import decode_rgb8
-from components.patch import Rejected
-from components.sources import open_source
-from components.storage import Storage
+from components.adapters.patch_index import Rejected
+from components.adapters.raw_files import open_source
+from components.images.decode import decode_rgb8
+from components.storage.base import Storage
 
 SIDE = 96
 PER_CODE = 50

@@ -60,7 +60,7 @@ def keep_blas_to_one_thread() -> None:
     """
     from threadpoolctl import threadpool_limits
 
-    import components.features  # noqa: F401 - loads NumPy and with it the library
+    import components.images.colour_features  # noqa: F401 - loads NumPy and with it the library
 
     threadpool_limits(1, "blas")
 
@@ -77,7 +77,7 @@ def _start(parent: int) -> None:
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    import components.shards  # noqa: F401 - imported here so that the first job need not
+    import components.ingest.shard_writer  # noqa: F401 - imported here so that the first job need not
 
     keep_blas_to_one_thread()
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from components.intervals import Interval, expanded_tail
-from components.metrics import Array
-from components.patients import group_counts, group_index
-from components.weighted import WeightedMetrics, weighted_binary, weighted_multiclass, weighted_primary
+from components.metrics.intervals import Interval, expanded_tail
+from components.metrics.per_group import group_counts, group_index
+from components.metrics.point import Array
+from components.metrics.resampled import WeightedMetrics, weighted_binary, weighted_multiclass, weighted_primary
 
 FEW_GROUPS = 20
 """Below this many groups an interval comes with a warning: percentile intervals are then somewhat too

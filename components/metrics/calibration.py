@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.errors import DataError, UsageError
-from components.metrics import Array, rates
+from components.metrics.point import Array, rates
 
 PROBABILITY_FLOOR = 1e-7  # float32 probabilities reach 0 and 1, where no logit exists
 TEMPERATURE_RANGE = (0.05, 20.0)

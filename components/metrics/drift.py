@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.baseline import COLOUR_FEATURES
 from components.errors import UsageError
+from components.metrics.colour_baseline import COLOUR_FEATURES
 
 FORMAT = 1
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from components.metrics import Array, multiclass_rates, rates, ratio, roc_auc
+from components.metrics.point import Array, multiclass_rates, rates, ratio, roc_auc
 
 
 def group_index(groups: npt.ArrayLike) -> tuple[Array, Array]:

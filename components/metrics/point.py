@@ -1,6 +1,6 @@
 """Point metrics in pure NumPy; where one is undefined the answer is NaN, never a silent 0.
 
-Conventions, shared with `components.weighted` (the same metrics under group weights):
+Conventions, shared with `components.metrics.resampled` (the same metrics under group weights):
 
 * `labels` are integers [N]; in the binary case 1 is positive.
 * `probability` is P(positive) [N] in the binary case and one row per patch [N, C] for several classes.
@@ -256,7 +256,7 @@ def summary_over_groups(per_group: Mapping[str, npt.ArrayLike]) -> dict[str, dic
 
     Args:
         per_group: Metric to values [G], NaN where a patient has none
-            (`components.patients.per_group_metrics`).
+            (`components.metrics.per_group.per_group_metrics`).
 
     Returns:
         Metric to `groups` (how many have the figure), `mean`, `median`, `q25`, `q75`, `min`; NaN where none

@@ -2,7 +2,7 @@
 
 A resample of patients is a vector that says how often each patient was drawn. Every metric here is a function
 of such vectors: it takes weights [R, G] and answers values [R] for R resamples at once, equal to the point
-metric of `components.metrics` on the data in which each patient's patches are repeated that often. Metrics
+metric of `components.metrics.point` on the data in which each patient's patches are repeated that often. Metrics
 that are sums over patches or come from counts need one matrix product; AUC and average precision need the
 patches sorted once and cumulative weights in blocks that stay in the processor's cache.
 """
@@ -14,15 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from components.metrics import (
-    Array,
-    multiclass_rates,
-    patch_brier,
-    patch_log_loss,
-    rates,
-    ratio,
-)
-from components.patients import group_counts
+from components.metrics.per_group import group_counts
+from components.metrics.point import Array, multiclass_rates, patch_brier, patch_log_loss, rates, ratio
 
 WeightedMetrics = Callable[[Array], dict[str, Array]]
 """From group weights [R, G] to metric name and values [R]."""

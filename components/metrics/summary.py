@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.bootstrap import BootstrapPlan, split_intervals
-from components.calibration import expected_calibration_error
-from components.metrics import binary_metrics, multiclass_metrics, summary_over_groups
-from components.patients import per_group_metrics, recognition_rates
+from components.metrics.bootstrap import BootstrapPlan, split_intervals
+from components.metrics.calibration import expected_calibration_error
+from components.metrics.per_group import per_group_metrics, recognition_rates
+from components.metrics.point import binary_metrics, multiclass_metrics, summary_over_groups
 
 Array = npt.NDArray[Any]
 ABSENT = ("", "-1")

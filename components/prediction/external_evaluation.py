@@ -19,21 +19,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import arrow, run_record, split_metrics
-from components import manifest as manifests
-from components.bootstrap import BootstrapPlan
+from components.core import arrow_arrays
+from components.datasets import manifest as manifests
+from components.datasets.sidecars import digest_of_split, read_split
 from components.errors import DataError, UsageError
-from components.evaluation import PREDICTIONS
-from components.gate_types import GatePolicy
-from components.looks import count_look
-from components.model_source import ModelSource
-from components.predict_input import Plan, plan_dataset
-from components.predict_job import Work, config_for
-from components.predict_output import tables
-from components.predict_work import Workspace
-from components.prediction_tables import predictions_schema, probability_values
-from components.split_data import digest_of_split, read_split
-from components.storage import Storage
+from components.metrics import summary
+from components.metrics.bootstrap import BootstrapPlan
+from components.prediction.inputs import Plan, plan_dataset
+from components.prediction.job import Work, config_for
+from components.prediction.outputs import tables
+from components.prediction.work_folder import Workspace
+from components.promotion.evaluation import PREDICTIONS
+from components.promotion.find_model import ModelSource
+from components.promotion.gate_types import GatePolicy
+from components.promotion.prediction_tables import predictions_schema, probability_values
+from components.promotion.test_set_reuse import count_look
+from components.storage.base import Storage
+from components.training import run_record
 
 CODE = "evaluation"
 ROLE = "test"
@@ -214,7 +216,7 @@ def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> dict[
                 "Run `histoline verify` on the data set.",
             )
         place = whole.schema.get_field_index("split")
-        role = arrow.repeat(ROLE, len(whole), pa.string())
+        role = arrow_arrays.repeat(ROLE, len(whole), pa.string())
         whole = whole.set_column(place, whole.schema.field(place), role)
         table = whole.select(predictions_schema(len(task.model.classes)).names)
         _keep(storage, folder, table)
@@ -223,16 +225,16 @@ def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> dict[
     several = len(task.model.classes) > 2
     policy = GatePolicy()
     plan = BootstrapPlan(policy.resamples, policy.confidence, pool=several, seed=policy.seed)
-    told = split_metrics.with_intervals(split, plan)
+    told = summary.with_intervals(split, plan)
     looks, digests = _count_look(storage, folder, task)
     return run_record.update(
         storage,
         folder,
         metrics={ROLE: told},
-        per_group={ROLE: split_metrics.per_group(split)},
-        recognition={ROLE: split_metrics.recognition(split)},
-        slices=split_metrics.slices(split, list(task.model.classes)),
-        calibration={"served": {ROLE: split_metrics.calibration(split)}},
+        per_group={ROLE: summary.per_group(split)},
+        recognition={ROLE: summary.recognition(split)},
+        slices=summary.slices(split, list(task.model.classes)),
+        calibration={"served": {ROLE: summary.calibration(split)}},
         weak_evidence=bool(told["weak"]),
         looks=looks,
         digests=digests,
@@ -250,17 +252,17 @@ def _keep(storage: Storage, folder: str, table: pa.Table) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _scored(storage: Storage, task: Task, table: pa.Table) -> split_metrics.ScoredSplit:
+def _scored(storage: Storage, task: Task, table: pa.Table) -> summary.ScoredSplit:
     columns = ["patch_id", "magnification", "tumor_type"]
     patches = pq.read_table(storage.local_copy(f"{task.dataset_dir}/patches.parquet"), columns=columns)
     ids = patches["patch_id"].combine_chunks()
     facts = patches.take(pc.index_in(table["patch_id"].combine_chunks(), value_set=ids))
-    return split_metrics.ScoredSplit(
-        labels=arrow.values(table["label"]).astype(int),
+    return summary.ScoredSplit(
+        labels=arrow_arrays.values(table["label"]).astype(int),
         groups=np.array(table["group_id"].to_pylist(), object).astype(str),
         probability=probability_values(table["probability"]),
         threshold=task.model.threshold,
-        magnification=arrow.values(facts["magnification"]),
+        magnification=arrow_arrays.values(facts["magnification"]),
         tumor_type=np.array(facts["tumor_type"].to_pylist(), object).astype(str),
     )
 

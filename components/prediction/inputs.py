@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import arrow
-from components import manifest as manifests
+from components.adapters.patch_index import REJECT_SCHEMA
+from components.core import arrow_arrays
+from components.datasets import manifest as manifests
+from components.datasets.sidecars import shard_files
 from components.errors import UsageError
-from components.model_source import ModelSource
-from components.patch import REJECT_SCHEMA
-from components.predict_images import find_images
-from components.predict_plan import UNKNOWN_LABEL, image_parts, record_parts
-from components.split_data import shard_files
-from components.storage import Storage, open_storage
+from components.prediction.plan import UNKNOWN_LABEL, image_parts, record_parts
+from components.prediction.raw_images import find_images
+from components.promotion.find_model import ModelSource
+from components.storage.base import Storage, open_storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def plan_dataset(model: ModelSource, storage: Storage, folder: str, leave_out: f
     warnings = []
     if tuple(manifest["classes"]) != model.classes:
         index = patches.schema.get_field_index("label")
-        unknown = arrow.repeat(UNKNOWN_LABEL, len(patches), pa.int32())
+        unknown = arrow_arrays.repeat(UNKNOWN_LABEL, len(patches), pa.int32())
         patches = patches.set_column(index, patches.schema.field(index), unknown)
         warnings.append(
             f"The data set's classes ({', '.join(manifest['classes'])}) are not the model's"

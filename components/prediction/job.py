@@ -11,17 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from components import kaggle
-from components import predict_output as out
+from components.adapters.patch_index import REJECT_SCHEMA
 from components.errors import DataError
-from components.model_source import ModelSource
-from components.patch import REJECT_SCHEMA
-from components.predict_images import known_labels
-from components.predict_input import Plan
-from components.predict_plan import PredictConfig
-from components.predict_work import Workspace
-from components.storage import Storage, open_storage, publish
-from components.storage_files import os_errors
+from components.prediction import kaggle
+from components.prediction import outputs as out
+from components.prediction.inputs import Plan
+from components.prediction.plan import PredictConfig
+from components.prediction.raw_images import known_labels
+from components.prediction.work_folder import Workspace
+from components.promotion.find_model import ModelSource
+from components.storage.atomic_files import os_errors
+from components.storage.base import Storage, open_storage, publish
 
 Work = Callable[[PredictConfig, list[int]], None]
 """Does the parts of these numbers."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.adapters.group_files import csv_rows, find_column, patch_key
 from components.errors import DataError, UsageError
-from components.groups import csv_rows, find_column, patch_key
 
 SHOWN = 5
 

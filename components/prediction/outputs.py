@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from components import arrow
-from components.model_source import ModelSource
-from components.patch import REJECT_KINDS, REJECT_SCHEMA
-from components.predict_parts import part_meta
-from components.predict_plan import part_file
-from components.prediction_tables import predictions_schema, predictions_table, probability_values
-from components.storage import Storage, open_storage
+from components.adapters.patch_index import REJECT_KINDS, REJECT_SCHEMA
+from components.core import arrow_arrays
+from components.prediction.parts import part_meta
+from components.prediction.plan import part_file
+from components.promotion.find_model import ModelSource
+from components.promotion.prediction_tables import predictions_schema, predictions_table, probability_values
+from components.storage.base import Storage, open_storage
 
 SUFFIXES = (".parquet", ".csv")
 MAX_NAME = 150
@@ -48,13 +48,13 @@ def output_table(part: pa.Table, model: ModelSource) -> pa.Table:
     several = len(model.classes) > 2
     predicted = probability.argmax(axis=1) if several else probability >= np.float32(model.threshold)
     columns: dict[str, Any] = {name: part[name] for name in part.schema.names}
-    columns["label"] = arrow.values(part["label"])
+    columns["label"] = arrow_arrays.values(part["label"])
     base = predictions_table(columns, probability, model.version, len(model.classes))
     made: dict[str, Any] = {name: base[name] for name in base.schema.names}
     made |= {name: part[name] for name in ("path", "x", "y")}
     made["predicted"] = predicted.astype(np.int32)
-    made["predicted_name"] = arrow.strings(model.classes).take(arrow.numbers(made["predicted"]))
-    return arrow.table(made, output_schema(len(model.classes)))
+    made["predicted_name"] = arrow_arrays.strings(model.classes).take(arrow_arrays.numbers(made["predicted"]))
+    return arrow_arrays.table(made, output_schema(len(model.classes)))
 
 
 def tables(work: Storage, parts: int, model: ModelSource) -> Iterator[pa.Table]:
@@ -76,7 +76,7 @@ def rejected(work: Storage, parts: int, before: pa.Table) -> pa.Table:
     found = [row for number in range(parts) for row in part_meta(work.local_copy(part_file(number)))["rejects"]]
     paths, codes, details = zip(*found) if found else ((), (), ())
     columns = {"path": paths, "code": codes, "kind": [REJECT_KINDS[c] for c in codes], "detail": details}
-    table = pa.concat_tables([before.cast(REJECT_SCHEMA), arrow.table(columns, REJECT_SCHEMA)])
+    table = pa.concat_tables([before.cast(REJECT_SCHEMA), arrow_arrays.table(columns, REJECT_SCHEMA)])
     return table.sort_by("path").combine_chunks()
 
 
@@ -120,7 +120,7 @@ def _flat(table: pa.Table, classes: Sequence[str]) -> pa.Table:
     values = probability_values(table["probability"]) if len(table) else np.zeros((0, len(classes)), np.float32)
     table = table.remove_column(place)
     for number, name in enumerate(classes):
-        table = table.add_column(place + number, f"probability_{name}", arrow.numbers(values[:, number].copy()))
+        table = table.add_column(place + number, f"probability_{name}", arrow_arrays.numbers(values[:, number].copy()))
     return table
 
 
@@ -143,11 +143,11 @@ def write_slide_maps(folder: str, tables: Iterable[pa.Table], threshold: float) 
     Returns:
         Number of slides.
     """
-    from components.slide_map import slide_png
+    from components.prediction.slide_maps import slide_png
 
     slides: dict[str, list[tuple[np.ndarray, ...]]] = collections.defaultdict(list)
     for table in tables:
-        x, y = (arrow.values(table[name]) for name in ("x", "y"))
+        x, y = (arrow_arrays.values(table[name]) for name in ("x", "y"))
         known = np.array([value is not None for value in table["label"].to_pylist()], bool)
         label = np.where(known, np.array(table["label"].fill_null(0).to_numpy(), float), np.nan)
         columns = (x, y, np.asarray(table["probability"].to_numpy(), float), label)

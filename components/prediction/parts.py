@@ -23,18 +23,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import arrow
+from components.adapters.patch_index import Rejected
+from components.adapters.raw_files import open_source
+from components.core import arrow_arrays
+from components.datasets.example import encode_feature
+from components.datasets.tfrecord import CorruptRecord, read_record
 from components.errors import DataError
-from components.example import encode_feature
-from components.images import decode_rgb8, fit
-from components.patch import Rejected
-from components.predict_plan import META_KEY, PLAN, PredictConfig, part_file, read_part
-from components.prediction_tables import probability_column
-from components.serving import NotServable, ServedModel, model_digest
-from components.sources import open_source
-from components.storage import Storage, open_storage
-from components.storage_files import os_errors
-from components.tfrecord import CorruptRecord, read_record
+from components.images.decode import decode_rgb8, fit
+from components.prediction.plan import META_KEY, PLAN, PredictConfig, part_file, read_part
+from components.promotion.prediction_tables import probability_column
+from components.promotion.served_model import NotServable, ServedModel, model_digest
+from components.storage.atomic_files import os_errors
+from components.storage.base import Storage, open_storage
 
 KEPT = ("patch_id", "group_id", "slide_id", "split", "label", "path", "x", "y")
 """Columns that go from the plan into a part's table, before `probability`."""
@@ -155,7 +155,7 @@ def part_meta(file: Path) -> dict[str, Any]:
 def _table(
     batch: pa.RecordBatch, rows: list[int], probability: npt.NDArray[np.float32], rejects: list[tuple[str, str, str]]
 ) -> pa.Table:
-    kept = batch if len(rows) == len(batch) else pc.take(batch, arrow.numbers(np.array(rows, np.int64)))
+    kept = batch if len(rows) == len(batch) else pc.take(batch, arrow_arrays.numbers(np.array(rows, np.int64)))
     columns = {name: kept.column(kept.schema.get_field_index(name)) for name in KEPT}
     table = pa.table({**columns, "probability": probability_column(probability)})
     meta = {"predicted": len(rows), "rejects": rejects}
@@ -197,8 +197,8 @@ def _images(
     config: PredictConfig, batch: pa.RecordBatch, rejects: list[tuple[str, str, str]]
 ) -> Iterator[tuple[int, bytes]]:
     names = batch.schema.names
-    paths = arrow.python(batch.column(names.index("path")))
-    sizes = arrow.python(batch.column(names.index("size")))
+    paths = arrow_arrays.python(batch.column(names.index("path")))
+    sizes = arrow_arrays.python(batch.column(names.index("size")))
     for row, data in enumerate(open_source(config.input_root).read_many(paths, sizes)):
         try:
             if isinstance(data, Rejected):
@@ -210,7 +210,7 @@ def _images(
 
 
 def _records(config: PredictConfig, shard: str, batch: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
-    offsets = arrow.python(batch.column(batch.schema.names.index("offset")))
+    offsets = arrow_arrays.python(batch.column(batch.schema.names.index("offset")))
     storage = open_storage(config.input_root)
     try:
         with open(storage.local_copy(shard), "rb") as file:

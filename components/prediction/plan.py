@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
+from components.core import arrow_arrays
 
 META_KEY = b"histoline"
 PLAN = "plan.arrow"
@@ -92,7 +92,7 @@ def image_parts(patches: pa.Table, stored_size: tuple[int, int]) -> list[tuple[s
     count = len(patches)
     columns: dict[str, Any] = {name: patches[name] for name in patches.schema.names}
     columns |= {"split": [""] * count, "offset": np.full(count, -1, np.int64)}
-    whole, step = arrow.table(columns, PLAN_SCHEMA), rows_per_part(stored_size)
+    whole, step = arrow_arrays.table(columns, PLAN_SCHEMA), rows_per_part(stored_size)
     return [("", whole.slice(start, step)) for start in range(0, count, step)]
 
 
@@ -110,7 +110,7 @@ def record_parts(
         (path of the shard, rows of `PLAN_SCHEMA` by offset) for each part.
     """
     if leave_out:
-        seen = pc.is_in(patches["group_id"], value_set=arrow.strings(sorted(leave_out)))
+        seen = pc.is_in(patches["group_id"], value_set=arrow_arrays.strings(sorted(leave_out)))
         patches = patches.filter(pc.invert(seen))
     parts = []
     for split, path in shards:
@@ -120,7 +120,7 @@ def record_parts(
             rows = rows.take(pc.sort_indices(rows["offset"]))
             columns: dict[str, Any] = {n: rows[n] for n in rows.schema.names if n in PLAN_SCHEMA.names}
             columns |= {"size": np.zeros(len(rows), np.int64), "version": np.zeros(len(rows), np.int64)}
-            parts.append((path, arrow.table(columns, PLAN_SCHEMA)))
+            parts.append((path, arrow_arrays.table(columns, PLAN_SCHEMA)))
     return parts
 
 

@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components import arrow
 from components.adapters import ADAPTERS
-from components.adapters._repeats import reject_repeated_ids
-from components.adapters._tables import Sieve
 from components.adapters.base import Adapter, DiscoverOptions
+from components.adapters.group_files import read_groups_csv
+from components.adapters.listing import IMAGE_EXTENSIONS, list_images
+from components.adapters.patch_index import ABSENT_NUMBER
+from components.adapters.repeated_ids import reject_repeated_ids
+from components.adapters.sieve import Sieve
+from components.core import arrow_arrays
 from components.errors import UsageError
-from components.groups import read_groups_csv
-from components.listing import IMAGE_EXTENSIONS, list_images
-from components.patch import ABSENT_NUMBER
-from components.predict_plan import UNKNOWN_LABEL
+from components.prediction.plan import UNKNOWN_LABEL
 
 _STEM = r"(?s)^(?:.*/)?(?P<patch_id>[^/]+)\.[^./]*$"
 _TEXTS, _NUMBERS = ("group_id", "slide_id"), ("label", "x", "y")
@@ -90,7 +90,7 @@ def _known(adapter: Adapter, root: str, task: str, paths: pa.ChunkedArray, warni
         warnings.append(f"Labels and groups are unknown: {error.what}")
         return None
     index = found.schema.get_field_index("group_id")
-    return found.set_column(index, "group_id", arrow.repeat("", len(found), pa.string()))
+    return found.set_column(index, "group_id", arrow_arrays.repeat("", len(found), pa.string()))
 
 
 def _join(sieve: Sieve, known: pa.Table | None) -> None:
@@ -101,7 +101,7 @@ def _join(sieve: Sieve, known: pa.Table | None) -> None:
     for name in (*_TEXTS, *_NUMBERS):
         absent: str | int = "" if name in _TEXTS else UNKNOWN_LABEL if name == "label" else ABSENT_NUMBER
         kind = pa.string() if name in _TEXTS else pa.int32()
-        column = arrow.repeat(absent, count, kind)
+        column = arrow_arrays.repeat(absent, count, kind)
         if at is not None and known is not None:
             column = pc.coalesce(known[name].combine_chunks().take(at), column)
         sieve.set(name, column)
@@ -122,4 +122,4 @@ def _map_groups(sieve: Sieve, file: Path) -> None:
 
 def known_labels(patches: pa.Table) -> int:
     """How many of the patches have a label."""
-    return int(np.count_nonzero(arrow.values(patches["label"]) >= 0))
+    return int(np.count_nonzero(arrow_arrays.values(patches["label"]) >= 0))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.predict_plan import PLAN, part_file, write_plan
-from components.storage import open_storage
-from components.storage_files import os_errors
+from components.prediction.plan import PLAN, part_file, write_plan
+from components.storage.atomic_files import os_errors
+from components.storage.base import open_storage
 
 
 class Workspace:

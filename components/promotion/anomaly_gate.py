@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from components import drift
-from components.baseline import COLOUR_FEATURES
 from components.errors import DataError
-from components.storage import Storage
+from components.metrics import drift
+from components.metrics.colour_baseline import COLOUR_FEATURES
+from components.storage.base import Storage
 
 
 def read_anomalies(folder: Path) -> list[str]:

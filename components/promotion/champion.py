@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components import contracts
+from components.core import json_documents
 from components.errors import TemporaryError
-from components.storage import Storage, StorageConflict, StorageMissing
+from components.storage.base import Storage, StorageConflict, StorageMissing
 
 FORMAT = 1
 NAME = "champion.json"
@@ -134,7 +134,7 @@ class Champion:
     def dump(self) -> bytes:
         """The bytes of champion.json."""
         best = self.best_ever
-        return contracts.dump(
+        return json_documents.dump(
             {
                 "format": FORMAT,
                 **dataclasses.asdict(self.current),
@@ -164,7 +164,7 @@ def read(storage: Storage, folder: str) -> tuple[Champion | None, str]:
     if data is None:
         return None, token
     fix = "Delete it: the next evaluation or push writes it again from the version folders."
-    document = contracts.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), fix)
+    document = json_documents.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), fix)
     return Champion(tuple(Promotion.from_dict(entry) for entry in document["history"])), token
 
 

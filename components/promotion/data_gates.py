@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import anomaly_gate, champion, drift, manifest, run_record
-from components.storage import Storage
+from components.datasets import manifest
+from components.metrics import drift
+from components.promotion import anomaly_gate, champion
+from components.storage.base import Storage
+from components.training import run_record
 
 STATISTICS = "statistics.json"
 """Colour statistics of a run's data set, in the run folder and in `assets.extra/` of a version."""
@@ -81,8 +84,8 @@ def promotion_gate(storage: Storage, run_folder: str, evaluation_dir: Path) -> s
     Returns:
         `promoted` or `refused`.
     """
-    from components.evaluation import evaluate
-    from components.evaluator_config import read_evaluation
+    from components.promotion.evaluation import evaluate
+    from pipelines.tfx.evaluator import read_evaluation
 
     record = run_record.read(storage, run_folder)
     report = read_evaluation(evaluation_dir, record["task"], record["config"]["floors"])

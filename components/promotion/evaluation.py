@@ -14,22 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import champion as champions
-from components import manifest as manifests
-from components import predictions as fresh
-from components import run_record, split_metrics
-from components.baseline import COLOUR_FEATURES, fit_baseline
-from components.bootstrap import BootstrapPlan
-from components.champion import Champion
+from components.datasets import manifest as manifests
+from components.datasets.sidecars import digest_of_split, read_split, shard_files
 from components.errors import DataError
-from components.gate import decide
-from components.gate_facts import disjointness, gate_policy, opponents, promoted, version_dir
-from components.gate_types import GateInputs, GateModel, GatePolicy
-from components.looks import count_look
-from components.prediction_tables import comparison_table, probability_values
-from components.serving import NotServable, model_digest, read_facts, read_train_groups
-from components.split_data import digest_of_split, read_split, shard_files
-from components.storage import Storage
+from components.metrics import summary
+from components.metrics.bootstrap import BootstrapPlan
+from components.metrics.colour_baseline import COLOUR_FEATURES, fit_baseline
+from components.promotion import champion as champions
+from components.promotion import scoring_process as fresh
+from components.promotion.champion import Champion
+from components.promotion.gate import decide
+from components.promotion.gate_facts import disjointness, gate_policy, opponents, promoted, version_dir
+from components.promotion.gate_types import GateInputs, GateModel, GatePolicy
+from components.promotion.prediction_tables import comparison_table, probability_values
+from components.promotion.served_model import NotServable, model_digest, read_facts, read_train_groups
+from components.promotion.test_set_reuse import count_look
+from components.storage.base import Storage
+from components.training import run_record
 
 PREDICTIONS, COMPARISON = "predictions.parquet", "comparison.parquet"
 MEASURED = ("group_id", "label", "magnification", "tumor_type")
@@ -265,7 +266,7 @@ def _measure(run: _Run, predictions: pa.Table, facts: Mapping[str, Any], policy:
     plan = BootstrapPlan(policy.resamples, policy.confidence, pool=several, seed=policy.seed)
     made = {}
     for split, table in {"eval": run.read("eval", MEASURED), "test": run.test}.items():
-        made[split] = split_metrics.ScoredSplit(
+        made[split] = summary.ScoredSplit(
             labels=table.column("label").to_numpy(),
             groups=_texts(table, "group_id"),
             probability=_of_split(predictions, split),
@@ -274,13 +275,13 @@ def _measure(run: _Run, predictions: pa.Table, facts: Mapping[str, Any], policy:
             tumor_type=_texts(table, "tumor_type"),
         )
     return {
-        "metrics": {name: split_metrics.with_intervals(split, plan) for name, split in made.items()},
-        "per_group": {name: split_metrics.per_group(split) for name, split in made.items()},
-        "recognition": {name: split_metrics.recognition(split) for name, split in made.items()},
-        "slices": split_metrics.slices(made["test"], list(run.manifest["classes"])),
+        "metrics": {name: summary.with_intervals(split, plan) for name, split in made.items()},
+        "per_group": {name: summary.per_group(split) for name, split in made.items()},
+        "recognition": {name: summary.recognition(split) for name, split in made.items()},
+        "slices": summary.slices(made["test"], list(run.manifest["classes"])),
         "calibration": {
             **(run.record["calibration"] or {}),
-            "served": {name: split_metrics.calibration(split) for name, split in made.items()},
+            "served": {name: summary.calibration(split) for name, split in made.items()},
         },
     }
 

@@ -10,14 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from components.bootstrap import (
-    TOO_FEW_GROUPS,
-    BootstrapPlan,
-    paired_difference,
-)
 from components.errors import UsageError
-from components.gate_types import Check, Comparison, GateDecision, GateInputs, GateModel, GatePolicy
-from components.intervals import Interval, smallest_detectable_difference, unpaired_standard_error
+from components.metrics.bootstrap import TOO_FEW_GROUPS, BootstrapPlan, paired_difference
+from components.metrics.intervals import Interval, smallest_detectable_difference, unpaired_standard_error
+from components.promotion.gate_types import Check, Comparison, GateDecision, GateInputs, GateModel, GatePolicy
 
 __all__ = ["Check", "Comparison", "GateDecision", "GateInputs", "GateModel", "GatePolicy", "decide"]
 

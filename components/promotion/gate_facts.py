@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from components import champion as champions
-from components import manifest as manifests
-from components.champion import Champion, Promotion
+from components.datasets import manifest as manifests
 from components.errors import DataError
-from components.gate_types import Disjointness, GateModel, GatePolicy
-from components.serving import read_train_groups
-from components.storage import Storage
+from components.promotion import champion as champions
+from components.promotion.champion import Champion, Promotion
+from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
+from components.promotion.served_model import read_train_groups
+from components.storage.base import Storage
 
 
 def gate_policy(given: Mapping[str, Any]) -> GatePolicy:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from components.bootstrap import PairedDifference
 from components.errors import UsageError
+from components.metrics.bootstrap import PairedDifference
 
 Disjointness = Literal["disjoint", "leaky", "unproven"]
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from components.datasets.verify import Verified, verify_bytes
 from components.errors import DataError
-from components.storage import Storage
-from components.verify import Verified, verify_bytes
+from components.storage.base import Storage
 
 
 def check_intact(storage: Storage, dataset_dir: str, manifest: dict[str, Any]) -> Verified:

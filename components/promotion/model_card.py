@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components.champion import Promotion
+from components.promotion.champion import Promotion
 
 FILE = "README.md"
 RESEARCH_ONLY = "Research use only. Not a medical device: not for diagnosis, and not for decisions about patients."

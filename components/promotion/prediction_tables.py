@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components import arrow
+from components.core import arrow_arrays
 from schemas import tables
 
 
@@ -18,10 +18,10 @@ def probability_column(probability: np.ndarray) -> pa.Array:
     Args:
         probability: [N] or [N, C].
     """
-    flat = arrow.numbers(np.ascontiguousarray(probability, np.float32).reshape(-1))
+    flat = arrow_arrays.numbers(np.ascontiguousarray(probability, np.float32).reshape(-1))
     if probability.ndim == 1:
         return flat
-    offsets = arrow.numbers(np.arange(len(probability) + 1, dtype=np.int32) * probability.shape[1])
+    offsets = arrow_arrays.numbers(np.arange(len(probability) + 1, dtype=np.int32) * probability.shape[1])
     return pa.ListArray.from_arrays(offsets, flat)
 
 
@@ -60,7 +60,7 @@ def predictions_table(
     made["label"] = pa.Array.from_buffers(pa.int32(), len(label), [known, pa.py_buffer(label)])
     made["probability"] = probability_column(probability)
     made["model_version"] = [model_version] * len(label)
-    return arrow.table(made, predictions_schema(n_classes))
+    return arrow_arrays.table(made, predictions_schema(n_classes))
 
 
 def comparison_table(patch_ids: Any, probabilities: Mapping[str, np.ndarray | None], n_classes: int) -> pa.Table:
@@ -72,7 +72,7 @@ def comparison_table(patch_ids: Any, probabilities: Mapping[str, np.ndarray | No
         n_classes: C.
     """
     kind = pa.float32() if n_classes == 2 else pa.list_(pa.float32())
-    ids = patch_ids if isinstance(patch_ids, (pa.Array, pa.ChunkedArray)) else arrow.strings(patch_ids)
+    ids = patch_ids if isinstance(patch_ids, (pa.Array, pa.ChunkedArray)) else arrow_arrays.strings(patch_ids)
     columns: dict[str, Any] = {"patch_id": ids}
     for name, probability in probabilities.items():
         column = pa.nulls(len(ids), kind) if probability is None else probability_column(probability)

@@ -17,15 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components import champion as champions
-from components import contracts, evaluation, model_card, run_record
-from components import manifest as manifests
-from components import predictions as fresh
-from components.champion import Champion, Promotion
+from components.core import json_documents
+from components.datasets import manifest as manifests
 from components.errors import DataError, TemporaryError, UsageError
-from components.gate_facts import disjointness
-from components.serving import model_digest
-from components.storage import Storage
+from components.promotion import champion as champions
+from components.promotion import evaluation, model_card
+from components.promotion import scoring_process as fresh
+from components.promotion.champion import Champion, Promotion
+from components.promotion.gate_facts import disjointness
+from components.promotion.served_model import model_digest
+from components.storage.base import Storage
+from components.training import run_record
 
 Clock = Callable[[], float]
 _TRIES = 3
@@ -172,7 +174,7 @@ def rollback(
         source = _kept_copy(storage, home, champion, target)
         entry = dataclasses.replace(
             champion.origin(target), promoted_by="hand", from_version=target.version, raises_best=False,
-            when=contracts.now(), who=who or user(), why=why,
+            when=json_documents.now(), who=who or user(), why=why,
         )  # fmt: skip
 
         def card(made: Promotion, tree: Path) -> str:
@@ -208,7 +210,7 @@ def _entry(storage: Storage, record: Mapping[str, Any], by: str, *, who: str, wh
         run_id=record["run_id"],
         promoted_by=by,
         from_version=None,
-        when=contracts.now(),
+        when=json_documents.now(),
         who=who,
         why=why,
         dataset_dir=record["dataset_dir"],
@@ -277,7 +279,7 @@ def _publish(
     try:
         shutil.copytree(source, tree)
         (tree / champions.PROMOTION).parent.mkdir(exist_ok=True)
-        (tree / champions.PROMOTION).write_text(json.dumps(contracts.plain(made), indent=1) + "\n")
+        (tree / champions.PROMOTION).write_text(json.dumps(json_documents.plain(made), indent=1) + "\n")
         (tree / model_card.FILE).write_text(card(made, tree), encoding="utf-8")
         still_locked()
         storage.commit_tree(tree, f"{home}/{made.version}", last=champions.LIVE)
@@ -289,5 +291,5 @@ def _publish(
 
 
 def _tell(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
-    run_record.update(storage, run_dir, version=made.version, promotion=contracts.plain(made))
+    run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made))
     return made

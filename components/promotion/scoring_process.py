@@ -1,4 +1,4 @@
-"""Predictions of exported models in a fresh process: `python -m components.predictions REQUEST.json`.
+"""Predictions of exported models in a fresh process: `python -m components.promotion.scoring_process REQUEST.json`.
 
 The process that trained must not be the one that predicts: only what the SavedModel itself says counts. The request
 names local files; the answer is three files in its `out` folder: `predictions.parquet` (candidate, eval and test),
@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import errors
-from components.prediction_tables import predictions_table, probability_column
-from components.serving import TOLERANCE, NotServable, ServedModel, agrees, batches
-from components.split_data import read_sidecars
-from components.workers import PR_SET_PDEATHSIG
+from components.datasets.sidecars import read_sidecars
+from components.ingest.worker_pool import PR_SET_PDEATHSIG
+from components.promotion.prediction_tables import predictions_table, probability_column
+from components.promotion.served_model import TOLERANCE, NotServable, ServedModel, agrees, batches
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PREDICTIONS, OTHERS, ANSWERS, ERROR = "predictions.parquet", "others.parquet", "answers.json", "error.json"
 SPLITS = ("eval", "test")
 COLUMNS = ("patch_id", "group_id", "slide_id", "label", "offset")
@@ -129,7 +129,7 @@ def _batch_size(request: Request) -> int:
 
 def _records(request: Request, split: str, table: pa.Table) -> Iterator[bytes]:
     """Records of a split; proves on the way that they are those of the sidecars."""
-    from components.tfrecord import CorruptRecord, read_records
+    from components.datasets.tfrecord import CorruptRecord, read_records
 
     offsets, row = table.column("offset").to_pylist(), 0
     for shard, _ in request.shards[split]:
@@ -173,7 +173,7 @@ def _write_predictions(
 
 def _compare_signatures(model: ServedModel, request: Request, predicted: np.ndarray) -> dict[str, float]:
     """Largest difference of each signature, in other batches, from the predictions of the test split."""
-    from components.example import decode_example, decode_pixels
+    from components.datasets.example import decode_example, decode_pixels
 
     table = _table(request, "test")
     chosen = np.unique(np.linspace(0, len(table) - 1, PROBES).astype(int))
@@ -234,7 +234,7 @@ def in_fresh_process(request: Request) -> None:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "components.predictions", str(file)],
+        [sys.executable, "-W", "ignore", "-m", "components.promotion.scoring_process", str(file)],
         cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     if done.returncode == 0:

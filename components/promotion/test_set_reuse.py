@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from components.errors import DataError, TemporaryError
-from components.storage import Storage, StorageConflict
+from components.storage.base import Storage, StorageConflict
 
 _TRIES = 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from components import manifest as manifests
+from components.datasets import manifest as manifests
 from components.report.evidence import Evidence
 from components.report.pixels import data_uri
 

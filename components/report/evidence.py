@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import champion as champions
-from components import evaluation, run_record
-from components import manifest as manifests
-from components.champion import Champion
+from components.datasets import manifest as manifests
 from components.errors import HistolineError
-from components.prediction_tables import probability_values
-from components.serving import NotServable, read_facts, read_train_groups
-from components.storage import Storage, StorageMissing
+from components.promotion import champion as champions
+from components.promotion import evaluation
+from components.promotion.champion import Champion
+from components.promotion.prediction_tables import probability_values
+from components.promotion.served_model import NotServable, read_facts, read_train_groups
+from components.storage.base import Storage, StorageMissing
+from components.training import run_record
 
 Array = npt.NDArray[Any]
 PATCH_COLUMNS = ("patch_id", "x", "y", "magnification", "tumor_type", "shard", "offset")

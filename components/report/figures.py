@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from components.calibration import ReliabilityBins
-from components.metrics import average_precision, precision_recall_curve, roc_auc, roc_curve
+from components.metrics.calibration import ReliabilityBins
+from components.metrics.point import average_precision, precision_recall_curve, roc_auc, roc_curve
 from components.report.svg import BLUE, COLOURS, GREY, INK, MUTED, ORANGE, PAPER, RED, drawing, inline
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components import champion as champions
-from components import run_record
 from components.errors import HistolineError
+from components.promotion import champion as champions
 from components.report import figures
 from components.report.measures import TITLES
 from components.report.page import FILE, environment, reason, verdict
-from components.storage import Storage
+from components.storage.base import Storage
+from components.training import run_record
 
 PATH = "runs/index.html"
 LOCK = "runs/.index.lock"

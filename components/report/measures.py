@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components import metrics as m
-from components.bootstrap import BootstrapPlan, percentile_interval, plan_resamples
-from components.calibration import expected_calibration_error
-from components.patients import group_index, per_group_metrics
+from components.metrics import point as m
+from components.metrics.bootstrap import BootstrapPlan, percentile_interval, plan_resamples
+from components.metrics.calibration import expected_calibration_error
+from components.metrics.per_group import group_index, per_group_metrics
 from components.report.evidence import Evidence, Rival, Scored
 
 Array = npt.NDArray[Any]

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from components import calibration, run_record
-from components import metrics as m
-from components.model_card import RESEARCH_ONLY
+from components.metrics import calibration
+from components.metrics import point as m
+from components.promotion.model_card import RESEARCH_ONLY
 from components.report import dataset_card, figures, gallery, lineage, measures, slides
 from components.report.evidence import Evidence, collect
-from components.storage import Storage
+from components.storage.base import Storage
+from components.training import run_record
 
 HERE = Path(__file__).parent
 FILE = "report/index.html"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.example import decode_example, decode_pixels
+from components.datasets.example import decode_example, decode_pixels
+from components.datasets.tfrecord import CorruptRecord, read_at
 from components.report.evidence import Scored
-from components.storage import Storage, StorageMissing
-from components.tfrecord import CorruptRecord, read_at
+from components.storage.base import Storage, StorageMissing
 
 LOSSLESS_SIDE = 100
 """Patches up to this side are shown as they are; larger ones as JPEG of at most `MAX_SIDE`."""

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from components import slide_map
+from components.prediction import slide_maps as drawing
 from components.report.evidence import Evidence
 from components.report.pixels import data_uri
 
@@ -66,7 +66,7 @@ def slide_maps(evidence: Evidence, worst: int = WORST, best: int = BEST) -> Slid
     test, cut = evidence.test, evidence.threshold
     if test is None or test.facts is None or cut is None:
         return None
-    placed = slide_map.has_place(test.facts["x"], test.facts["y"])
+    placed = drawing.has_place(test.facts["x"], test.facts["y"])
     if not placed.any():
         return None
     known = bool((test.slides.astype(str) != "").all())
@@ -80,9 +80,9 @@ def slide_maps(evidence: Evidence, worst: int = WORST, best: int = BEST) -> Slid
     maps = []
     for i in [*first, *last]:
         rows = np.flatnonzero((index == i) & placed)
-        cells = slide_map.grid(test.facts["x"][rows], test.facts["y"][rows])
-        predicted = slide_map.to_png(slide_map.fill(cells, test.probability[rows]), middle=cut)
-        truth = slide_map.to_png(slide_map.fill(cells, test.labels[rows]))
+        cells = drawing.grid(test.facts["x"][rows], test.facts["y"][rows])
+        predicted = drawing.to_png(drawing.fill(cells, test.probability[rows]), middle=cut)
+        truth = drawing.to_png(drawing.fill(cells, test.labels[rows]))
         maps.append(
             SlideMap(
                 name=str(names[i]), patches=len(rows), positives=int(test.labels[rows].sum()), right=float(share[i]),

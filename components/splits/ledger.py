@@ -15,7 +15,7 @@ SPLITS = ("train", "eval", "test")
 DEFAULT_RATIOS = (0.7, 0.1, 0.2)
 FORMAT_VERSION = 1
 ALGORITHM_VERSION = 1
-"""Raised whenever `components.splits` would plan another ledger from the same input."""
+"""Raised whenever `components.splits.planner` would plan another ledger from the same input."""
 
 SMALLEST_RATIO = 0.005  # keeps the planner's integers inside 64 bits; smaller splits measure nothing anyway
 SOURCES = {

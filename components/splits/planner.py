@@ -1,6 +1,6 @@
 """Plans which group goes into which split: stratified, disjoint by group, and stable when a data set grows.
 
-Pure functions over patch counts; `components.apportion` does the arithmetic, `components.ledger` is the
+Pure functions over patch counts; `components.splits.placement` does the arithmetic, `components.splits.ledger` is the
 result.
 """
 
@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from components.apportion import Problem, apportion
 from components.errors import DataError, UsageError
-from components.ledger import ALGORITHM_VERSION, DEFAULT_RATIOS, SPLITS, Ledger, check_ratios
-from components.split_tables import (
+from components.splits.ledger import ALGORITHM_VERSION, DEFAULT_RATIOS, SPLITS, Ledger, check_ratios
+from components.splits.placement import Problem, apportion
+from components.splits.tables import (
     Infeasible,
     class_counts,
     infeasible_error,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.errors import UsageError
-from components.storage_files import (
+from components.storage.atomic_files import (
     TMP,
     StorageConflict,
     StorageMissing,
@@ -214,11 +214,11 @@ def open_storage(root: str | os.PathLike[str]) -> Storage:
     """
     name = os.fspath(root)
     if name.startswith("gs://"):
-        from components.storage_gcs import GcsStorage
+        from components.storage.gcs import GcsStorage
 
         return GcsStorage(name)
     if not name.strip() or "://" in name or "\0" in name:
         raise UsageError(f"{name!r} is not a workspace.", "Give a local folder or gs://BUCKET/PREFIX.")
-    from components.storage_local import LocalStorage
+    from components.storage.local import LocalStorage
 
     return LocalStorage(name)

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from google.api_core import exceptions as api
 
 from components.errors import TemporaryError, UsageError
-from components.storage import ABSENT, HeldLock, Storage, check_path
-from components.storage_files import TMP, StorageConflict, StorageMissing, os_errors
-from components.storage_gcs_client import (
+from components.storage.atomic_files import TMP, StorageConflict, StorageMissing, os_errors
+from components.storage.base import ABSENT, HeldLock, Storage, check_path
+from components.storage.gcs_client import (
     bucket,
     conditional_write,
     crc32c_bytes,
@@ -31,9 +31,9 @@ from components.storage_gcs_client import (
     read_with_blob,
     retry_for,
 )
-from components.storage_gcs_lock import GcsLock, hold_gcs_lock
-from components.storage_local import sweep_folder
-from components.storage_lock import once_per_process
+from components.storage.gcs_lock import GcsLock, hold_gcs_lock
+from components.storage.local import sweep_folder
+from components.storage.local_lock import once_per_process
 
 PARALLEL = 8  # requests at a time: the client keeps ten connections
 

@@ -22,7 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from components.errors import TemporaryError, UsageError
-from components.storage_files import StorageConflict, StorageMissing
+from components.storage.atomic_files import StorageConflict, StorageMissing
 
 _LOGIN = "Run `gcloud auth application-default login`, or point GOOGLE_APPLICATION_CREDENTIALS at a key file."
 

@@ -25,8 +25,8 @@ from google.api_core import exceptions as api
 from google.cloud import storage
 
 from components.errors import TemporaryError
-from components.storage_gcs_client import conditional_write, gcs_errors, read_with_blob, retry_for
-from components.storage_lock import busy, read_info
+from components.storage.gcs_client import conditional_write, gcs_errors, read_with_blob, retry_for
+from components.storage.local_lock import busy, read_info
 
 BEAT_SECONDS = 60.0
 STALE_SECONDS = 600.0

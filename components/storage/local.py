@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from components.errors import UsageError
-from components.storage import ABSENT, HeldLock, Storage, check_path
-from components.storage_files import (
+from components.storage.atomic_files import (
     TMP,
     StorageConflict,
     StorageMissing,
@@ -23,7 +22,8 @@ from components.storage_files import (
     publish,
     tmp_near,
 )
-from components.storage_lock import hold_flock, once_per_process
+from components.storage.base import ABSENT, HeldLock, Storage, check_path
+from components.storage.local_lock import hold_flock, once_per_process
 
 
 class LocalStorage(Storage):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import HistolineError, TemporaryError, UsageError
-from components.storage_files import os_errors
+from components.storage.atomic_files import os_errors
 
 _locked: set[tuple[int, str]] = set()
 _locked_mutex = threading.Lock()

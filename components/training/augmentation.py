@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from components.config_fields import as_number, boolean, choice, known_keys, number
+from components.core.field_checks import as_number, boolean, choice, known_keys, number
 from components.errors import UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def training_model(model: keras.Model, augmentation: Augmentation, seed: int) ->
     """
     import keras
 
-    from components.augmentation_layers import InputStatistics, layers
+    from components.training.augmentation_layers import InputStatistics, layers
 
     images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
     x = images

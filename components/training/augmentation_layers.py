@@ -14,11 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from components.augmentation import Augmentation
+from components.training.augmentation import Augmentation
 
 STAIN_MATRIX = np.array(((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776)), "float32")
 """Optical-density vectors (R, G, B) of haematoxylin, eosin and DAB: Ruifrok and Johnston,
-Anal Quant Cytol Histol 23:291-299 (2001). The same numbers as in components.features."""
+Anal Quant Cytol Histol 23:291-299 (2001). The same numbers as in components.images.colour_features."""
 
 _LN10 = math.log(10.0)
 

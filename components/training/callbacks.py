@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.augmentation_layers import InputStatistics
 from components.errors import DataError
-from components.phases import leaf_layers
+from components.training.augmentation_layers import InputStatistics
+from components.training.phases import leaf_layers
 
 
 class NanGuard(keras.callbacks.Callback):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from components.storage_files import TMP, os_errors, publish
+from components.storage.atomic_files import TMP, os_errors, publish
 
 _NAME = re.compile(r"epoch-(\d{5})\.npz")
 

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components import models
-from components.dataset_files import DatasetFiles, facts_json
-from components.image_graph import ImageSize, decode_files, parse_serving
-from components.storage_files import TMP, fsync_dir
-from components.training_config import TrainingConfig
+from components.datasets.committed import DatasetFiles, facts_json
+from components.storage.atomic_files import TMP, fsync_dir
+from components.training import models
+from components.training.image_graph import ImageSize, decode_files, parse_serving
+from components.training.recipe import TrainingConfig
 from components.version import __version__
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class ModelFacts:
 
 def float32_copy(model: keras.Model, config: TrainingConfig, data: DatasetFiles) -> keras.Model:
     """The same model with the same weights, computing in float32 on one device."""
-    from components.distribution import precision
+    from components.training.hardware import precision
 
     height, width = data.stored_size[1], data.stored_size[0]
     with precision("float32"):

@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from components.errors import UsageError
-from components.phases import dtype_policy
-from components.training_config import TrainingConfig
+from components.training.phases import dtype_policy
+from components.training.recipe import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)

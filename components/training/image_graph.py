@@ -1,7 +1,7 @@
 """Records and image files to pixels inside a TensorFlow graph: the input of training and of the exported model.
 
-What `components.images` does to a source file at ingest (reflection up to the regular size, mean over whole blocks) is
-repeated here in the same integers, so that a patch looks the same to a model wherever it comes from.
+What `components.images.decode` does to a source file at ingest (reflection up to the regular size, mean over whole
+blocks) is repeated here in the same integers, so that a patch looks the same to a model wherever it comes from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.images import SMALLEST_SHARE, shrink_factor
+from components.images.decode import SMALLEST_SHARE, shrink_factor
 
 PNG_COLOUR_TYPE = 25
 """Byte of a PNG file that holds its colour type (IHDR comes first, PNG specification, section 11.2.1)."""

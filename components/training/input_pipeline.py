@@ -26,12 +26,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.dataset_files import DatasetFiles, Split
+from components.datasets.committed import DatasetFiles, Split
+from components.datasets.example import RawRecords
+from components.datasets.tfrecord import read_records
 from components.errors import DataError
-from components.example import RawRecords
-from components.image_graph import ImageSize, parse_training
-from components.tfrecord import read_records
-from components.workers import cores
+from components.ingest.worker_pool import cores
+from components.training.image_graph import ImageSize, parse_training
 
 MEMORY_SHARE = 0.25
 """Share of the machine's free memory that the cached pixels of one split may take."""

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components import checkpoints, phases
-from components.callbacks import EpochLine, NanGuard, SeedPerEpoch
-from components.checkpoints import Position
-from components.distribution import Hardware
 from components.errors import DataError
-from components.input_pipeline import Reader
-from components.training_config import TrainingConfig
+from components.training import checkpoints, phases
+from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
+from components.training.checkpoints import Position
+from components.training.hardware import Hardware
+from components.training.input_pipeline import Reader
+from components.training.recipe import TrainingConfig
 
 EXPONENT_LIMIT = 1e30
 """An early-stopping value beyond this is no measurement."""

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from components.training_config import Phase, TrainingConfig
+from components.training.recipe import Phase, TrainingConfig
 
 FINAL_RATE = 0.01
 """Share of a phase's learning rate that is left at its end under `cosine` and `exponential`."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from components.config_fields import as_number, nearest, set_dotted
+from components.core.field_checks import as_number, nearest, set_dotted
 from components.errors import UsageError
 
-FOLDER = Path(__file__).resolve().parents[1] / "pipelines" / "presets"
+FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "presets"
 """Where the presets of the project lie, one YAML file each, named by what they are."""
 
 DEFAULTS = {
@@ -50,7 +50,7 @@ def names() -> list[str]:
 
 def infos() -> list[PresetInfo]:
     """All presets with what a form shows."""
-    from components.training_config import TrainingConfig
+    from components.training.recipe import TrainingConfig
 
     out = []
     for name in names():

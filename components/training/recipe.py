@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from components import augmentation as aug
-from components import models
-from components.config_fields import as_number, boolean, choice, known_keys, number, wrong
+from components.core.field_checks import as_number, boolean, choice, known_keys, number, wrong
 from components.errors import UsageError
-from components.recipe_parts import EarlyStopping, Gate, Phase
+from components.training import augmentation as aug
+from components.training import models
+from components.training.recipe_parts import EarlyStopping, Gate, Phase
 
 FORMAT = 1
 """Version of the JSON form; part of the digest."""
@@ -223,7 +223,7 @@ class TrainingConfig:
         Raises:
             UsageError: No such preset, or wrong fields.
         """
-        from components.presets import read
+        from components.training.presets import read
 
         return cls.from_dict(read(name_or_path, overrides))
 

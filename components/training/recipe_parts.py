@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from components.config_fields import as_number, choice, known_keys, number, wrong
+from components.core.field_checks import as_number, choice, known_keys, number, wrong
 
 SCHEDULES = ("constant", "cosine", "exponential")
 MONITORS = {

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import manifest as manifests
-from components import presets, run_record
+from components.datasets import manifest as manifests
+from components.datasets.latest_pointer import read_latest
 from components.errors import UsageError
-from components.latest import read_latest
-from components.source_digest import library_versions, source_digest
-from components.storage import Storage
-from components.training_config import TrainingConfig
+from components.storage.base import Storage
+from components.training import presets, run_record
+from components.training.recipe import TrainingConfig
+from components.training.source_digest import library_versions, source_digest
 from components.version import __version__
 
 FINAL = ("promoted", "refused")

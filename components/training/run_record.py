@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from components import contracts
+from components.core import json_documents
 from components.errors import EXIT_BUG, HistolineError, UsageError
-from components.storage import HeldLock, Storage, StorageMissing
+from components.storage.base import HeldLock, Storage, StorageMissing
 from components.version import __version__
 
 FORMAT = 1
@@ -93,7 +93,7 @@ def create(
         raise UsageError(
             f"A run {run_id!r} exists already: {storage.uri(str(other))}.", "Choose another --run-id."
         )
-    moment = contracts.now()
+    moment = json_documents.now()
     record = {
         "format": FORMAT,
         "histoline_version": __version__,
@@ -162,12 +162,12 @@ def read(storage: Storage, folder: str) -> dict[str, Any]:
         raise UsageError(
             f"There is no run in {storage.uri(folder)}.", "Run `histoline step validate` (or train) first."
         ) from None
-    return contracts.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), _DAMAGED)
+    return json_documents.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), _DAMAGED)
 
 
 def write(storage: Storage, folder: str, record: Mapping[str, Any]) -> None:
     """Writes a run's record; nobody ever reads a part of it."""
-    storage.write_atomic(f"{folder}/{NAME}", contracts.dump(record, SCHEMA), tmp_dir=f"{folder}/.tmp")
+    storage.write_atomic(f"{folder}/{NAME}", json_documents.dump(record, SCHEMA), tmp_dir=f"{folder}/.tmp")
 
 
 def update(storage: Storage, folder: str, **changes: Any) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def update(storage: Storage, folder: str, **changes: Any) -> dict[str, Any]:
             record[name] += [text for text in value if text not in record[name]]
         else:
             record[name] = value
-    record["updated"] = contracts.now()
+    record["updated"] = json_documents.now()
     write(storage, folder, record)
     return record
 
@@ -204,13 +204,13 @@ def stage(storage: Storage, folder: str, name: str, *, inputs: str = "") -> Iter
         name: One of `STAGES`.
         inputs: Digest of what the stage reads, kept for `is_done`.
     """
-    started, clock = contracts.now(), time.monotonic()
+    started, clock = json_documents.now(), time.monotonic()
     entry: dict[str, Any] = {"state": "running", "started": started, "ended": None, "seconds": None, "inputs": inputs}
     update(storage, folder, state="running", stage=name, error=None, stages={name: entry})
 
     def ended(state: str) -> dict[str, Any]:
         seconds = round(time.monotonic() - clock, 3)
-        return {name: {**entry, "state": state, "ended": contracts.now(), "seconds": seconds}}
+        return {name: {**entry, "state": state, "ended": json_documents.now(), "seconds": seconds}}
 
     try:
         yield

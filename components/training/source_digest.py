@@ -7,9 +7,9 @@ import hashlib
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("components", "schemas")
-FILES = ("pipelines/tfx_pipeline.py", "pipelines/run_stages.py")
+FILES = ("pipelines/tfx/pipeline.py", "pipelines/stages.py")
 SUFFIXES = (".py", ".json", ".pbtxt")
 LIBRARIES = (
     "tensorflow",

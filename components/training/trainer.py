@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import calibration, metrics, models
-from components.dataset_files import DatasetFiles, open_dataset
+from components.datasets.committed import DatasetFiles, open_dataset
 from components.errors import DataError
-from components.storage_files import TMP
-from components.training_config import TrainingConfig
+from components.metrics import calibration, point
+from components.storage.atomic_files import TMP
+from components.training import models
+from components.training.recipe import TrainingConfig
 
 if TYPE_CHECKING:
-    from components.export import Serving
-    from components.input_pipeline import Reader
-    from components.training_loop import Loop
+    from components.training.export import Serving
+    from components.training.input_pipeline import Reader
+    from components.training.loop import Loop
 
 RESULT = "training.json"
 """In the exported model's assets.extra: history, calibration, seconds."""
@@ -103,8 +104,8 @@ def train(
         log(f"{done.model_dir} is trained already ({done.epochs_run} epochs).")
         return done
 
-    from components.export import ModelFacts, Serving, float32_copy, save
-    from components.image_graph import ImageSize
+    from components.training.export import ModelFacts, Serving, float32_copy, save
+    from components.training.image_graph import ImageSize
 
     loop = prepare(config, data, run_dir, key, log)
     history = loop.run().history
@@ -140,10 +141,10 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     import keras
     import tensorflow as tf
 
-    from components.augmentation import training_model
-    from components.distribution import find_hardware, precision
-    from components.input_pipeline import open_split
-    from components.training_loop import Loop
+    from components.training.augmentation import training_model
+    from components.training.hardware import find_hardware, precision
+    from components.training.input_pipeline import open_split
+    from components.training.loop import Loop
 
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
@@ -177,7 +178,7 @@ def calibrate(
     Raises:
         DataError: Probabilities that are not finite, or a class that eval lacks.
     """
-    from components.export import probabilities
+    from components.training.export import probabilities
 
     batch = max(32, config.batch_size)
     labels, raw = probabilities(serving, evaluation.evaluation(batch))
@@ -195,7 +196,7 @@ def calibrate(
 def _reliability(labels: Any, probability: Any) -> dict[str, float]:
     values = {
         "ece": calibration.expected_calibration_error(labels, probability),
-        "log_loss": metrics.log_loss(labels, probability),
+        "log_loss": point.log_loss(labels, probability),
     }
     if not all(math.isfinite(v) for v in values.values()):
         raise DataError("Calibration on the eval split gave no finite figures.", "Check the training history.")
@@ -208,7 +209,7 @@ def _key_of(model_dir: Path) -> str:
 
 
 def run_fn(fn_args: Any) -> None:
-    """Entry point of TFX's Trainer (`run_fn='components.training.run_fn'`).
+    """Entry point of TFX's Trainer (`run_fn='components.training.trainer.run_fn'`).
 
     Args:
         fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`; custom_config holds `config` (a TrainingConfig as

@@ -8,12 +8,12 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from histoline_assets import alias, announce_data, announce_model, choose_data, data_asset, model_asset
-from histoline_form import arguments, build_form
-from histoline_ids import run_id
-from histoline_notify import WebhookNotifier
-from histoline_operator import StepOperator
-from histoline_settings import DatasetSettings, Settings, SettingsError
+from histoline_dags.assets import alias, announce_data, announce_model, choose_data, data_asset, model_asset
+from histoline_dags.form import arguments, build_form
+from histoline_dags.ids import run_id
+from histoline_dags.notify import WebhookNotifier
+from histoline_dags.operator import StepOperator
+from histoline_dags.settings import DatasetSettings, Settings, SettingsError
 
 Context = Mapping[str, Any]
 

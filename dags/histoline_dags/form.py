@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
-from histoline_settings import DatasetSettings, SettingsError
+from histoline_dags.settings import DatasetSettings, SettingsError
 
 DEFAULT = "default"
 END = r"(?![\s\S])"

@@ -10,9 +10,9 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
-from histoline_ids import run_id
-from histoline_process import StepProcess, allowed_environment
-from histoline_shim import PR_SET_PDEATHSIG, prctl
+from histoline_dags.ids import run_id
+from histoline_dags.process import StepProcess, allowed_environment
+from histoline_dags.shim import PR_SET_PDEATHSIG, prctl
 
 Context = Mapping[str, Any]
 Arguments = Callable[[Context], Sequence[str]]
@@ -22,7 +22,7 @@ PERMANENT = {64: "wrong usage or input", 65: "the data failed a check", 70: "a b
 """Exit codes after which a retry is useless."""
 
 TEMPORARY = 75
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 
 

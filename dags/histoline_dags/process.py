@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-SHIM = Path(__file__).with_name("histoline_shim.py")
+SHIM = Path(__file__).with_name("shim.py")
 POLL_SECONDS = 0.1
 KILL_AFTER_SECONDS = 4.0
 """The shim needs up to 3 s and a moment; Airflow kills a task process 5 s after its SIGTERM."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import tomllib
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 PROJECT = HERE.parent
 PREFIX = "HISTOLINE_"
 STAGES = ("validate", "train", "evaluate", "push", "report")

@@ -1,4 +1,4 @@
-"""Runs one command and owns every process that it starts: `python -I -S histoline_shim.py PARENT_PID COMMAND...`.
+"""Runs one command and owns every process that it starts: `python -I -S shim.py PARENT_PID COMMAND...`.
 
 It stands between Airflow's task process and the pipeline. As a subreaper it inherits what a child leaves behind, also
 daemons in sessions of their own, so it can end all of them: when the command has ended, on SIGTERM, and when the

@@ -14,7 +14,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from components import workers
+from components.ingest import worker_pool
 
 
 class NumberedWorkFn(beam.DoFn):
@@ -73,12 +73,12 @@ class NumberedWorkFn(beam.DoFn):
         except BaseException as error:
             for later in self._running:
                 later.cancel()
-            workers.failed(error)
+            worker_pool.failed(error)
             raise
         self._counted.inc(getattr(result, self.COUNTED))
         self._rejected.inc(result.rejected)
         self._milliseconds.update(int(result.seconds * 1000))
-        workers.finished(result)
+        worker_pool.finished(result)
         return result
 
 

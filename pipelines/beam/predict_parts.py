@@ -7,10 +7,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from components import workers
-from components.predict_parts import PartResult, predict_part
-from components.predict_plan import PredictConfig
-from pipelines.beam_work import NumberedWorkFn, runs_elsewhere
+from components.ingest import worker_pool
+from components.prediction.parts import PartResult, predict_part
+from components.prediction.plan import PredictConfig
+from pipelines.beam.numbered_work import NumberedWorkFn, runs_elsewhere
 
 
 class PredictPartFn(NumberedWorkFn):
@@ -24,7 +24,7 @@ class PredictPartFn(NumberedWorkFn):
 
     def executor(self) -> tuple[Executor, bool]:
         """See the base class."""
-        workers.keep_freed_memory()
+        worker_pool.keep_freed_memory()
         return ThreadPoolExecutor(self._parallel), True
 
 

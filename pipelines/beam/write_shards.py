@@ -7,10 +7,10 @@ from concurrent.futures import Executor
 
 import apache_beam as beam
 
-from components import workers
-from components.shard_plan import ShardResult, WriteConfig
-from components.shards import write_shard
-from pipelines.beam_work import NumberedWorkFn, runs_elsewhere
+from components.ingest import worker_pool
+from components.ingest.shard_jobs import ShardResult, WriteConfig
+from components.ingest.shard_writer import write_shard
+from pipelines.beam.numbered_work import NumberedWorkFn, runs_elsewhere
 
 
 class WriteShardFn(NumberedWorkFn):
@@ -21,7 +21,7 @@ class WriteShardFn(NumberedWorkFn):
 
     def executor(self) -> tuple[Executor, bool]:
         """See the base class."""
-        return workers.shard_executor(self._parallel)
+        return worker_pool.shard_executor(self._parallel)
 
 
 class WriteShards(beam.PTransform):

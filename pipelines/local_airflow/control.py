@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components import airflow_servers, airflow_settings, process_tree
-from components.airflow_settings import Place
+from components.core import processes
 from components.errors import TemporaryError, UsageError
+from pipelines.local_airflow import servers, settings
+from pipelines.local_airflow.settings import Place
 
 PLACE = "place.json"
 STOP_SECONDS = 60
@@ -90,8 +91,8 @@ def start(place: Place, supervisor: list[str], exact_port: bool, wait: float, sa
     """
     started = time.monotonic()
     while True:
-        place = dataclasses.replace(place, port=airflow_settings.free_port(place.port, exact_port))
-        airflow_settings.write_configuration(place)
+        place = dataclasses.replace(place, port=settings.free_port(place.port, exact_port))
+        settings.write_configuration(place)
         _prepare(place)
         _start_supervisor(place, supervisor)
         try:
@@ -109,7 +110,7 @@ def _prepare(place: Place) -> None:
     log = place.home / "servers" / "prepare.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     argv = [str(place.python), str(place.project / "infra" / "airflow_prepare.py")]
-    environment = airflow_settings.server_environment(place, os.environ)
+    environment = settings.server_environment(place, os.environ)
     with log.open("wb") as output:
         done = subprocess.run(
             argv, env=environment, cwd=place.home, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -117,7 +118,7 @@ def _prepare(place: Place) -> None:
     if done.returncode:
         tail = _tail(log, 5)
         raise UsageError(
-            f"The metadata base {airflow_settings.hide_password(place.database)} could not be prepared: {tail}",
+            f"The metadata base {settings.hide_password(place.database)} could not be prepared: {tail}",
             f"All that was said is in {log}.",
         )
 
@@ -132,20 +133,20 @@ def _tail(log: Path, lines: int) -> str:
 def _start_supervisor(place: Place, argv: list[str]) -> None:
     document = {name: str(value) for name, value in dataclasses.asdict(place).items()}
     document["data_roots"] = json.dumps(place.data_roots)
-    airflow_settings.write_private(place.home / PLACE, json.dumps(document, indent=1) + "\n")
+    settings.write_private(place.home / PLACE, json.dumps(document, indent=1) + "\n")
     with (place.home / "servers" / "supervisor.log").open("ab") as output:
         process = subprocess.Popen(
             argv,
             cwd=place.project,
             # The data base's password stands in a private file: it need not live in a process's environment, too.
-            env={name: v for name, v in os.environ.items() if name not in airflow_settings.NEVER_HANDED_ON},
+            env={name: v for name, v in os.environ.items() if name not in settings.NEVER_HANDED_ON},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     deadline = time.monotonic() + 60
-    while not airflow_servers.supervisor_lives(airflow_servers.read_state(place.home)):
+    while not servers.supervisor_lives(servers.read_state(place.home)):
         if process.poll() is not None or time.monotonic() > deadline:
             log = place.home / "servers" / "supervisor.log"
             raise TemporaryError(f"The supervisor did not start: {_tail(log, 3)}", f"See {log}.")
@@ -190,7 +191,7 @@ def wait_until_healthy(place: Place, started: float, wait: float, say: Say) -> d
         if not said:
             say(f"Starting Airflow at {place.url} (its logs: {place.home / 'servers'}) ...", "info")
             said = True
-        if airflow_servers.lost_its_port(airflow_servers.read_state(place.home)):
+        if servers.lost_its_port(servers.read_state(place.home)):
             raise PortLostError
         if time.monotonic() > deadline:
             ill = {name: one for name, one in document["services"].items() if not one["healthy"]}
@@ -208,17 +209,17 @@ def status(folder: Path) -> dict[str, Any]:
     Returns:
         `state` is `up`, `down`, or `unsupervised` where servers outlived their supervisor.
     """
-    state = airflow_servers.read_state(folder)
+    state = servers.read_state(folder)
     if state is None:
         return {"state": "down", "healthy": False, "url": None, "services": {}, "home": str(folder)}
-    supervised = airflow_servers.supervisor_lives(state)
+    supervised = servers.supervisor_lives(state)
     alive = {
-        name: one["pid"] is not None and process_tree.is_alive(one["pid"], one["started"])
+        name: one["pid"] is not None and processes.is_alive(one["pid"], one["started"])
         for name, one in state["services"].items()
     }
-    told = airflow_servers.hear(state)
+    told = servers.hear(state)
     since = {name: _started_unix(one) for name, one in state["services"].items() if alive[name]}
-    health = airflow_servers.judge(told, since)
+    health = servers.judge(told, since)
     rows = {
         name: {
             "pid": one["pid"] if alive[name] else None,
@@ -238,7 +239,7 @@ def status(folder: Path) -> dict[str, Any]:
         "port": state["port"],
         "workspace": state["workspace"],
         "data_roots": state["data_roots"],
-        "database": airflow_settings.hide_password(state["database"]),
+        "database": settings.hide_password(state["database"]),
         "passwords": str(folder / "passwords.json"),
         "home": str(folder),
         "supervisor": {"pid": state["supervisor"]["pid"] if supervised else None, "alive": supervised},
@@ -263,26 +264,26 @@ def sweep(folder: Path, state: dict[str, Any] | None) -> set[int]:
     Raises:
         TemporaryError: Something does not end.
     """
-    found = airflow_servers.left_behind(folder, state)
+    found = servers.left_behind(folder, state)
     if found:
-        left = process_tree.end(lambda: airflow_servers.left_behind(folder, state), grace=SWEEP_SECONDS)
+        left = processes.end(lambda: servers.left_behind(folder, state), grace=SWEEP_SECONDS)
         if left:
             raise TemporaryError(
                 f"Processes {sorted(left)} of {folder} do not end.", "They hang in the system: look at their files."
             )
-    (folder / airflow_servers.STATE).unlink(missing_ok=True)
+    (folder / servers.STATE).unlink(missing_ok=True)
     return found
 
 
 def stop(folder: Path) -> set[int]:
     """Ends everything of a home; returns what was found."""
-    state = airflow_servers.read_state(folder)
-    found = airflow_servers.left_behind(folder, state)
-    if airflow_servers.supervisor_lives(state):
+    state = servers.read_state(folder)
+    found = servers.left_behind(folder, state)
+    if servers.supervisor_lives(state):
         assert state is not None
         os.kill(state["supervisor"]["pid"], signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        while airflow_servers.supervisor_lives(state) and time.monotonic() < deadline:
+        while servers.supervisor_lives(state) and time.monotonic() < deadline:
             time.sleep(0.1)
     # Read again: the supervisor may have started something since.
-    return found | sweep(folder, airflow_servers.read_state(folder) or state)
+    return found | sweep(folder, servers.read_state(folder) or state)

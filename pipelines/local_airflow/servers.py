@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components import process_tree
-from components.airflow_settings import Place, write_private
-from components.supervisor import Service
+from components.core import processes
+from pipelines.local_airflow.settings import Place, write_private
+from pipelines.local_airflow.supervisor import Service
 
 HEALTH = "/api/v2/monitor/health"
 HEALTH_SECONDS = 10
@@ -58,8 +58,8 @@ def hear(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
     one = state["services"].get("api-server") if state else None
     if state is None or not one or not one["pid"]:
         return None
-    own = process_tree.in_sessions({one["pid"]: one["started"]})
-    return ask(state["url"]) if state["port"] in process_tree.listening(own) else None
+    own = processes.in_sessions({one["pid"]: one["started"]})
+    return ask(state["url"]) if state["port"] in processes.listening(own) else None
 
 
 def lost_its_port(state: Mapping[str, Any] | None) -> bool:
@@ -104,10 +104,10 @@ def _unix(time: object) -> float:
         return 0.0
 
 
-def write_state(place: Place, supervisor: process_tree.Process, states: Mapping[str, Any]) -> None:
+def write_state(place: Place, supervisor: processes.Process, states: Mapping[str, Any]) -> None:
     """Leaves the state where `read_state` finds it."""
     document = {
-        "boot": process_tree.boot_id(),
+        "boot": processes.boot_id(),
         "url": place.url,
         "port": place.port,
         "workspace": str(place.workspace),
@@ -125,18 +125,18 @@ def read_state(home: Path) -> dict[str, Any] | None:
         document = json.loads((home / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(document, dict) or document.get("boot") != process_tree.boot_id():
+    if not isinstance(document, dict) or document.get("boot") != processes.boot_id():
         return None  # those processes went with the machine, and their numbers may be others' now
     return document
 
 
 def supervisor_lives(state: Mapping[str, Any] | None) -> bool:
     """Says whether the supervisor that wrote a state still lives."""
-    return state is not None and process_tree.is_alive(state["supervisor"]["pid"], state["supervisor"]["started"])
+    return state is not None and processes.is_alive(state["supervisor"]["pid"], state["supervisor"]["started"])
 
 
 def left_behind(home: Path, state: Mapping[str, Any] | None) -> set[int]:
     """Numbers of all processes of this home that live: supervisor, servers, tasks, steps."""
     noted = [state["supervisor"], *state["services"].values()] if state else []
     sessions = {one["pid"]: one["started"] for one in noted if one.get("pid")}
-    return process_tree.in_sessions(sessions) | process_tree.marked(str(home))
+    return processes.in_sessions(sessions) | processes.marked(str(home))

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.processes import MARK
 from components.errors import UsageError
-from components.process_tree import MARK
-from components.supervisor import environment_of, folder_is_private
+from pipelines.local_airflow.supervisor import environment_of, folder_is_private
 
 USERS = ("admin", "viewer")
 POOL = "histoline_heavy"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components import process_tree
+from components.core import processes
 
 LOG_BYTES = 10_000_000
 
@@ -176,7 +176,7 @@ class Supervisor:
                 output.write(f"--- {now()} could not be started: {error}\n".encode())
                 self._count_death(one, f"could not be started: {error}")
                 return
-        found = process_tree.read_process(one.process.pid)
+        found = processes.read_process(one.process.pid)
         one.started = found.started if found else 0
         one.since, one.since_clock, one.failures, one.healthy = now(), time.time(), 0, None
         self._save()  # at once: whatever finds this supervisor dead must know the new process
@@ -200,7 +200,7 @@ class Supervisor:
         if one.process is None:
             return
         session = {one.process.pid: one.started}
-        process_tree.end(lambda: process_tree.in_sessions(session), self.limits.grace, one.process.poll)
+        processes.end(lambda: processes.in_sessions(session), self.limits.grace, one.process.poll)
         one.process.poll()
         one.process = None
 

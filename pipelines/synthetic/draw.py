@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components import synth_layouts, synth_stain, synth_textures, synth_tissue
 from components.errors import TemporaryError, UsageError
-from components.synth_layouts import Drawing, Plan
+from pipelines.synthetic import layouts, stain, textures, tissue
+from pipelines.synthetic.layouts import Drawing, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,20 +155,20 @@ def make_plan(
     if nested_copy and dataset != "idc":
         raise UsageError(f"Only idc comes with a nested copy, not {dataset}.", "Leave --nested-copy out.")
     if dataset == "idc":
-        return synth_layouts.plan_idc(patches, groups, seed, nested_copy)
+        return layouts.plan_idc(patches, groups, seed, nested_copy)
     if dataset == "breakhis":
-        return synth_layouts.plan_breakhis(patches, groups, seed)
-    return synth_layouts.plan_pcam(patches, groups, seed)
+        return layouts.plan_breakhis(patches, groups, seed)
+    return layouts.plan_pcam(patches, groups, seed)
 
 
 def draw(dataset: str, plan: Plan, drawing: Drawing, seed: int) -> NDArray[np.uint8]:
     """Draws one image of a plan: uint8 array (height, width, 3), RGB."""
-    pixels = synth_tissue.draw(
+    pixels = tissue.draw(
         _signature(dataset, drawing.group, seed),
         drawing.look,
         plan.size,
         drawing.radius,
-        synth_textures.textures(_TEXTURE_SIZE[dataset], drawing.radius, seed),
+        textures.textures(_TEXTURE_SIZE[dataset], drawing.radius, seed),
         np.random.default_rng([seed, 12, _code(dataset), drawing.key]),
         plan.centre,
         drawing.surround,
@@ -177,8 +177,8 @@ def draw(dataset: str, plan: Plan, drawing: Drawing, seed: int) -> NDArray[np.ui
 
 
 @functools.lru_cache(maxsize=256)
-def _signature(dataset: str, group: int, seed: int) -> synth_stain.Signature:
-    return synth_stain.signature(np.random.default_rng([seed, 11, _code(dataset), group]))
+def _signature(dataset: str, group: int, seed: int) -> stain.Signature:
+    return stain.signature(np.random.default_rng([seed, 11, _code(dataset), group]))
 
 
 def _code(dataset: str) -> int:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from components.synth_tissue import Look
+from pipelines.synthetic.tissue import Look
 
 NESTED_COPY = "IDC_regular_ps50_idx5"
 """Folder of the second copy that the IDC download has been seen with."""

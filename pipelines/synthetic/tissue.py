@@ -11,8 +11,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from components.synth_stain import Field, Signature, stained
-from components.synth_textures import FIBRE_ANGLES, Textures, cut
+from pipelines.synthetic.stain import Field, Signature, stained
+from pipelines.synthetic.textures import FIBRE_ANGLES, Textures, cut
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,10 +44,10 @@ def IntactGate(  # components are named like classes
     dataset_dir: Parameter[str],
     report: OutputArtifact[GateReport],
 ) -> None:
-    """Fails unless every file of the data set is what was committed; see `components.intact_gate`."""
-    from components import manifest as manifests
-    from components.intact_gate import check_intact
-    from components.storage import open_storage
+    """Fails unless every file of the data set is what was committed; see `components.promotion.intact_gate`."""
+    from components.datasets import manifest as manifests
+    from components.promotion.intact_gate import check_intact
+    from components.storage.base import open_storage
 
     storage = open_storage(workspace)
     result = check_intact(storage, dataset_dir, manifests.load(storage, dataset_dir))
@@ -62,10 +62,10 @@ def AnomalyGate(
     run_folder: Parameter[str],
     report: OutputArtifact[GateReport],
 ) -> None:
-    """Fails on schema anomalies and on colour drift; see `components.anomaly_gate`."""
-    from components.anomaly_gate import check_anomalies
-    from components.run_gates import drift_gate
-    from components.storage import open_storage
+    """Fails on schema anomalies and on colour drift; see `components.promotion.anomaly_gate`."""
+    from components.promotion.anomaly_gate import check_anomalies
+    from components.promotion.data_gates import drift_gate
+    from components.storage.base import open_storage
 
     check_anomalies(Path(anomalies.uri))
     _report(report, drift_gate(open_storage(workspace), run_folder))
@@ -82,8 +82,8 @@ def PromotionGate(
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
 ) -> None:
     """Predicts in a fresh process and lets the gate decide; its blessing is what the Pusher obeys."""
-    from components.run_gates import promotion_gate
-    from components.storage import open_storage
+    from components.promotion.data_gates import promotion_gate
+    from components.storage.base import open_storage
 
     decision = promotion_gate(open_storage(workspace), run_folder, Path(evaluation.uri))
     promoted = decision == "promoted"
@@ -103,8 +103,8 @@ class GatedPusher(pusher_executor.Executor):
         exec_properties: dict[str, Any],
     ) -> None:
         """See the Pusher's own executor; `custom_config` names workspace and run."""
-        from components.push import push
-        from components.storage import open_storage
+        from components.promotion.publish import push
+        from components.storage.base import open_storage
 
         pushed = get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):

@@ -40,7 +40,7 @@ class NodeRunner:
     """The nodes of one pipeline run.
 
     Args:
-        pipeline: Of `pipelines.tfx_pipeline.create_pipeline`.
+        pipeline: Of `pipelines.tfx.pipeline.create_pipeline`.
         run_id: RUN_ID, TFX's pipeline run id.
         uncached: Nodes that run even if TFX has their result.
     """

@@ -1,4 +1,4 @@
-"""The TFX pipeline as a pure function of its configuration; `components.tfx_nodes` runs its nodes.
+"""The TFX pipeline as a pure function of its configuration; `pipelines.tfx.nodes` runs its nodes.
 
 Imports TFX (11 to 14 s): load it only where nodes are about to run.
 """
@@ -18,8 +18,8 @@ from tfx.orchestration import metadata, pipeline
 from tfx.proto import trainer_pb2
 from tfx.types import standard_artifacts
 
-from components.evaluator_config import eval_config
-from components.tfx_components import AnomalyGate, GatedPusher, IntactGate, PromotionGate, RawPatches
+from pipelines.tfx.components import AnomalyGate, GatedPusher, IntactGate, PromotionGate, RawPatches
+from pipelines.tfx.evaluator import eval_config
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "validate": (
@@ -107,7 +107,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         run_folder=config.run_folder,
     )
     trainer = Trainer(
-        run_fn="components.training.run_fn",  # by path: a module file would be built into a wheel with pip
+        run_fn="components.training.trainer.run_fn",  # by path: a module file would be built into a wheel with pip
         examples=examples.outputs["result"],
         schema=schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),

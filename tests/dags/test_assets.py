@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from histoline_assets import choose_data, data_asset
+from histoline_dags.assets import choose_data, data_asset
 from steps import FakeTi
 
 TASKS = {"binary": [], "subtype": []}
@@ -97,8 +97,8 @@ def test_elsewhere_and_by_links(tmp_path: Path) -> None:
 def test_validate_takes_data_task_and_a_fitting_recipe_from_the_event(
     tmp_path: Path,
 ) -> None:
-    from histoline_factory import train_dag
-    from histoline_settings import load
+    from histoline_dags.factory import train_dag
+    from histoline_dags.settings import load
 
     place = commit(tmp_path)
     dag = train_dag(load({"HISTOLINE_WORKSPACE": str(tmp_path)}), "breakhis")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histoline_form import arguments, path_pattern
+from histoline_dags.form import arguments, path_pattern
 from steps import environ_without
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"

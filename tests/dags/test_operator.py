@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
-from histoline_ids import run_id
-from histoline_operator import StepOperator
+from histoline_dags.ids import run_id
+from histoline_dags.operator import StepOperator
 from steps import FakeTi, alive, read_pids, wait_until, write_command
 
 

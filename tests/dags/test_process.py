@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from histoline_process import MAX_LINES, StepProcess, allowed_environment, parse_line
+from histoline_dags.process import MAX_LINES, StepProcess, allowed_environment, parse_line
 from steps import alive, read_pids, wait_until, write_command
 
 Lines = list[tuple[str, str]]
@@ -168,7 +168,7 @@ def test_the_tree_dies_with_a_killed_parent(tmp_path: Path) -> None:
     parent = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2] / "dags")!r})
-from histoline_process import StepProcess
+from histoline_dags.process import StepProcess
 StepProcess([{str(command)!r}], {{"PATH": "/usr/bin:/bin", "PIDS": {str(tmp_path)!r}}}, print).wait()
 """
     process = subprocess.Popen([sys.executable, "-c", parent])

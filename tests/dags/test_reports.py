@@ -66,7 +66,7 @@ def tab(client: Any, dag_id: str = "idc_train", run_id: str = RUN) -> Any:
 
 
 def write_run(workspace: Path, dag_id: str = "idc_train", run_id: str = RUN, **changes: Any) -> Path:
-    from histoline_ids import run_id as pipeline_run_id
+    from histoline_dags.ids import run_id as pipeline_run_id
 
     name = pipeline_run_id(dag_id, run_id)
     folder = workspace / "runs" / "idc" / "binary" / name

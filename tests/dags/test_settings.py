@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from histoline_form import build_form
-from histoline_settings import PROJECT, SettingsError, load
+from histoline_dags.form import build_form
+from histoline_dags.settings import PROJECT, SettingsError, load
 
 
 def settings(tmp_path: Path, text: str, **environ: str):

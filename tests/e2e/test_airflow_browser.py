@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.airflow_help import ARTIFACTS, HISTOLINE, PATIENCE, Airflow, wait_for
+from tests.support.airflow_help import ARTIFACTS, HISTOLINE, PATIENCE, Airflow, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 

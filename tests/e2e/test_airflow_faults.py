@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
-from components import process_tree
-from tests.e2e.airflow_help import Airflow, wait_for
-from tests.e2e.postgresql_help import postgresql
+from components.core import processes
+from tests.support.airflow_help import Airflow, wait_for
+from tests.support.postgresql_help import postgresql
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
@@ -49,7 +49,7 @@ class Faults:
         scheduler = self.server("scheduler")
         while pid != scheduler:
             chain.append(pid)
-            process = process_tree.read_process(pid)
+            process = processes.read_process(pid)
             assert process is not None and process.parent > 1, f"{chain} do not descend from the scheduler"
             pid = process.parent
         return chain
@@ -85,7 +85,7 @@ class Faults:
 
 
 def gone(*pids: int) -> Callable[[], bool]:
-    return lambda: all(process_tree.read_process(pid) is None for pid in pids)
+    return lambda: all(processes.read_process(pid) is None for pid in pids)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_the_pool_of_heavy_steps_is_there(servers: Airflow) -> None:
 
 def test_only_this_machine_is_listened_to(servers: Airflow) -> None:
     own = servers.left()
-    assert process_tree.listening(own) == {servers.document["port"]}
+    assert processes.listening(own) == {servers.document["port"]}
     addresses = {
         fields[1].split(":")[0]
         for table in ("tcp", "tcp6")
@@ -172,7 +172,7 @@ def test_a_web_server_that_hangs_for_half_a_minute_ends_no_step(faults: Faults) 
 def test_a_cancelled_step_is_gone_within_seconds(faults: Faults) -> None:
     run = faults.airflow.trigger("pcam_ingest")
     step = faults.begin("pcam")
-    tree = [*faults.ancestors(step)[:3], *(p.pid for p in process_tree.processes() if p.parent == step)]
+    tree = [*faults.ancestors(step)[:3], *(p.pid for p in processes.processes() if p.parent == step)]
     assert len(tree) == 4
     path = f"/api/v2/dags/pcam_ingest/dagRuns/{quote(run, safe='')}"
     status, answer = faults.airflow.request(path, {"state": "failed"}, method="PATCH")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components import process_tree
+from components.core import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -76,4 +76,4 @@ def test_damaged_images_are_listed(played: Path) -> None:
 
 
 def test_no_process_is_left(played: Path) -> None:
-    assert process_tree.marked(str(played / "airflow")) == set()
+    assert processes.marked(str(played / "airflow")) == set()

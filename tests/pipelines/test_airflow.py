@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from components import airflow_servers, process_tree
-from tests.pipelines.cli_help import invoke, invoke_json
+from components.core import processes
+from pipelines.local_airflow import servers
+from tests.support.cli_help import invoke, invoke_json
 
 
 @pytest.fixture
@@ -46,17 +47,17 @@ def test_what_a_killed_supervisor_left_is_shown_and_ended(home: Path, capsys: An
     step = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
         start_new_session=True,
-        env={**os.environ, process_tree.MARK: str(home)},
+        env={**os.environ, processes.MARK: str(home)},
     )
-    seen = process_tree.read_process(server.pid)
+    seen = processes.read_process(server.pid)
     assert seen is not None
     entry = {"pid": server.pid, "started": seen.started, "since": "", "restarts": 0, "said": ""}
     state = {
-        "boot": process_tree.boot_id(), "url": "http://127.0.0.1:9", "port": 9, "workspace": "w", "data_roots": [],
+        "boot": processes.boot_id(), "url": "http://127.0.0.1:9", "port": 9, "workspace": "w", "data_roots": [],
         "database": "postgresql+psycopg2://u:secret@h/d", "supervisor": {"pid": 2**22 - 1, "started": 1},
         "services": {"scheduler": entry},
     }  # fmt: skip
-    (home / airflow_servers.STATE).write_text(json.dumps(state))
+    (home / servers.STATE).write_text(json.dumps(state))
     try:
         code, document = invoke_json(capsys, "airflow", "status", "--home", home)
         assert code == 75
@@ -74,16 +75,16 @@ def test_what_a_killed_supervisor_left_is_shown_and_ended(home: Path, capsys: An
 
 def test_numbers_of_another_boot_are_left_alone(home: Path, capsys: Any) -> None:
     home.mkdir()
-    me = process_tree.read_process(os.getpid())
+    me = processes.read_process(os.getpid())
     assert me is not None
     state = {"boot": "another", "supervisor": {"pid": me.pid, "started": me.started}, "services": {}}
-    (home / airflow_servers.STATE).write_text(json.dumps(state))
+    (home / servers.STATE).write_text(json.dumps(state))
     assert invoke_json(capsys, "airflow", "down", "--home", home) == (0, {"stopped": 0})
 
 
 def test_another_server_on_the_port_is_not_taken_for_ours(home: Path) -> None:
     server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    seen = process_tree.read_process(server.pid)
+    seen = processes.read_process(server.pid)
     assert seen is not None
     try:
         with socket.socket() as listener:
@@ -92,11 +93,11 @@ def test_another_server_on_the_port_is_not_taken_for_ours(home: Path) -> None:
             port = listener.getsockname()[1]
             entry = {"pid": server.pid, "started": seen.started, "restarts": 0}
             state: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "port": port, "services": {"api-server": entry}}
-            assert airflow_servers.hear(state) is None
-            assert not airflow_servers.lost_its_port(state)  # it may only be on its way
+            assert servers.hear(state) is None
+            assert not servers.lost_its_port(state)  # it may only be on its way
             entry["restarts"] = 1
-            assert airflow_servers.lost_its_port(state)
-        assert not airflow_servers.lost_its_port(state)
+            assert servers.lost_its_port(state)
+        assert not servers.lost_its_port(state)
     finally:
         server.kill()
         server.wait()

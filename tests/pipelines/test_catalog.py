@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from components.presets import DEFAULTS, names
+from components.training.presets import DEFAULTS, names
 from pipelines import catalog, ingest, step
-from tests.pipelines.cli_help import invoke
+from tests.support.cli_help import invoke
 
 
 def test_the_committed_file_is_up_to_date() -> None:

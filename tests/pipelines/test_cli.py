@@ -13,7 +13,7 @@ import pytest
 from components.errors import DataError, TemporaryError, UsageError
 from pipelines import console
 from pipelines.cli import COMMANDS
-from tests.pipelines.cli_help import invoke
+from tests.support.cli_help import invoke
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "apache_beam", "tfx", "pyarrow", "numpy", "cv2", "rich", "keras", "google.cloud.storage")

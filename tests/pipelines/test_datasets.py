@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import ingest_help, trees
-from tests.pipelines.cli_help import invoke, invoke_json
+from tests.support import ingest_help, trees
+from tests.support.cli_help import invoke, invoke_json
 
 
 @pytest.fixture

@@ -10,16 +10,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import contracts, model_source, run_record
-from components import evaluate_external as external
+from components.core import json_documents
 from components.errors import UsageError
-from components.evaluation import PREDICTIONS
-from components.metrics import binary_metrics
-from components.run_inputs import find_dataset
-from components.storage import open_storage
+from components.metrics.point import binary_metrics
+from components.prediction import external_evaluation as external
+from components.promotion import find_model
+from components.promotion.evaluation import PREDICTIONS
+from components.storage.base import open_storage
+from components.training import run_record
+from components.training.run_inputs import find_dataset
 from pipelines import evaluate
 from pipelines.evaluate import make_report
-from tests import model_help, predict_help, train_help
+from tests.support import model_help, predict_help, train_help
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +49,7 @@ def sites(tmp_path_factory):
 
 def measured(workspace: Path, model: Path, plan_id: str, run_id: str) -> tuple[dict, Path]:
     storage = open_storage(workspace)
-    source = model_source.model_folder(str(model))
+    source = find_model.model_folder(str(model))
     dataset_dir, manifest = find_dataset(storage, "idc", "binary", plan_id)
     task = external.prepare(storage, source, dataset_dir, manifest)
     folder = run_record.run_dir("idc", "binary", run_id)
@@ -61,7 +63,7 @@ def measured(workspace: Path, model: Path, plan_id: str, run_id: str) -> tuple[d
 def test_every_unseen_patient_counts_and_no_other(sites):
     workspace, model, _, other, shared = sites
     record, folder = measured(workspace, model, other.plan_id, "away")
-    assert contracts.problem(record, run_record.SCHEMA) == ""
+    assert json_documents.problem(record, run_record.SCHEMA) == ""
     assert record["decision"] is None and record["gate"] is None and record["version"] is None
     told = record["options"]["evaluation"]
     unseen = [row for row in other.patches if row["group_id"] not in shared]

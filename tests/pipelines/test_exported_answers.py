@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components import predictions
-from components.split_data import shard_files
-from components.training_config import TrainingConfig
-from tests import ingest_help, model_help
+from components.datasets.sidecars import shard_files
+from components.promotion import scoring_process
+from components.training.recipe import TrainingConfig
+from tests.support import ingest_help, model_help
 
 pytestmark = pytest.mark.integration
 
@@ -20,9 +20,9 @@ def export(folder: Path, data: Path) -> Path:
     """An untrained network, exported as training does it."""
     import keras
 
-    from components import models
-    from components.dataset_files import open_dataset
-    from components.export import ModelFacts, export_model
+    from components.datasets.committed import open_dataset
+    from components.training import models
+    from components.training.export import ModelFacts, export_model
 
     found = open_dataset(data)
     config = TrainingConfig(task=found.task)
@@ -48,20 +48,20 @@ def test_an_exported_model_answers(tmp_path, dataset, options):
     here = "."
     shards = {
         split: [(str(made.folder / a), str(made.folder / b)) for a, b in shard_files(manifest, here, split)]
-        for split in predictions.SPLITS
+        for split in scoring_process.SPLITS
     }
     out = tmp_path / "out"
     out.mkdir()
-    request = predictions.Request(
+    request = scoring_process.Request(
         model_dir=str(model), model_version="run", classes=tuple(manifest["classes"]),
         source_size=tuple(manifest["source_size"]), stored_size=tuple(manifest["stored_size"]),
         shards=shards, others={"champion": str(model)}, out=str(out),
     )  # fmt: skip
-    assert predictions.Request.from_json(request.to_json()) == request
-    predictions.predict(request)
-    told = json.loads((out / predictions.ANSWERS).read_text())
+    assert scoring_process.Request.from_json(request.to_json()) == request
+    scoring_process.predict(request)
+    told = json.loads((out / scoring_process.ANSWERS).read_text())
     assert told["answers"], told["reason"]
-    table = pq.read_table(out / predictions.PREDICTIONS)
+    table = pq.read_table(out / scoring_process.PREDICTIONS)
     assert len(table) == sum(manifest["splits"][split]["patches"] for split in ("eval", "test"))
     test = [row["probability"] for row in table.to_pylist() if row["split"] == "test"]
-    assert pq.read_table(out / predictions.OTHERS).column("champion").to_pylist() == test
+    assert pq.read_table(out / scoring_process.OTHERS).column("champion").to_pylist() == test

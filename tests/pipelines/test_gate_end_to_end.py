@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from components import champion as champions
-from components import evaluation, looks, predictions, push, run_record
 from components.errors import DataError, TemporaryError, UsageError
-from components.metrics import roc_auc
+from components.metrics.point import roc_auc
+from components.promotion import champion as champions
+from components.promotion import evaluation, publish, scoring_process, test_set_reuse
+from components.training import run_record
 from pipelines import console
 from pipelines.models import command
-from tests import ingest_help, model_help
-from tests.model_help import Workshop, check_run
+from tests.support import ingest_help, model_help
+from tests.support.model_help import Workshop, check_run
 
 pytestmark = pytest.mark.integration
 
@@ -219,7 +220,7 @@ def test_leaky_or_unproven_splits_never_promote_not_by_hand_either(shop, flag, c
     assert (record["decision"], record["code"]) == ("refused", code)
     assert shop.push(folder) is None
     with pytest.raises(UsageError, match="not by hand either"):
-        push.promote(shop.storage, folder, reason="I want it")
+        publish.promote(shop.storage, folder, reason="I want it")
     assert not published(shop)
 
 
@@ -243,7 +244,7 @@ def test_a_model_that_does_not_answer_is_refused(shop):
         check_run(record)
         assert (record["decision"], record["code"]) == ("refused", "does_not_answer") and said in record["reason"]
         with pytest.raises(UsageError, match="not by hand either"):
-            push.promote(shop.storage, folder, reason="I want it")
+            publish.promote(shop.storage, folder, reason="I want it")
 
 
 def test_another_data_sets_model_is_refused(shop):
@@ -264,7 +265,7 @@ def test_looks_count_runs_not_tries(shop):
     folder = shop.run("first")
     counts = [shop.evaluate(folder)["looks"]["count"] for _ in range(2)]
     assert [*counts, shop.evaluate(shop.run("second"))["looks"]["count"]] == [1, 1, 2]
-    assert looks.count_look(shop.storage, "idc", "binary", "another split", "second") == 1
+    assert test_set_reuse.count_look(shop.storage, "idc", "binary", "another split", "second") == 1
 
 
 def test_two_pushes_within_one_second_and_a_clock_set_back(shop):
@@ -351,7 +352,7 @@ def test_a_champion_whose_files_are_gone_is_an_error(shop):
 def test_rollback_publishes_the_old_model_under_a_new_version(shop):
     shop.train("first", noise=1.0)
     shop.train("second")
-    made = push.rollback(shop.storage, "idc", "binary", reason="wrong stain", who="ada", clock=lambda: 5.0)
+    made = publish.rollback(shop.storage, "idc", "binary", reason="wrong stain", who="ada", clock=lambda: 5.0)
     assert (made.version, made.from_version, made.run_id) == (SECOND + 2, SECOND, "first")
     assert served(shop) == made.version == shop.champion["version"]
     assert (shop.champion["promoted_by"], shop.champion["who"], shop.champion["why"]) == ("hand", "ada", "wrong stain")
@@ -368,25 +369,25 @@ def test_rollback_publishes_the_old_model_under_a_new_version(shop):
 
 def test_rollback_to_where_it_makes_no_sense(shop):
     with pytest.raises(UsageError, match="ever promoted"):
-        push.rollback(shop.storage, "idc", "binary", reason="x")
+        publish.rollback(shop.storage, "idc", "binary", reason="x")
     shop.train("first", noise=1.0)
     with pytest.raises(UsageError, match="no model before"):
-        push.rollback(shop.storage, "idc", "binary", reason="x")
+        publish.rollback(shop.storage, "idc", "binary", reason="x")
     shop.train("second")
     for to, said in ((7, "never promoted"), (SECOND + 1, "champion already")):
         with pytest.raises(UsageError, match=said):
-            push.rollback(shop.storage, "idc", "binary", reason="x", to=to)
+            publish.rollback(shop.storage, "idc", "binary", reason="x", to=to)
     with pytest.raises(UsageError, match="needs a reason"):
-        push.rollback(shop.storage, "idc", "binary", reason="  ")
+        publish.rollback(shop.storage, "idc", "binary", reason="  ")
     shutil.rmtree(shop.home / str(SECOND))
     with pytest.raises(UsageError, match="pruned"):
-        push.rollback(shop.storage, "idc", "binary", reason="x")
+        publish.rollback(shop.storage, "idc", "binary", reason="x")
 
 
 def test_a_refused_candidate_is_promoted_by_hand_with_a_reason(shop):
     shop.train("first")
     shop.train("second", noise=1.0)
-    made = push.promote(shop.storage, "runs/idc/binary/second", reason="for a comparison", clock=lambda: 5.0)
+    made = publish.promote(shop.storage, "runs/idc/binary/second", reason="for a comparison", clock=lambda: 5.0)
     assert (made.version, served(shop)) == (SECOND + 1, SECOND + 1)
     champion = shop.champion
     assert (champion["run_id"], champion["promoted_by"], champion["why"]) == ("second", "hand", "for a comparison")
@@ -395,9 +396,9 @@ def test_a_refused_candidate_is_promoted_by_hand_with_a_reason(shop):
     check_run(record)
     assert (record["decision"], record["version"]) == ("refused", made.version), "the gate's word stays"
     with pytest.raises(UsageError, match="champion already"):
-        push.promote(shop.storage, "runs/idc/binary/second", reason="again")
+        publish.promote(shop.storage, "runs/idc/binary/second", reason="again")
     with pytest.raises(UsageError, match="needs a reason"):
-        push.promote(shop.storage, "runs/idc/binary/first", reason="\n")
+        publish.promote(shop.storage, "runs/idc/binary/first", reason="\n")
     drifting, _ = shop.train("third", gate=NON_INFERIOR, noise=1.0)
     assert drifting["code"] == "inferior_to_best_ever", "a promotion by hand does not lower the bar"
 
@@ -424,7 +425,7 @@ def test_errors_of_the_fresh_process_come_back_as_what_they_are(shop, monkeypatc
     with pytest.raises(DataError, match="is damaged"):
         evaluation.evaluate(shop.storage, folder, True, {})
     killed = subprocess.CompletedProcess([], -9, b"", b"")
-    monkeypatch.setattr(predictions.subprocess, "run", lambda *args, **options: killed)
+    monkeypatch.setattr(scoring_process.subprocess, "run", lambda *args, **options: killed)
     with pytest.raises(TemporaryError, match="killed by signal 9"):
         evaluation.evaluate(shop.storage, folder, True, {})
 

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.adapters.patch_index import REJECT_KINDS
+from components.datasets.example import FEATURE_KEYS, decode_example, decode_pixels
+from components.datasets.tfrecord import read_at
 from components.errors import DataError, UsageError
-from components.example import FEATURE_KEYS, decode_example, decode_pixels
-from components.patch import REJECT_KINDS
-from components.tfrecord import read_at
 from schemas.tables import PATCHES, REJECTS
-from tests import ingest_help as help
-from tests import trees
-from tests.ingest_help import Result, ingest
+from tests.support import ingest_help as help
+from tests.support import trees
+from tests.support.ingest_help import Result, ingest
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ class TestLayout:
     def test_a_split_is_cut_into_shards_by_size_and_mixes_patients(
         self, raw: Path, tmp_path: Path, monkeypatch
     ) -> None:
-        monkeypatch.setattr("components.plan.EXAMPLE_OVERHEAD", 90_000)  # as if records were large
+        monkeypatch.setattr("components.ingest.plan.EXAMPLE_OVERHEAD", 90_000)  # as if records were large
         result = ingest(raw, tmp_path, max_faults=0.5, shard_mb=1)
         files = sorted(p.name for p in (result.folder / "Split-train").iterdir())
         assert (

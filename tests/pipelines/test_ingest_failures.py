@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import manifest as manifests
+from components.datasets import manifest as manifests
 from components.errors import DataError, HistolineError, TemporaryError, UsageError
-from components.storage import open_storage
-from components.storage_local import LocalStorage
-from tests import ingest_help as help
-from tests import trees
-from tests.ingest_help import ingest
+from components.storage.base import open_storage
+from components.storage.local import LocalStorage
+from tests.support import ingest_help as help
+from tests.support import trees
+from tests.support.ingest_help import ingest
 
 
 def bomb(side: int) -> bytes:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from components.adapters.listing import list_images
+from components.datasets.manifest import load
 from components.errors import UsageError
-from components.listing import list_images
-from components.manifest import load
-from components.storage import open_storage
-from tests import gcs, trees
+from components.storage.base import open_storage
+from tests.support import gcs, trees
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]

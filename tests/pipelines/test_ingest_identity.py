@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import ingest_help as help
-from tests import trees
-from tests.ingest_help import ingest
+from tests.support import ingest_help as help
+from tests.support import trees
+from tests.support.ingest_help import ingest
 
 pytestmark = pytest.mark.integration
 

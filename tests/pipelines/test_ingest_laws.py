@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.splits import Plan, plan_splits
-from tests import ingest_help as help
-from tests import trees
-from tests.ingest_help import ingest
+from components.splits.planner import Plan, plan_splits
+from tests.support import ingest_help as help
+from tests.support import trees
+from tests.support.ingest_help import ingest
 
 CLASSES = ("negative", "idc")
 few = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,7 +95,7 @@ def test_plan_id_and_ledger_do_not_depend_on_listing_order_or_root(patients: dic
         one = help.plan(help.config(root / "raw", root / "w", max_faults=1))
         os.rename(root / "raw", root / "elsewhere")
         scandir = os.scandir
-        patch.setattr("components.listing.os.scandir", lambda path: _Shuffled(scandir(path), seed))
+        patch.setattr("components.adapters.listing.os.scandir", lambda path: _Shuffled(scandir(path), seed))
         other = help.plan(help.config(root / "elsewhere", root / "w2", max_faults=1))
         assert (one.plan_id, one.ledger, one.specs, one.patches) == (
             other.plan_id, other.ledger, other.specs, other.patches,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from components.errors import DataError, TemporaryError, UsageError
-from components.privacy import Pseudonymiser, read_path_map
-from tests import ingest_help as help
-from tests import trees
-from tests.ingest_help import ingest
+from components.ingest.pseudonyms import Pseudonymiser, read_path_map
+from tests.support import ingest_help as help
+from tests.support import trees
+from tests.support.ingest_help import ingest
 
 PATIENTS = [f"Patient-Zoë-{i}" for i in range(12)]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import ingest_help as help
-from tests import trees
-from tests.ingest_help import ingest
+from tests.support import ingest_help as help
+from tests.support import trees
+from tests.support.ingest_help import ingest
 
 KILL_IN_SHARD = """
 import os, signal

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest_help import Result, ingest
+from tests.support.ingest_help import Result, ingest
 
 pytestmark = [pytest.mark.realdata, pytest.mark.integration]
 

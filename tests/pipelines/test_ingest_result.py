@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import ingest_help as help
-from tests import trees
+from tests.support import ingest_help as help
+from tests.support import trees
 
 pytestmark = pytest.mark.integration
 

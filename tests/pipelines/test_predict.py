@@ -16,7 +16,7 @@ import pytest
 
 from components.errors import UsageError
 from pipelines import predict
-from tests import ingest_help, predict_help, train_help, trees
+from tests.support import ingest_help, predict_help, train_help, trees
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,20 +57,22 @@ def test_a_mistyped_option_is_not_beams():
 @pytest.fixture(scope="module")
 def promoted(tmp_path_factory):
     """Raw folder and a workspace whose champion is an untrained model."""
-    from components import champion, contracts
-    from components.storage import open_storage
+    from components.core import json_documents
+    from components.promotion import champion
+    from components.storage.base import open_storage
 
     root = tmp_path_factory.mktemp("promoted")
     raw = predict_help.raw(root / "raw", "idc")
     data = predict_help.ingest(raw, root / "ws", "idc")
     model = predict_help.export(root / "ws" / "models" / "idc" / "binary" / "7", data.folder)
     entry = champion.Promotion(
-        version=7, run_id="r1", promoted_by="hand", from_version=None, when=contracts.now(), who="test", why="test",
+        version=7, run_id="r1", promoted_by="hand", from_version=None, when=json_documents.now(), who="test",
+        why="test",
         dataset_dir=f"datasets/idc/binary/{data.plan_id}", plan_id=data.plan_id,
         content_digest=data.manifest["content_digest"], group_unit="patient", group_key="", metric="auc",
         metrics={"auc": 0.5}, raises_best=False,
     )  # fmt: skip
-    (model / champion.PROMOTION).write_text(json.dumps(contracts.plain(entry)))
+    (model / champion.PROMOTION).write_text(json.dumps(json_documents.plain(entry)))
     assert champion.load(open_storage(root / "ws"), "models/idc/binary") is not None
     return raw, root / "ws", data
 
@@ -107,7 +109,8 @@ def test_sigkill_costs_only_what_was_under_way(tmp_path, promoted):
     output = tmp_path / "a.csv"
     # Small parts, and one that never ends: the process is killed in the middle of it.
     code = (
-        "import components.predict_plan as p, components.predict_parts as q, pipelines.predict_beam as b, time\n"
+        "import components.prediction.plan as p, components.prediction.parts as q, time\n"
+        "import pipelines.beam.predict_parts as b\n"
         "p._MAX_ROWS = 16\nreal = q.predict_part\n"
         "b.predict_part = lambda config, n: real(config, n) if n < 2 else time.sleep(600)\n"
         "import sys; from pipelines import console, predict\n"

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.model_source import model_folder
-from components.predict_input import plan_input
-from components.predict_job import predict
-from components.storage import open_storage
-from tests import gcs, predict_help
+from components.prediction.inputs import plan_input
+from components.prediction.job import predict
+from components.promotion.find_model import model_folder
+from components.storage.base import open_storage
+from tests.support import gcs, predict_help
 
 pytestmark = pytest.mark.integration
 

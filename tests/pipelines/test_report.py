@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from components import run_record
-from pipelines import run_stages
-from tests import report_help, train_help
-from tests.report_help import Studio
+from components.training import run_record
+from pipelines import stages
+from tests.support import report_help, train_help
+from tests.support.report_help import Studio
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -75,9 +75,9 @@ def stages_until(studio: Studio, folder: str, last: str) -> None:
 
 def test_the_report_stage_makes_the_page(studio: Studio) -> None:
     stages_until(studio, "runs/idc/binary/good", "push")
-    run_stages.Run(studio.storage, "runs/idc/binary/good", print).stage("report")
+    stages.Run(studio.storage, "runs/idc/binary/good", print).stage("report")
     record = studio.record("runs/idc/binary/good")
-    assert record["state"] == "done" and run_stages.result(studio.storage, record)["report"] == str(
+    assert record["state"] == "done" and stages.result(studio.storage, record)["report"] == str(
         studio.root / "runs/idc/binary/good/report/index.html"
     )
 
@@ -85,7 +85,7 @@ def test_the_report_stage_makes_the_page(studio: Studio) -> None:
 def test_a_run_that_fails_has_a_page_with_the_reason(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = studio.begun("broken")
     stages_until(studio, folder, "validate")
-    run = run_stages.Run(studio.storage, folder, print)
+    run = stages.Run(studio.storage, folder, print)
 
     def fail(_: str) -> None:
         raise ValueError("the <reason>")

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests import ingest_help, predict_help
+from tests.support import ingest_help, predict_help
 
 SERVE = """
 import json, sys

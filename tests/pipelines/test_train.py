@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from components import contracts
-from tests import ingest_help, train_help
-from tests.train_help import TINY, lineage, no_tfx, record, run
+from components.core import json_documents
+from tests.support import ingest_help, train_help
+from tests.support.train_help import TINY, lineage, no_tfx, record, run
 
 # Setting up is a whole run; a minute alone, several on a machine that does other things.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
@@ -63,7 +63,7 @@ def test_the_first_model_is_promoted_for_a_stated_reason(trained: Trained) -> No
 
 def test_run_json_follows_its_schema_and_is_complete(trained: Trained) -> None:
     kept = record(trained.workspace, "first")
-    assert contracts.problem(kept, "run.schema.json") == ""
+    assert json_documents.problem(kept, "run.schema.json") == ""
     assert [kept["stages"][s]["state"] for s in ("validate", "train", "evaluate", "push", "report")] == [
         "done"
     ] * 5
@@ -142,7 +142,7 @@ def test_the_same_again_is_an_explained_no_op_that_loads_nothing(trained: Traine
     told = json.loads(again.stdout)
     assert told["decision"] == "unchanged" and told["state"] == "done" and told["version"] is None
     assert "run first, which was promoted as version" in told["reason"] and "--force" in told["reason"]
-    assert contracts.problem(record(trained.workspace, "again"), "run.schema.json") == ""
+    assert json_documents.problem(record(trained.workspace, "again"), "run.schema.json") == ""
     for stage in ("train", "evaluate", "push", "report"):
         step = run("step", stage, "idc", "--workspace", trained.workspace, "--run-id", "again", path=tmp_path)
         assert step.returncode == 0 and "nothing to do" in step.stderr

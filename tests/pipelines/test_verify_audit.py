@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import manifest as manifests
-from components.storage import open_storage
-from components.tfrecord import footer, header, read_records
-from tests import ingest_help, trees
-from tests.pipelines.cli_help import invoke, invoke_json
+from components.datasets import manifest as manifests
+from components.datasets.tfrecord import footer, header, read_records
+from components.storage.base import open_storage
+from tests.support import ingest_help, trees
+from tests.support.cli_help import invoke, invoke_json
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from components import airflow_servers
+from pipelines.local_airflow import servers
 
 ROOT = Path(__file__).resolve().parents[2]
 HISTOLINE = Path(sys.executable).parent / "histoline"
@@ -61,8 +61,8 @@ class Airflow:
 
     def left(self) -> set[int]:
         """Numbers of the processes of this Airflow that live; also after `down`, which deletes the state."""
-        self.state_seen = airflow_servers.read_state(self.home) or self.state_seen
-        return airflow_servers.left_behind(self.home, self.state_seen)
+        self.state_seen = servers.read_state(self.home) or self.state_seen
+        return servers.left_behind(self.home, self.state_seen)
 
     def password(self, user: str) -> str:
         return str(json.loads((self.home / "passwords.json").read_text())[user])

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from components.storage import open_storage
+from components.storage.base import open_storage
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / ".tools" / "bin" / "fake-gcs-server"
 
 

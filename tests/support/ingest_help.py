@@ -15,16 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.commit import commit, move_latest
-from components.example import decode_example
-from components.ingest_config import IngestConfig
-from components.manifest import load
-from components.plan import Planned, plan_ingest
-from components.shards import write_shard
-from components.storage import open_storage
-from components.tfrecord import read_records
+from components.datasets.example import decode_example
+from components.datasets.manifest import load
+from components.datasets.tfrecord import read_records
+from components.ingest.commit import commit, move_latest
+from components.ingest.config import IngestConfig
+from components.ingest.plan import Planned, plan_ingest
+from components.ingest.shard_writer import write_shard
+from components.storage.base import open_storage
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "eval", "test")
 
 

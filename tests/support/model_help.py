@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components import contracts, evaluation, predictions, push, run_record
-from components import manifest as manifests
-from components.storage import Storage, open_storage
+from components.core import json_documents
+from components.datasets import manifest as manifests
+from components.promotion import evaluation, publish, scoring_process
+from components.storage.base import Storage, open_storage
+from components.training import run_record
 from components.version import __version__
-from tests import ingest_help
-from tests.trees import BREAKHIS_TYPES, breakhis_path, idc_path
+from tests.support import ingest_help
+from tests.support.trees import BREAKHIS_TYPES, breakhis_path, idc_path
 
 CLASSES = {"idc": ("negative", "idc")}
 SIGNAL, SPREAD = 6.0, 4.0
@@ -199,10 +201,10 @@ class Workshop:
 
     def evaluate(self, folder: str, blessed: bool = True, **report: Any) -> dict[str, Any]:
         """Evaluation in this process."""
-        return evaluation.evaluate(self.storage, folder, blessed, report, predictor=predictions.predict)
+        return evaluation.evaluate(self.storage, folder, blessed, report, predictor=scoring_process.predict)
 
     def push(self, folder: str, clock: float = 1_700_000_000.0) -> int | None:
-        return push.push(self.storage, folder, predictor=predictions.predict, clock=lambda: clock)
+        return publish.push(self.storage, folder, predictor=scoring_process.predict, clock=lambda: clock)
 
     def train(self, run_id: str, clock: float = 1_700_000_000.0, **given: Any) -> tuple[dict[str, Any], int | None]:
         """A whole run: its record and version."""
@@ -228,4 +230,4 @@ class Workshop:
 
 def check_run(document: dict[str, Any]) -> None:
     """The document follows run.json's schema."""
-    assert contracts.problem(document, run_record.SCHEMA) == ""
+    assert json_documents.problem(document, run_record.SCHEMA) == ""

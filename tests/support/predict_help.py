@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from components.model_source import ModelSource, model_folder
-from components.predict_input import plan_input
-from components.predict_job import predict
-from components.predict_parts import predict_part
-from tests import ingest_help, model_help, trees
+from components.prediction.inputs import plan_input
+from components.prediction.job import predict
+from components.prediction.parts import predict_part
+from components.promotion.find_model import ModelSource, model_folder
+from tests.support import ingest_help, model_help, trees
 
 SMALL = {"idc": (45, 50), "breakhis": (700, 456)}
 """An edge image of each data set that has some, (width, height)."""
@@ -43,10 +43,10 @@ def export(folder: Path, data: Path, threshold: float = 0.4) -> Path:
     """An untrained network, exported as training does it."""
     import keras
 
-    from components import models
-    from components.dataset_files import open_dataset
-    from components.export import ModelFacts, export_model
-    from components.training_config import TrainingConfig
+    from components.datasets.committed import open_dataset
+    from components.training import models
+    from components.training.export import ModelFacts, export_model
+    from components.training.recipe import TrainingConfig
 
     found = open_dataset(data)
     config = TrainingConfig(dataset=found.name, task=found.task)

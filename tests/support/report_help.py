@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import evaluation, predictions, push, run_record
-from components import manifest as manifests
-from components.prediction_tables import predictions_table, probability_column
-from components.split_data import read_sidecars
-from components.storage import Storage, open_storage
-from tests import ingest_help, model_help
+from components.datasets import manifest as manifests
+from components.datasets.sidecars import read_sidecars
+from components.promotion import evaluation, publish, scoring_process
+from components.promotion.prediction_tables import predictions_table, probability_column
+from components.storage.base import Storage, open_storage
+from components.training import run_record
+from tests.support import ingest_help, model_help
 
 HISTORY = {
     "loss": [0.6, 0.4], "val_loss": [0.5, 0.45], "auc": [0.7, 0.8], "val_auc": [0.72, 0.78],
@@ -33,10 +34,10 @@ def answer(ids: list[str], labels: np.ndarray, n_classes: int, skill: float) -> 
     return probability[:, 1] if n_classes == 2 else probability
 
 
-def predictor(skills: dict[str, float]) -> predictions.Predictor:
+def predictor(skills: dict[str, float]) -> scoring_process.Predictor:
     """A predictor that loads no model: `candidate` and every other model answer with their skill."""
 
-    def predict(request: predictions.Request) -> None:
+    def predict(request: scoring_process.Request) -> None:
         out, n_classes, tables = Path(request.out), len(request.classes), []
         for split, pairs in request.shards.items():
             columns = ("patch_id", "group_id", "slide_id", "label")
@@ -44,17 +45,17 @@ def predictor(skills: dict[str, float]) -> predictions.Predictor:
             labels = table["label"].to_numpy()
             probability = answer(table["patch_id"].to_pylist(), labels, n_classes, skills["candidate"])
             made = {name: table[name] for name in columns[:3]} | {"split": [split] * len(table), "label": labels}
-            if split in predictions.SPLITS:
+            if split in scoring_process.SPLITS:
                 tables.append(predictions_table(made, probability, request.model_version, n_classes))
             if split == "test":
                 others = {"patch_id": table["patch_id"]}
                 for name in request.others:
                     said = answer(table["patch_id"].to_pylist(), labels, n_classes, skills[name])
                     others[name] = probability_column(said)
-                pq.write_table(pa.table(others), out / predictions.OTHERS)
-        pq.write_table(pa.concat_tables(tables), out / predictions.PREDICTIONS)
+                pq.write_table(pa.table(others), out / scoring_process.OTHERS)
+        pq.write_table(pa.concat_tables(tables), out / scoring_process.PREDICTIONS)
         told = {"answers": True, "reason": "", "largest_difference": {"serving_default": 0.0}, "seconds": 0.1}
-        (out / predictions.ANSWERS).write_text(json.dumps(told))
+        (out / scoring_process.ANSWERS).write_text(json.dumps(told))
 
     return predict
 
@@ -104,7 +105,7 @@ class Studio:
         folder = self.begun(run_id)
         told = {"candidate": skill, "champion": champion, "best_ever": champion}
         evaluation.evaluate(self.storage, folder, True, {}, predictor=predictor(told))
-        push.push(self.storage, folder, predictor=predictor(told), clock=lambda: clock)
+        publish.push(self.storage, folder, predictor=predictor(told), clock=lambda: clock)
         return folder
 
     def record(self, folder: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.training_config import Phase, TrainingConfig
-from tests import ingest_help, trees
+from components.training.recipe import Phase, TrainingConfig
+from tests.support import ingest_help, trees
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from components.config_fields import as_number, choice, known_keys, number, wrong
+from components.core.field_checks import as_number, choice, known_keys, number, wrong
 
 GREY_MEAN, GREY_STD = 180.0, 50.0
 """Grey levels are brought to about zero mean and unit deviation: rounded from the H&E patches of IDC and PCam, whose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.models.info import ModelInfo, Option, dropout, weights
+from components.training.models.info import ModelInfo, Option, dropout, weights
 
 INFO = ModelInfo(
     name="mobilenet_v2",
@@ -42,7 +42,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     import keras
     from keras import layers
 
-    from components.models.resize import Resize
+    from components.training.models.resize import Resize
 
     height, width = images.shape[1:3]
     scale = max(1.0, options["resize"] / min(height, width))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.models.info import GREY_MEAN, GREY_STD, ModelInfo, Option, dropout, weights
+from components.training.models.info import GREY_MEAN, GREY_STD, ModelInfo, Option, dropout, weights
 
 INFO = ModelInfo(
     name="pcam_cnn",
@@ -41,7 +41,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     """
     from keras import layers
 
-    from components.models.views import MeanOverViews, TurnedViews
+    from components.training.models.views import MeanOverViews, TurnedViews
 
     views = TurnedViews(options["views"], name="turned_views")
     x = layers.Rescaling(1 / GREY_STD, offset=-GREY_MEAN / GREY_STD, name="rescale")(views(images))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from components.config_fields import choice
+from components.core.field_checks import choice
 from components.errors import UsageError
-from components.models import cnn_105k, mobilenet_v2, pcam_cnn, resnet50, simple_cnn, weights
-from components.models.info import ModelInfo
+from components.training.models import cnn_105k, mobilenet_v2, pcam_cnn, resnet50, simple_cnn, weights
+from components.training.models.info import ModelInfo
 
 if TYPE_CHECKING:
     import keras
@@ -64,7 +64,7 @@ def build(
 
     import keras
 
-    from components.models.resize import Resize
+    from components.training.models.resize import Resize
 
     images = keras.Input(tuple(input_shape), dtype="float32", name="images")
     x = images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.models.info import ModelInfo, Option, dropout, l2, weights
+from components.training.models.info import ModelInfo, Option, dropout, l2, weights
 
 INFO = ModelInfo(
     name="resnet50",
@@ -45,7 +45,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     import keras
     from keras import layers, ops
 
-    from components.models.views import CropViews, MeanOverViews
+    from components.training.models.views import CropViews, MeanOverViews
 
     views = CropViews(options["crop"], name="crops")
     x = views(images)

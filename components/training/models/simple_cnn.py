@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.models.info import GREY_MEAN, GREY_STD, ModelInfo, dropout, weights
+from components.training.models.info import GREY_MEAN, GREY_STD, ModelInfo, dropout, weights
 
 INFO = ModelInfo(
     name="simple_cnn",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UsageError
-from components.models.info import ModelInfo
+from components.training.models.info import ModelInfo
 
 if TYPE_CHECKING:
     import keras

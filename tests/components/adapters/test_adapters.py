@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.adapters import ADAPTERS, get_adapter
-from components.adapters._finish import over_cap
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.finish import over_cap
+from components.adapters.patch_index import INDEX_SCHEMA, REJECT_SCHEMA, Patch
 from components.errors import UsageError
-from components.patch import INDEX_SCHEMA, REJECT_SCHEMA, Patch
-from tests import trees
+from tests.support import trees
 
 
 def discover(name: str, root: Path, **options) -> Discovery:

@@ -7,7 +7,7 @@ import pytest
 from components.adapters import get_adapter
 from components.adapters.base import DiscoverOptions, Discovery
 from components.errors import UsageError
-from tests import trees
+from tests.support import trees
 
 SIZE = (7, 5)
 

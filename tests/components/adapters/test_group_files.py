@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from components.adapters.group_files import patch_key, read_group_list, read_groups_csv
 from components.errors import UsageError
-from components.groups import patch_key, read_group_list, read_groups_csv
 
 
 def mapping(tmp_path, text: str | bytes):

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from components import arrow
 from components.adapters import get_adapter, idc
-from components.adapters._tables import Sieve
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.listing import Listing
+from components.adapters.sieve import Sieve
+from components.core import arrow_arrays
 from components.errors import UsageError
-from components.listing import Listing
-from tests import trees
+from tests.support import trees
 
 COPY = "IDC_regular_ps50_idx5"
 
@@ -160,7 +160,7 @@ def test_the_quick_pattern_agrees_with_the_full_one(path: str) -> None:
     others = ["8863/0/8863_idx5_x1_y2_class0.png", "nested/8863/0/8863_idx5_x1_y2_class0.png", "loose.png"]
 
     def parsed(plain: str) -> list[dict[str, Any]]:
-        files = pa.table({"path": arrow.strings([*others, path])})
+        files = pa.table({"path": arrow_arrays.strings([*others, path])})
         sieve = Sieve(Listing(files, [], 0, [], ""))
         sieve.parse_paths(idc._PATH, plain)
         return list(sieve.table.to_pylist())

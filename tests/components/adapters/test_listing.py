@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from components import listing
+from components.adapters import listing
+from components.adapters.listing import list_images, read_file
 from components.errors import UsageError
-from components.listing import list_images, read_file
 
 PNG = frozenset({".png"})
 

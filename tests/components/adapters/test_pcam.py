@@ -9,7 +9,7 @@ from components.adapters import get_adapter
 from components.adapters.base import DiscoverOptions, Discovery
 from components.adapters.pcam import parse_labels
 from components.errors import UsageError
-from tests import trees
+from tests.support import trees
 
 
 def discover(root: Path, **options) -> Discovery:

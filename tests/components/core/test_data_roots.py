@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.data_roots import VARIABLE, check_root, read_roots
+from components.core.data_roots import VARIABLE, check_root, read_roots
 from components.errors import UsageError
-from tests import ingest_help as help
+from tests.support import ingest_help as help
 
 
 def env(*roots: object) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components import process_tree
+from components.core import processes
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 # A leader that leaves: a child in its session but in another process group, one in a session of its own, both deaf.
@@ -47,21 +47,21 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    return process_tree.read_process(pid) is None
+    return processes.read_process(pid) is None
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number(started: list[subprocess.Popen[str]]) -> None:
     started.append(subprocess.Popen(SLEEP, text=True, start_new_session=True))
     pid = started[0].pid
-    seen = process_tree.read_process(pid)
+    seen = processes.read_process(pid)
     assert seen is not None
     assert (seen.parent, seen.session) == (os.getpid(), pid)
-    assert process_tree.is_alive(pid, seen.started)
-    assert not process_tree.is_alive(pid, seen.started - 1)
+    assert processes.is_alive(pid, seen.started)
+    assert not processes.is_alive(pid, seen.started - 1)
     started[0].kill()
     wait_for(lambda: is_gone(pid))  # a zombie is no live process
-    assert not process_tree.is_alive(pid, seen.started)
-    assert process_tree.in_sessions({pid: seen.started}) == set()
+    assert not processes.is_alive(pid, seen.started)
+    assert processes.in_sessions({pid: seen.started}) == set()
 
 
 def test_a_name_with_spaces_and_parentheses_is_no_riddle(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
@@ -69,7 +69,7 @@ def test_a_name_with_spaces_and_parentheses_is_no_riddle(tmp_path: Path, started
     program.symlink_to("/bin/sleep")
     started.append(subprocess.Popen([str(program), "600"], text=True))
     wait_for(lambda: os.readlink(f"/proc/{started[0].pid}/exe") != os.path.realpath(sys.executable))
-    seen = process_tree.read_process(started[0].pid)
+    seen = processes.read_process(started[0].pid)
     assert seen is not None and seen.parent == os.getpid()
 
 
@@ -83,26 +83,26 @@ def test_a_session_is_found_and_ended_with_or_without_its_leader(
         text=True,
         stdout=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, process_tree.MARK: mark},
+        env={**os.environ, processes.MARK: mark},
     )
     started.append(leader)
     assert leader.stdout is not None
     lines = [leader.stdout.readline() for _ in range(3)]  # both children are deaf from their "1" on
     pids = next(line for line in lines if line.strip() != "1").split()
     same, own = (int(pid) for pid in pids)
-    seen = process_tree.read_process(leader.pid)
+    seen = processes.read_process(leader.pid)
     assert seen is not None
     session = {leader.pid: seen.started}
     if not leader_lives:
         leader.kill()
         leader.wait()
-    assert process_tree.in_sessions(session) == ({leader.pid, same} if leader_lives else {same})
-    assert process_tree.in_sessions({leader.pid: seen.started + 10_000}) == set()  # another leader's session
-    assert process_tree.marked(mark) == {same, own} | ({leader.pid} if leader_lives else set())
-    assert process_tree.marked(mark + "x") == set()
+    assert processes.in_sessions(session) == ({leader.pid, same} if leader_lives else {same})
+    assert processes.in_sessions({leader.pid: seen.started + 10_000}) == set()  # another leader's session
+    assert processes.marked(mark) == {same, own} | ({leader.pid} if leader_lives else set())
+    assert processes.marked(mark + "x") == set()
 
-    left = process_tree.end(
-        lambda: process_tree.in_sessions(session) | process_tree.marked(mark), grace=0.3, reap=leader.poll
+    left = processes.end(
+        lambda: processes.in_sessions(session) | processes.marked(mark), grace=0.3, reap=leader.poll
     )
     assert left == set()
     assert is_gone(same) and is_gone(own) and is_gone(leader.pid)
@@ -124,22 +124,22 @@ time.sleep(600)
     )
     started.append(process)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    seen = process_tree.read_process(process.pid)
+    seen = processes.read_process(process.pid)
     assert seen is not None
     session = {process.pid: seen.started}
-    assert process_tree.end(lambda: process_tree.in_sessions(session), 60, process.poll) == set()
+    assert processes.end(lambda: processes.in_sessions(session), 60, process.poll) == set()
     assert note.read_text() == "tidied up"
 
 
 def test_the_caller_and_its_ancestors_are_spared() -> None:
     code = (
-        "import sys; sys.path.insert(0, '.'); from components import process_tree as p; import os;"
+        "import sys; sys.path.insert(0, '.'); from components.core import processes as p; import os;"
         " found = p.marked('/me'); print(os.getpid() in found, os.getppid() in found)"
     )
     done = subprocess.run(
         ["sh", "-c", f'"{sys.executable}" -c "$CODE"; true'],
-        env={**os.environ, process_tree.MARK: "/me", "CODE": code},
-        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, processes.MARK: "/me", "CODE": code},
+        cwd=Path(__file__).resolve().parents[3],
         capture_output=True,
         text=True,
     )
@@ -151,11 +151,11 @@ def test_ports_are_told_to_the_process_that_listens() -> None:
         listener.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         listener.listen()
-        found = process_tree.listening({os.getpid()})
+        found = processes.listening({os.getpid()})
         assert listener.getsockname()[1] in found
         assert other.getsockname()[1] not in found
-        assert process_tree.listening({2**22 - 1}) == set()
+        assert processes.listening({2**22 - 1}) == set()
 
 
 def test_signals_to_the_dead_are_no_error() -> None:
-    process_tree._signal_all({2**22 - 1}, signal.SIGTERM)
+    processes._signal_all({2**22 - 1}, signal.SIGTERM)

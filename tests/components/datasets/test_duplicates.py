@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.duplicates import Rows, near_duplicates, resolve
+from components.datasets.duplicates import Rows, near_duplicates, resolve
 from schemas.tables import SPLITS
 
 

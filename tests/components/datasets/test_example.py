@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import tfrecord
-from components.example import (
+from components.datasets import tfrecord
+from components.datasets.example import (
     ImageEncoder,
     RawRecords,
     decode_example,
@@ -17,7 +17,7 @@ from components.example import (
     encode_example,
     encode_feature,
 )
-from components.features import COLOUR_FEATURES
+from components.images.colour_features import COLOUR_FEATURES
 
 
 def encode(pixels: np.ndarray, colour: np.ndarray, **fields: object) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features
+from components.images.colour_features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features
 
 
 def plain(image: np.ndarray) -> dict[str, float]:

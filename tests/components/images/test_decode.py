@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.adapters.patch_index import Rejected
 from components.errors import UsageError
-from components.images import decode_rgb8, fit, shrink_factor
-from components.images_independent import fit_independent
-from components.patch import Rejected
+from components.images.decode import decode_rgb8, fit, shrink_factor
+from components.images.independent import fit_independent
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)
 
@@ -164,10 +164,10 @@ def test_opencv_starts_no_threads():
 
 def test_importing_loads_nothing_heavy():
     code = (
-        "import sys, components.images, components.images_independent; "
+        "import sys, components.images.decode, components.images.independent; "
         "print({'tensorflow', 'tensorflow_io', 'apache_beam', 'tifffile', 'PIL.Image'} & set(sys.modules))"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from components.images import decode_rgb8
-from components.images_independent import decode_independent, fit_independent
+from components.images.decode import decode_rgb8
+from components.images.independent import decode_independent, fit_independent
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.image_formats import MAX_PIXELS, PNG_SIGNATURE
-from components.image_png import METADATA_LIMIT, decode_png
-from components.patch import Rejected
+from components.adapters.patch_index import Rejected
+from components.images.formats import MAX_PIXELS, PNG_SIGNATURE
+from components.images.png import METADATA_LIMIT, decode_png
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -261,7 +261,7 @@ def test_unknown_critical_chunk_is_refused():
 
 
 def test_bomb_by_declared_size_needs_no_decoding(monkeypatch):
-    monkeypatch.setattr("components.image_png.pyspng.load", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr("components.images.png.pyspng.load", lambda data: pytest.fail("decoded"))
     monkeypatch.setattr(imagecodecs, "png_decode", lambda data: pytest.fail("decoded"))
     for depth, colour in ((8, RGB), (1, GREY), (16, RGBA)):
         data = header(60000, 60000, depth, colour) + chunk(b"IDAT", zlib.compress(bytes(100)))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components import image_tiff
-from components.image_formats import MAX_PIXELS
-from components.image_tiff import decode_tiff
-from components.patch import Rejected
+from components.adapters.patch_index import Rejected
+from components.images import tiff as tiff_module
+from components.images.formats import MAX_PIXELS
+from components.images.tiff import decode_tiff
 
 SMOOTH = (np.add.outer(np.arange(40), np.arange(48))[..., None] * [1, 2, 2] + 9).astype(np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -66,7 +66,7 @@ def code_of(data: bytes) -> str:
 @pytest.fixture
 def no_tifffile(monkeypatch):
     """Proves that a file took the fast way."""
-    monkeypatch.setattr(image_tiff, "_decode_odd", lambda data: pytest.fail("not taken as plain"))
+    monkeypatch.setattr(tiff_module, "_decode_odd", lambda data: pytest.fail("not taken as plain"))
 
 
 def test_plain_patch_needs_no_decoder(no_tifffile):

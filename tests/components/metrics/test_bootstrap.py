@@ -11,9 +11,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import bootstrap, intervals, metrics, weighted
-from components.bootstrap import BootstrapPlan
-from components.patients import group_index
+from components.metrics import bootstrap, intervals, point, resampled
+from components.metrics.bootstrap import BootstrapPlan
+from components.metrics.per_group import group_index
 
 FEW = BootstrapPlan(resamples=300)
 
@@ -43,17 +43,17 @@ def test_weights_are_repetitions(rows, draws):
     group = np.array([row[2] for row in rows])
     repeated = np.repeat(np.arange(y.size), np.array(draws)[group])
     weights = np.array([draws, [1] * 5], np.uint16)
-    ours = weighted.weighted_binary(y, p, group, 5, 0.5)(weights)
+    ours = resampled.weighted_binary(y, p, group, 5, 0.5)(weights)
     for row, take in ((0, repeated), (1, np.arange(y.size))):
-        expected = metrics.binary_metrics(y[take], p[take], 0.5)
+        expected = point.binary_metrics(y[take], p[take], 0.5)
         assert {name: values[row] for name, values in ours.items()} == pytest.approx(expected, nan_ok=True)
     labels = np.array([row[3] for row in rows])
     several = np.random.default_rng(0).dirichlet(np.ones(4), y.size)
-    ours = weighted.weighted_multiclass(labels, several, group, 5)(weights)
-    expected = metrics.multiclass_metrics(labels[repeated], several[repeated])
+    ours = resampled.weighted_multiclass(labels, several, group, 5)(weights)
+    expected = point.multiclass_metrics(labels[repeated], several[repeated])
     for name, values in ours.items():
         assert values[0] == pytest.approx(expected[name], nan_ok=True)
-    assert weighted.weighted_primary(labels, several, group, 5)(weights) == pytest.approx(
+    assert resampled.weighted_primary(labels, several, group, 5)(weights) == pytest.approx(
         ours["macro_f1"], nan_ok=True
     )
 
@@ -61,9 +61,9 @@ def test_weights_are_repetitions(rows, draws):
 def test_blocks_do_not_show(monkeypatch):
     y, score, group = clustered(1)
     resamples = bootstrap.plan_resamples(y, group, 2, FEW)
-    whole = weighted.weighted_auc(y, score, resamples.index)(resamples.weights)
-    monkeypatch.setattr(weighted, "BLOCK_CELLS", 1)
-    assert (weighted.weighted_auc(y, score, resamples.index)(resamples.weights) == whole).all()
+    whole = resampled.weighted_auc(y, score, resamples.index)(resamples.weights)
+    monkeypatch.setattr(resampled, "BLOCK_CELLS", 1)
+    assert (resampled.weighted_auc(y, score, resamples.index)(resamples.weights) == whole).all()
 
 
 def test_draws_are_of_whole_groups_seeded_and_in_blocks():
@@ -89,8 +89,8 @@ def test_estimates_are_the_point_metrics_and_lie_inside():
     p = 1 / (1 + np.exp(-score))
     names = np.array([f"patient {g}" for g in group])
     found, resamples = bootstrap.split_intervals(y, p, names, 0.6, FEW)
-    point = metrics.binary_metrics(y, p, 0.6)
-    assert {name: interval.estimate for name, interval in found.items()} == pytest.approx(point)
+    estimate = point.binary_metrics(y, p, 0.6)
+    assert {name: interval.estimate for name, interval in found.items()} == pytest.approx(estimate)
     for interval in found.values():
         assert interval.low < interval.estimate < interval.high
         assert interval.standard_error > 0 and interval.groups == 30 and not interval.reason
@@ -122,7 +122,7 @@ def test_fewer_than_five_groups_in_a_class_give_no_interval(positives):
     found, resamples = bootstrap.split_intervals(y, np.linspace(0, 1, 90), group, 0.5, FEW)
     assert resamples.reason == "too_few_groups"
     assert all(i.low is None and i.high is None and i.reason == "too_few_groups" for i in found.values())
-    accuracy = metrics.binary_metrics(y, np.linspace(0, 1, 90), 0.5)["accuracy"]
+    accuracy = point.binary_metrics(y, np.linspace(0, 1, 90), 0.5)["accuracy"]
     assert found["accuracy"].estimate == pytest.approx(accuracy)
     five = bootstrap.plan_resamples((group < 5).astype(int), group, 2, FEW)
     assert not five.reason
@@ -230,8 +230,8 @@ def test_coverage_with_thirty_patients_where_patches_as_units_fail():
         y, score, group = clustered(1000 + seed)
         for unit, ids in (("patients", group), ("patches", np.arange(y.size))):
             resamples = bootstrap.plan_resamples(y, ids, 2, BootstrapPlan(resamples=200, seed=seed))
-            values = weighted.weighted_auc(y, score, group_index(ids)[1])(resamples.weights)
-            interval = bootstrap.percentile_interval(metrics.roc_auc(y, score), values, resamples)
+            values = resampled.weighted_auc(y, score, group_index(ids)[1])(resamples.weights)
+            interval = bootstrap.percentile_interval(point.roc_auc(y, score), values, resamples)
             hits[unit] += interval.low <= truth <= interval.high
     assert hits["patients"] / rounds >= 0.90
     assert hits["patches"] / rounds < 0.80

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from components import calibration, metrics
 from components.errors import DataError, UsageError
+from components.metrics import calibration, point
 
 
 def overconfident(seed: int, factor: float):
@@ -26,12 +26,12 @@ def test_temperature_undoes_a_factor_on_the_logits(factor):
     assert fitted.value == pytest.approx(factor, rel=0.1) and fitted.note == ""
 
     def loss(temperature):
-        return metrics.log_loss(y, calibration.apply_temperature(p, temperature))
+        return point.log_loss(y, calibration.apply_temperature(p, temperature))
 
     best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-8})
     assert fitted.value == pytest.approx(best.x, rel=1e-4)
-    assert metrics.roc_auc(y, calibration.apply_temperature(p, fitted.value)) == pytest.approx(
-        metrics.roc_auc(y, p)
+    assert point.roc_auc(y, calibration.apply_temperature(p, fitted.value)) == pytest.approx(
+        point.roc_auc(y, p)
     )
 
 
@@ -78,7 +78,7 @@ def test_temperature_of_nothing_or_nan_is_a_data_error(probability):
 
 def brute_force(y, p, quality):
     cuts = np.unique(p)
-    return max(quality(metrics.binary_metrics(y, p, cut)) for cut in cuts)
+    return max(quality(point.binary_metrics(y, p, cut)) for cut in cuts)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_threshold_is_the_best_of_all_cuts(criterion, quality, decimals):
     y = rng.integers(0, 2, 300)
     p = np.round(1 / (1 + np.exp(-(rng.normal(size=300) + y))), decimals).astype(np.float32)
     threshold = calibration.choose_threshold(y, p, criterion)
-    assert quality(metrics.binary_metrics(y, p, threshold)) == pytest.approx(brute_force(y, p, quality))
+    assert quality(point.binary_metrics(y, p, threshold)) == pytest.approx(brute_force(y, p, quality))
     assert threshold == float(np.float32(threshold))
     shuffled = rng.permutation(300)
     assert calibration.choose_threshold(y[shuffled], p[shuffled], criterion) == threshold
@@ -170,7 +170,7 @@ def test_temperature_never_raises_the_loss(rows):
     p = np.array([row[1] for row in rows])
     clipped = calibration.apply_temperature(p, 1.0)
     after = calibration.apply_temperature(p, calibration.fit_temperature(y, p).value)
-    assert metrics.log_loss(y, after) <= metrics.log_loss(y, clipped) + 1e-9
+    assert point.log_loss(y, after) <= point.log_loss(y, clipped) + 1e-9
     assert np.isfinite(after).all()
     table = calibration.reliability_bins(y, p)
     assert table.count.sum() == y.size

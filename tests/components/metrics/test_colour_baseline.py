@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components import metrics
-from components.baseline import COLOUR_FEATURES, fit_baseline
 from components.errors import DataError
+from components.metrics import point
+from components.metrics.colour_baseline import COLOUR_FEATURES, fit_baseline
 
 
 def coloured(seed: int, n: int, n_classes: int):
@@ -24,7 +24,7 @@ def test_it_learns_colour_and_is_deterministic():
     first, again = (fit_baseline(x, y, 2, seed=3).predict(test_x) for _ in range(2))
     assert first.shape == (400,) and first.dtype == np.float32
     assert (first == again).all()
-    assert metrics.roc_auc(test_y, first) > 0.8
+    assert point.roc_auc(test_y, first) > 0.8
 
 
 def test_several_classes_and_a_class_that_training_lacks():
@@ -54,5 +54,8 @@ def test_importing_it_does_not_import_scikit_learn():
     import subprocess
     import sys
 
-    code = "import sys, components.baseline, components.gate; sys.exit('sklearn' in sys.modules)"
+    code = (
+        "import sys, components.metrics.colour_baseline, components.promotion.gate;"
+        "sys.exit('sklearn' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

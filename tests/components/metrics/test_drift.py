@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import drift
-from components.baseline import COLOUR_FEATURES
 from components.errors import UsageError
+from components.metrics import drift
+from components.metrics.colour_baseline import COLOUR_FEATURES
 
 PATCHES = 6
 RED = COLOUR_FEATURES.index("color/red_mean")

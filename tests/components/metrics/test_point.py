@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from components import metrics
-from components.patients import per_group_metrics, recognition_rates
+from components.metrics import point
+from components.metrics.per_group import per_group_metrics, recognition_rates
 
 
 def binary_case(seed: int, decimals: int | None = None):
@@ -41,7 +41,7 @@ def test_binary_metrics_agree_with_scikit_learn(seed, decimals):
         "balanced_accuracy": sk.balanced_accuracy_score(y, called),
         "mcc": sk.matthews_corrcoef(y, called),
     }
-    assert metrics.binary_metrics(y, p, 0.6) == pytest.approx(expected, abs=1e-9, rel=0)
+    assert point.binary_metrics(y, p, 0.6) == pytest.approx(expected, abs=1e-9, rel=0)
 
 
 def test_multiclass_metrics_agree_with_scikit_learn():
@@ -50,7 +50,7 @@ def test_multiclass_metrics_agree_with_scikit_learn():
     p = rng.dirichlet(np.ones(5), 300)
     called = p.argmax(axis=1)
     present = [0, 1, 2, 4]
-    ours = metrics.multiclass_metrics(y, p)
+    ours = point.multiclass_metrics(y, p)
     assert ours["macro_f1"] == pytest.approx(
         sk.f1_score(y, called, labels=present, average="macro"), abs=1e-9
     )
@@ -60,21 +60,21 @@ def test_multiclass_metrics_agree_with_scikit_learn():
         assert ours["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(y, called), abs=1e-9)
     assert ours["log_loss"] == pytest.approx(sk.log_loss(y, p, labels=range(5)), abs=1e-9)
     assert ours["brier"] == pytest.approx(np.mean(np.sum((p - np.eye(5)[y]) ** 2, axis=1)), abs=1e-9)
-    one_vs_rest = metrics.one_vs_rest_auc(y, p)
+    one_vs_rest = point.one_vs_rest_auc(y, p)
     expected = [sk.roc_auc_score(y == k, p[:, k]) for k in present]
     assert one_vs_rest[present] == pytest.approx(expected, abs=1e-9)
     assert math.isnan(one_vs_rest[3])
     assert ours["macro_auc"] == pytest.approx(np.mean(expected), abs=1e-9)
-    assert (metrics.confusion_matrix(y, called, 5) == sk.confusion_matrix(y, called, labels=range(5))).all()
+    assert (point.confusion_matrix(y, called, 5) == sk.confusion_matrix(y, called, labels=range(5))).all()
 
 
 def test_curves_agree_with_scikit_learn():
     y, p = binary_case(7, 1)
-    fpr, tpr, thresholds = metrics.roc_curve(y, p)
+    fpr, tpr, thresholds = point.roc_curve(y, p)
     expected = sk.roc_curve(y, p, drop_intermediate=False)
     for ours, theirs in zip((fpr, tpr, thresholds), expected, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-12)
-    recall, precision, cuts = metrics.precision_recall_curve(y, p)
+    recall, precision, cuts = point.precision_recall_curve(y, p)
     their_precision, their_recall, their_cuts = sk.precision_recall_curve(y, p)
     assert cuts == pytest.approx(their_cuts[::-1])
     assert precision == pytest.approx(their_precision[:-1][::-1], abs=1e-12)
@@ -82,31 +82,31 @@ def test_curves_agree_with_scikit_learn():
 
 
 def test_undefined_is_nan_and_never_zero():
-    one_class = metrics.binary_metrics([1, 1], [0.2, 0.9], 0.5)
+    one_class = point.binary_metrics([1, 1], [0.2, 0.9], 0.5)
     assert one_class["npv"] == 0, "a positive was called negative: 0 of 1, which is defined"
     assert all(math.isnan(one_class[name]) for name in ("auc", "specificity", "balanced_accuracy", "mcc"))
-    nothing_called = metrics.binary_metrics([0, 1], [0.1, 0.2], 0.5)
+    nothing_called = point.binary_metrics([0, 1], [0.1, 0.2], 0.5)
     assert math.isnan(nothing_called["ppv"]) and math.isnan(nothing_called["mcc"])
     assert nothing_called["sensitivity"] == 0 and nothing_called["f1"] == 0
-    assert math.isnan(metrics.binary_metrics([0, 0], [0.1, 0.2], 0.5)["f1"])
-    assert math.isnan(metrics.average_precision([0, 0], [0.1, 0.2]))
-    empty = metrics.binary_metrics([], [], 0.5)
+    assert math.isnan(point.binary_metrics([0, 0], [0.1, 0.2], 0.5)["f1"])
+    assert math.isnan(point.average_precision([0, 0], [0.1, 0.2]))
+    empty = point.binary_metrics([], [], 0.5)
     assert all(math.isnan(value) for value in empty.values())
 
 
 def test_the_threshold_itself_is_positive():
-    assert metrics.binary_metrics([1, 0], [0.5, 0.4], 0.5)["sensitivity"] == 1
+    assert point.binary_metrics([1, 0], [0.5, 0.4], 0.5)["sensitivity"] == 1
 
 
 def test_certain_and_wrong_float32_probability_has_a_finite_loss():
-    assert metrics.log_loss([1], np.array([0.0], np.float32)) == pytest.approx(
+    assert point.log_loss([1], np.array([0.0], np.float32)) == pytest.approx(
         -math.log(np.finfo(np.float32).eps)
     )
 
 
 def test_macro_f1_leaves_absent_classes_out():
     # Class 2 has no patches but one prediction: it costs class 0 a hit and is not itself averaged.
-    assert metrics.macro_f1(np.array([[1, 0, 1], [0, 2, 0], [0, 0, 0]])) == pytest.approx((2 / 3 + 1) / 2)
+    assert point.macro_f1(np.array([[1, 0, 1], [0, 2, 0], [0, 0, 0]])) == pytest.approx((2 / 3 + 1) / 2)
 
 
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40)
@@ -117,9 +117,9 @@ def test_auc_is_the_fraction_of_pairs_won(rows):
     y = np.array([row[0] for row in rows])
     s = np.array([row[1] for row in rows], float)
     pairs = [(a > b) + 0.5 * (a == b) for a in s[y] for b in s[~y]]
-    auc = metrics.roc_auc(y, s)
+    auc = point.roc_auc(y, s)
     assert math.isnan(auc) if not pairs else auc == pytest.approx(np.mean(pairs))
-    assert metrics.roc_auc(~y, -s) == pytest.approx(auc, nan_ok=True)
+    assert point.roc_auc(~y, -s) == pytest.approx(auc, nan_ok=True)
 
 
 def test_per_group_metrics_equal_each_patient_alone():
@@ -129,12 +129,12 @@ def test_per_group_metrics_equal_each_patient_alone():
     names, table = per_group_metrics(y, p, groups, 0.55)
     assert list(names) == sorted(set(groups))
     for row, name in enumerate(names):
-        alone = metrics.binary_metrics(y[groups == name], p[groups == name], 0.55)
-        for metric in ("auc", *metrics.THRESHOLD_METRICS):
+        alone = point.binary_metrics(y[groups == name], p[groups == name], 0.55)
+        for metric in ("auc", *point.THRESHOLD_METRICS):
             assert table[metric][row] == pytest.approx(alone[metric], nan_ok=True)
     assert table["patches"].sum() == y.size and table["positives"].sum() == y.sum()
     assert math.isnan(table["auc"][list(names).index("px")])
-    summary = metrics.summary_over_groups(table)
+    summary = point.summary_over_groups(table)
     assert summary["auc"]["groups"] == np.sum(~np.isnan(table["auc"])) < names.size
     assert summary["f1"]["median"] == pytest.approx(np.nanmedian(table["f1"]))
     with pytest.raises(ValueError, match="threshold"):
@@ -151,7 +151,7 @@ def test_per_group_metrics_of_several_classes():
 
 
 def test_summary_of_a_metric_that_no_patient_has():
-    summary = metrics.summary_over_groups({"auc": [np.nan, np.nan]})
+    summary = point.summary_over_groups({"auc": [np.nan, np.nan]})
     assert summary["auc"]["groups"] == 0 and math.isnan(summary["auc"]["median"])
 
 

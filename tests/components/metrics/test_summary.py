@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components import metrics
-from components import split_metrics as s
-from components.bootstrap import BootstrapPlan
-from components.split_data import digest_of_split
+from components.datasets.sidecars import digest_of_split
+from components.metrics import point
+from components.metrics import summary as s
+from components.metrics.bootstrap import BootstrapPlan
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 300)
@@ -31,13 +31,13 @@ SEVERAL = dataclasses.replace(
 def test_intervals_hold_the_point_estimates():
     told = s.with_intervals(BINARY, BootstrapPlan(300))
     assert (told["patches"], told["groups"]) == (300, 25)
-    expected = metrics.binary_metrics(BINARY.labels, BINARY.probability, 0.35)
+    expected = point.binary_metrics(BINARY.labels, BINARY.probability, 0.35)
     for name, value in expected.items():
         figure = told["values"][name]
         assert figure["estimate"] == pytest.approx(value) and figure["low"] <= value <= figure["high"]
     several = s.with_intervals(SEVERAL, BootstrapPlan(300, pool=True))["values"]
     assert several["macro_f1"]["estimate"] == pytest.approx(
-        metrics.multiclass_metrics(SEVERAL.labels, SEVERAL.probability)["macro_f1"]
+        point.multiclass_metrics(SEVERAL.labels, SEVERAL.probability)["macro_f1"]
     )
 
 
@@ -46,7 +46,7 @@ def test_slices_use_the_stored_threshold_and_skip_what_says_nothing():
     labels, scales = ("benign", "malignant"), ("40", "100")
     assert set(found) == {*(("label", one) for one in labels), *(("magnification", one) for one in scales)}
     rows = BINARY.magnification == 40
-    expected = metrics.binary_metrics(LABELS[rows], BINARY.probability[rows], 0.35)
+    expected = point.binary_metrics(LABELS[rows], BINARY.probability[rows], 0.35)
     assert found["magnification", "40"]["metrics"]["f1"] == expected["f1"]
     assert found["magnification", "40"]["patches"] == rows.sum()
     assert found["label", "malignant"]["metrics"]["sensitivity"] == pytest.approx(

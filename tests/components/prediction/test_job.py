@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import predict_job, predict_parts
 from components.errors import DataError, UsageError
-from components.predict_parts import batch_size, predict_part, raw_example
-from tests import predict_help, trees
+from components.prediction import job, parts
+from components.prediction.parts import batch_size, predict_part, raw_example
+from tests.support import predict_help, trees
 
 pytestmark = pytest.mark.integration
 
@@ -61,7 +61,7 @@ def test_an_image_gets_the_probability_of_its_record(tmp_path, dataset, options)
 
 def test_a_killed_prediction_goes_on_where_it_stopped(tmp_path, made, monkeypatch):
     raw, _, model = made
-    monkeypatch.setattr("components.predict_plan._MAX_ROWS", 16)
+    monkeypatch.setattr("components.prediction.plan._MAX_ROWS", 16)
     whole = predict_help.run(model, raw, tmp_path / "whole.parquet")
     done: list[int] = []
 
@@ -93,7 +93,7 @@ def test_a_killed_prediction_goes_on_where_it_stopped(tmp_path, made, monkeypatc
 
 def test_parts_of_another_input_or_model_do_not_count(tmp_path, made, monkeypatch):
     raw, data, model = made
-    monkeypatch.setattr("components.predict_plan._MAX_ROWS", 16)
+    monkeypatch.setattr("components.prediction.plan._MAX_ROWS", 16)
     mine = shutil.copytree(raw, tmp_path / "raw")
 
     def dies(config, numbers):
@@ -130,18 +130,18 @@ def test_the_same_prediction_twice_is_done_once(tmp_path, made):
 def test_a_crash_among_the_commits_never_vouches_for_old_files(tmp_path, made, monkeypatch):
     raw, data, model = made
     predict_help.run(model, raw, tmp_path / "a.csv")
-    old, real = (tmp_path / "a.csv").read_bytes(), predict_job._commit
+    old, real = (tmp_path / "a.csv").read_bytes(), job._commit
 
     def dies(target, file, name):
         if name == "a.csv":
             raise KeyboardInterrupt
         real(target, file, name)
 
-    monkeypatch.setattr(predict_job, "_commit", dies)
+    monkeypatch.setattr(job, "_commit", dies)
     with pytest.raises(KeyboardInterrupt):
         predict_help.run(model, data.folder, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == old
-    monkeypatch.setattr(predict_job, "_commit", real)
+    monkeypatch.setattr(job, "_commit", real)
     told = predict_help.run(model, data.folder, tmp_path / "a.csv", work=lambda config, numbers: numbers and 1 / 0)
     assert (told["state"], told["resumed_parts"]) == ("done", told["parts"])
     assert (tmp_path / "a.csv").read_bytes() != old
@@ -219,16 +219,16 @@ def test_the_model_is_loaded_once_and_checked(tmp_path, made, monkeypatch):
     raw, _, model = made
     mine = shutil.copytree(model, tmp_path / "model")
     loads: list[Path] = []
-    real = predict_parts.ServedModel
-    monkeypatch.setattr(predict_parts, "ServedModel", lambda folder: loads.append(folder) or real(folder))
-    monkeypatch.setattr("components.predict_plan._MAX_ROWS", 16)
+    real = parts.ServedModel
+    monkeypatch.setattr(parts, "ServedModel", lambda folder: loads.append(folder) or real(folder))
+    monkeypatch.setattr("components.prediction.plan._MAX_ROWS", 16)
     told = predict_help.run(mine, raw, tmp_path / "a.csv")
     assert told["parts"] > 2 and len(loads) == 1
 
     def changes(config, numbers):
         facts = json.loads((mine / "assets.extra/histoline.json").read_text())
         (mine / "assets.extra/histoline.json").write_text(json.dumps({**facts, "threshold": 0.9}))
-        predict_parts._models.clear()
+        parts._models.clear()
         predict_help.here(config, numbers)
 
     with pytest.raises(DataError, match="has changed since the prediction began"):

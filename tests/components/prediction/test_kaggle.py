@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import DataError, UsageError
-from components.kaggle import check_all_there, read_sample, submission
+from components.prediction.kaggle import check_all_there, read_sample, submission
 
 
 def sample(folder, text):

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.model_source import ModelSource
-from components.predict_output import beside, file_name, output_schema, output_table, write_slide_maps, write_table
-from components.prediction_tables import probability_column
+from components.prediction.outputs import beside, file_name, output_schema, output_table, write_slide_maps, write_table
+from components.promotion.find_model import ModelSource
+from components.promotion.prediction_tables import probability_column
 
 HOSTILE = ["../../etc/passwd", "a/b", ".hidden", "..", 'x"><script>', "a\nb", "=cmd()", "\u00e9" * 200, "C:\\x"]
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import arrow
-from components.predict_plan import PLAN_SCHEMA, image_parts, read_part, record_parts, rows_per_part, write_plan
+from components.core import arrow_arrays
+from components.prediction.plan import PLAN_SCHEMA, image_parts, read_part, record_parts, rows_per_part, write_plan
 
 
 def patches(count, version=1):
@@ -17,7 +17,7 @@ def patches(count, version=1):
     columns["version"] = np.full(count, version)
     kinds = {field.name: field.type for field in PLAN_SCHEMA}
     schema = pa.schema([(name, kinds[name]) for name in columns])
-    return arrow.table(columns, schema)
+    return arrow_arrays.table(columns, schema)
 
 
 @given(st.integers(0, 300), st.sampled_from([(700, 460), (96, 96), (4000, 3000)]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from components.errors import UsageError
-from components.predict_images import find_images, known_labels
-from tests import trees
+from components.prediction.raw_images import find_images, known_labels
+from tests.support import trees
 
 
 def rows(found):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import champion as c
 from components.errors import DataError, UsageError
-from components.storage import open_storage
+from components.promotion import champion as c
+from components.storage.base import open_storage
 
 HOME = "models/idc/binary"
 

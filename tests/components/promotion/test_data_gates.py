@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import drift
-from components.anomaly_gate import DriftError, check_anomalies, check_drift, read_group_means
+from components.datasets.example import decode_example
+from components.datasets.tfrecord import read_records
 from components.errors import DataError
-from components.example import decode_example
-from components.intact_gate import check_intact
-from components.storage import open_storage
-from components.tfdv_schema import schema_text, write_schema
-from components.tfrecord import read_records
-from tests import ingest_help, trees
+from components.metrics import drift
+from components.promotion.anomaly_gate import DriftError, check_anomalies, check_drift, read_group_means
+from components.promotion.intact_gate import check_intact
+from components.storage.base import open_storage
+from pipelines.tfx.schema import schema_text, write_schema
+from tests.support import ingest_help, trees
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_every_feature_of_an_example_is_in_the_schema(dataset: str, task: str) -
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    from components.example import FEATURE_KEYS
+    from components.datasets.example import FEATURE_KEYS
     from schemas import classes
 
     manifest = {

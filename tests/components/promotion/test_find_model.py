@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components import champion as champions
-from components import contracts
+from components.core import json_documents
 from components.errors import DataError, UsageError
-from components.model_source import champion_model, model_folder, named_model
-from components.storage import open_storage
+from components.promotion import champion as champions
+from components.promotion.find_model import champion_model, model_folder, named_model
+from components.storage.base import open_storage
 
 FACTS = {
     "dataset": "idc",
@@ -35,11 +35,11 @@ def model(folder: Path, **changes) -> Path:
 def promote(workspace: Path, version: int, task: str = "binary", **changes) -> Path:
     folder = model(workspace / "models" / "idc" / task / str(version), **changes)
     entry = champions.Promotion(
-        version=version, run_id=f"r{version}", promoted_by="hand", from_version=None, when=contracts.now(), who="x",
-        why="x", dataset_dir="datasets/idc/binary/p", plan_id="p", content_digest="c", group_unit="patient",
+        version=version, run_id=f"r{version}", promoted_by="hand", from_version=None, when=json_documents.now(),
+        who="x", why="x", dataset_dir="datasets/idc/binary/p", plan_id="p", content_digest="c", group_unit="patient",
         group_key="", metric="auc", metrics={}, raises_best=False,
     )  # fmt: skip
-    (folder / champions.PROMOTION).write_text(json.dumps(contracts.plain(entry)))
+    (folder / champions.PROMOTION).write_text(json.dumps(json_documents.plain(entry)))
     return folder
 
 

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from components import metrics
 from components.errors import UsageError
-from components.gate import GateInputs, GateModel, GatePolicy, decide
+from components.metrics import point
+from components.promotion.gate import GateInputs, GateModel, GatePolicy, decide
 
 PATIENTS, PATCHES = 30, 30
 GROUPS = np.array([f"patient-{i:02d}" for i in np.repeat(np.arange(PATIENTS), PATCHES)])
@@ -128,8 +128,8 @@ def test_better_is_promoted():
     assert (decision.decision, decision.code) == ("promoted", "better")
     result = figures(decision)
     assert result.difference.low > 0
-    assert result.first.estimate == pytest.approx(metrics.roc_auc(LABELS, scores(2.5, 1)))
-    assert result.second.estimate == pytest.approx(metrics.roc_auc(LABELS, scores(1.5, 2)))
+    assert result.first.estimate == pytest.approx(point.roc_auc(LABELS, scores(2.5, 1)))
+    assert result.second.estimate == pytest.approx(point.roc_auc(LABELS, scores(1.5, 2)))
 
 
 def test_worse_is_refused():
@@ -203,7 +203,7 @@ def test_drift_by_small_steps_down_is_stopped_by_the_best_ever():
     else:
         pytest.fail("small losses were promoted without end")
     assert accepted >= 1
-    assert metrics.roc_auc(LABELS, champion.probability) > metrics.roc_auc(LABELS, best.probability) - 0.02
+    assert point.roc_auc(LABELS, champion.probability) > point.roc_auc(LABELS, best.probability) - 0.02
     # Against the champion alone the same candidate would have passed.
     alone = dataclasses.replace(made, best_ever=None)
     assert decide(alone, dataclasses.replace(NON_INFERIOR, resamples=300)).decision == "promoted"
@@ -226,7 +226,7 @@ def test_groups_that_the_champion_trained_on_are_left_out():
     left = comparison(honest, "champion")
     assert (left.groups, left.left_out) == (12, 18) and "leaving out 18" in honest.reason
     rest = ~np.isin(GROUPS, known)
-    assert left.result.first.estimate == pytest.approx(metrics.roc_auc(LABELS[rest], scores(2.5, 1)[rest]))
+    assert left.result.first.estimate == pytest.approx(point.roc_auc(LABELS[rest], scores(2.5, 1)[rest]))
     assert comparison(honest, "baseline").groups == 30
     fooled = decide(inputs(champion=GateModel("old", memorised)))
     assert fooled.decision == "refused"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from components.gate_facts import disjointness, gate_policy
-from components.training_config import TrainingConfig
+from components.promotion.gate_facts import disjointness, gate_policy
+from components.training.recipe import TrainingConfig
 
 
 def test_the_policy_is_that_of_the_configuration():

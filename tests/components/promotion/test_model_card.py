@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from components.champion import Promotion
-from components.model_card import escape, promotion_section, render, replace_promotion
+from components.promotion.champion import Promotion
+from components.promotion.model_card import escape, promotion_section, render, replace_promotion
 
 
 def entry(**more) -> Promotion:

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.prediction_tables import comparison_table, predictions_table, probability_column, probability_values
+from components.promotion.prediction_tables import (
+    comparison_table,
+    predictions_table,
+    probability_column,
+    probability_values,
+)
 
 
 def columns(labels) -> dict:

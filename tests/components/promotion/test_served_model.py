@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from components.serving import (
+from components.promotion.served_model import (
     FACTS,
     TRAIN_GROUPS,
     Answers,

@@ -6,8 +6,8 @@ import pytest
 
 from components.report import page
 from components.report.evidence import Evidence, collect
-from tests import report_help
-from tests.report_help import Studio
+from tests.support import report_help
+from tests.support.report_help import Studio
 
 
 @pytest.fixture(scope="session")

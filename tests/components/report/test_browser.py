@@ -17,7 +17,7 @@ import pytest
 from components.report import index, page
 from components.report.evidence import collect
 from tests.components.report.test_page import hostile
-from tests.report_help import Studio
+from tests.support.report_help import Studio
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from components import push
+from components.promotion import publish
 from components.report import index, page
-from tests.report_help import Studio
+from tests.support.report_help import Studio
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def test_newest_first_champion_marked_links_lead_to_pages(studio: Studio) -> Non
 
 
 def test_a_rollback_marks_the_run_whose_model_is_served(studio: Studio) -> None:
-    push.promote(studio.storage, "runs/idc/binary/poor", reason="to see", clock=lambda: 1_800_000_000.0)
+    publish.promote(studio.storage, "runs/idc/binary/poor", reason="to see", clock=lambda: 1_800_000_000.0)
     (family,), _ = index.families(studio.storage)
     assert [line.run_id for line in family.lines if line.champion] == ["poor"] and "by hand" in family.served
-    push.rollback(studio.storage, "idc", "binary", reason="enough", clock=lambda: 1_900_000_000.0)
+    publish.rollback(studio.storage, "idc", "binary", reason="enough", clock=lambda: 1_900_000_000.0)
     (family,), _ = index.families(studio.storage)
     assert [line.run_id for line in family.lines if line.champion] == ["good"]
     assert "version 1700000000 again" in family.served
@@ -54,7 +54,7 @@ def test_damaged_records_are_named_and_do_no_harm(studio: Studio) -> None:
 
 
 def test_an_empty_workspace(tmp_path: Path) -> None:
-    from components.storage import open_storage
+    from components.storage.base import open_storage
 
     storage = open_storage(tmp_path)
     assert "No run yet" in storage.read_bytes(index.write(storage)).decode()

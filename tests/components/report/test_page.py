@@ -13,8 +13,8 @@ import pytest
 
 from components.report import page
 from components.report.evidence import Evidence, collect
-from tests import report_help
-from tests.report_help import Studio
+from tests.support import report_help
+from tests.support.report_help import Studio
 
 HOSTILE = "\"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>{{ 7*7 }}$\\frac{x}$"
 

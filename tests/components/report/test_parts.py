@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from components import calibration
-from components import metrics as m
-from components.bootstrap import BootstrapPlan
+from components.metrics import calibration
+from components.metrics import point as m
+from components.metrics.bootstrap import BootstrapPlan
 from components.report import dataset_card, figures, gallery, lineage, measures, page, pixels, slides
 from components.report.evidence import Evidence, align, collect
-from tests import report_help
-from tests.report_help import Studio
+from tests.support import report_help
+from tests.support.report_help import Studio
 
 
 def test_the_gallery_counts_what_the_confusion_matrix_counts(poor: Evidence) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import UsageError
-from components.ledger import DEFAULT_RATIOS, SPLITS, Ledger, parse_ratios
+from components.splits.ledger import DEFAULT_RATIOS, SPLITS, Ledger, parse_ratios
 from schemas import load_json
 
 VALIDATOR = jsonschema.Draft202012Validator(load_json("splits.schema.json"))

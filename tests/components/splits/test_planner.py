@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import DataError, UsageError
-from components.folds import plan_folds
-from components.ledger import SPLITS, Ledger
-from components.splits import Plan, plan_splits
+from components.splits.folds import plan_folds
+from components.splits.ledger import SPLITS, Ledger
+from components.splits.planner import Plan, plan_splits
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).parent / "golden" / "splits.json"
 BINARY = ("negative", "positive")
 THREE = ("a", "b", "c")
@@ -223,7 +223,7 @@ def test_golden_ledger() -> None:
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
 def test_hash_seed_does_not_matter(hash_seed: str) -> None:
     code = (
-        "import sys; from tests.components.test_splits import *; "
+        "import sys; from tests.components.splits.test_planner import *; "
         "sys.stdout.write(plan(golden_counts(), seed=7).ledger.to_json())"
     )
     done = subprocess.run(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from components.errors import DataError, UsageError
-from components.ledger import Ledger
-from components.published_splits import published_ledger, read_published_splits
-from components.splits import plan_splits
+from components.splits.ledger import Ledger
+from components.splits.planner import plan_splits
+from components.splits.published import published_ledger, read_published_splits
 
 CLASSES = ("benign", "malignant")
 COUNTS = {f"p{i:02d}": [10 + i, 0] if i % 2 else [0, 20 + i] for i in range(30)}

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import HistolineError, TemporaryError, UsageError
-from components.storage import (
+from components.storage.base import (
     ABSENT,
     Storage,
     StorageConflict,
@@ -32,7 +32,7 @@ from components.storage import (
     publish,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -23,22 +23,15 @@ import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 
-from components import storage_gcs_client, storage_gcs_lock
 from components.errors import HistolineError, TemporaryError, UsageError
-from components.storage import ABSENT, StorageConflict, StorageMissing, open_storage
-from components.storage_gcs import GcsStorage
-from components.storage_gcs_client import (
-    bucket,
-    conditional_write,
-    crc32c_bytes,
-    crc32c_file,
-    gcs_errors,
-    retry_for,
-)
-from tests import gcs
+from components.storage import gcs_client, gcs_lock
+from components.storage.base import ABSENT, StorageConflict, StorageMissing, open_storage
+from components.storage.gcs import GcsStorage
+from components.storage.gcs_client import bucket, conditional_write, crc32c_bytes, crc32c_file, gcs_errors, retry_for
+from tests.support import gcs
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +127,7 @@ def test_a_committed_file_is_moved_and_may_be_committed_again(store: GcsStorage)
 
 def test_a_damaged_upload_does_not_stay(store: GcsStorage, tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "s").write_bytes(b"shard")
-    monkeypatch.setattr("components.storage_gcs.crc32c_file", lambda path: "other")
+    monkeypatch.setattr("components.storage.gcs.crc32c_file", lambda path: "other")
     with pytest.raises(TemporaryError, match="damaged"):
         store.commit_file(tmp_path / "s", "s")
     assert not store.exists("s") and (tmp_path / "s").exists()
@@ -153,7 +146,7 @@ def test_a_tree_goes_live_once_and_its_marker_last(store: GcsStorage, monkeypatc
 
     store.write_atomic("models/7/stray", b"from a try that was killed")
     with monkeypatch.context() as patch:
-        patch.setattr("components.storage_gcs.conditional_write", die)
+        patch.setattr("components.storage.gcs.conditional_write", die)
         with pytest.raises(KeyboardInterrupt):
             store.commit_tree(folder(b"zero"), "models/7", last="saved_model.pb")
     assert store.list_files("models") == [("models/7/variables/v", 4)]
@@ -185,13 +178,13 @@ def test_copies_are_fetched_once_and_proved_at_each_use(
     for name in names:
         store.write_atomic(name, name.encode() * 100)
     fetched: list[str] = []
-    download = storage_gcs_client.storage.Blob.download_to_filename
+    download = gcs_client.storage.Blob.download_to_filename
 
     def spy(blob: Any, *arguments: Any, **options: Any) -> Any:
         fetched.append(blob.name.rpartition("/")[2])
         return download(blob, *arguments, **options)
 
-    monkeypatch.setattr(storage_gcs_client.storage.Blob, "download_to_filename", spy)
+    monkeypatch.setattr(gcs_client.storage.Blob, "download_to_filename", spy)
     copies = store.local_copies(names, tmp_path / "c")
     assert [copy.read_bytes() for copy in copies] == [name.encode() * 100 for name in names]
     assert len(fetched) == 12 and len({copy.parent for copy in copies}) == 1
@@ -258,13 +251,13 @@ def test_no_increment_is_lost_between_threads(store: GcsStorage) -> None:
 
 
 def test_a_repeated_request_knows_its_own_success(store: GcsStorage, monkeypatch: Any) -> None:
-    upload = storage_gcs_client.storage.Blob.upload_from_string
+    upload = gcs_client.storage.Blob.upload_from_string
 
     def answer_lost(blob: Any, *arguments: Any, **options: Any) -> None:
         upload(blob, *arguments, **options)
         upload(blob, *arguments, **options)  # what the client's retry does when the first answer was lost
 
-    monkeypatch.setattr(storage_gcs_client.storage.Blob, "upload_from_string", answer_lost)
+    monkeypatch.setattr(gcs_client.storage.Blob, "upload_from_string", answer_lost)
     version = store.compare_and_swap("c", b"1", ABSENT)
     assert store.read_versioned("c") == (b"1", version)
     with pytest.raises(StorageConflict):
@@ -275,9 +268,9 @@ def test_a_repeated_request_knows_its_own_success(store: GcsStorage, monkeypatch
 
 HOLD = """
     import sys
-    from components import storage_gcs_lock
+    from components.storage import gcs_lock
     from components.storage import open_storage
-    storage_gcs_lock.BEAT_SECONDS = 0.1
+    gcs_lock.BEAT_SECONDS = 0.1
     with open_storage(sys.argv[1]).lock("run/.lock", owner="the first"):
         print("ready", flush=True)
         sys.stdin.read()
@@ -335,7 +328,7 @@ def test_a_silent_lock_of_another_machine_is_taken_over_when_stale(
     elsewhere(store)
     with pytest.raises(TemporaryError, match="locked by far"):
         store.lock("l", owner="me", wait_seconds=0).__enter__()
-    monkeypatch.setattr(storage_gcs_lock, "STALE_SECONDS", 0.3)
+    monkeypatch.setattr(gcs_lock, "STALE_SECONDS", 0.3)
     with store.lock("l", owner="me", wait_seconds=5, poll=0.1):
         assert json.loads(store.read_bytes("l"))["owner"] == "me"
         assert store.list_files("") == [("l", store.size("l"))]
@@ -350,7 +343,7 @@ def test_a_wrong_clock_here_takes_no_lock_away(store: GcsStorage, monkeypatch: A
             return datetime.datetime(2100, 1, 1, tzinfo=tz)
 
     ahead = types.SimpleNamespace(datetime=Ahead, timezone=datetime.timezone)
-    monkeypatch.setattr(storage_gcs_lock, "datetime", ahead)
+    monkeypatch.setattr(gcs_lock, "datetime", ahead)
     with pytest.raises(TemporaryError, match="locked by far"):
         store.lock("l", owner="me", wait_seconds=0).__enter__()
     assert len(store.list_files("")) == 1
@@ -359,7 +352,7 @@ def test_a_wrong_clock_here_takes_no_lock_away(store: GcsStorage, monkeypatch: A
 def test_a_beating_lock_does_not_go_stale_and_a_robbed_holder_knows(
     store: GcsStorage, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(storage_gcs_lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(gcs_lock, "BEAT_SECONDS", 0.05)
     with store.lock("l", owner="me") as held:
         first = store.read_versioned("l")[1]
         wait_for(lambda: store.read_versioned("l")[1] != first)
@@ -373,8 +366,8 @@ def test_a_beating_lock_does_not_go_stale_and_a_robbed_holder_knows(
 
 def test_a_holder_that_slept_too_long_is_told(store: GcsStorage, monkeypatch: Any) -> None:
     with store.lock("l", owner="me") as held:
-        now = storage_gcs_lock._seconds()
-        monkeypatch.setattr(storage_gcs_lock, "_seconds", lambda: now + storage_gcs_lock.STALE_SECONDS)
+        now = gcs_lock._seconds()
+        monkeypatch.setattr(gcs_lock, "_seconds", lambda: now + gcs_lock.STALE_SECONDS)
         with pytest.raises(TemporaryError, match="was lost"):
             held.check()
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import augmentation_layers as al
-from components.augmentation import (
+from components.errors import UsageError
+from components.images.colour_features import STAIN_MATRIX
+from components.training import augmentation_layers as al
+from components.training.augmentation import (
     LIMITS,
     PRESETS,
     Augmentation,
@@ -17,8 +19,6 @@ from components.augmentation import (
     from_value,
     training_model,
 )
-from components.errors import UsageError
-from components.features import STAIN_MATRIX
 
 PCAM = (32, 32, 32, 32)
 LAYERS = {

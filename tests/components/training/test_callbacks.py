@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from components import callbacks, phases
-from components.augmentation import PRESETS, Augmentation, training_model
 from components.errors import DataError
-from components.training_config import Phase, TrainingConfig
+from components.training import callbacks, phases
+from components.training.augmentation import PRESETS, Augmentation, training_model
+from components.training.recipe import Phase, TrainingConfig
 
 
 def small() -> keras.Model:

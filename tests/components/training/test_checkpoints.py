@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import checkpoints
-from components.checkpoints import Position
+from components.training import checkpoints
+from components.training.checkpoints import Position
 
 
 def write(folder: Path, epoch: int, key: str = "k", best: int = 0) -> None:

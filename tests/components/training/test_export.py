@@ -13,13 +13,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components import export, models
-from components.calibration import apply_temperature
-from components.dataset_files import open_dataset
-from components.distribution import precision
-from components.image_graph import ImageSize
-from tests import ingest_help
-from tests.components.training_help import dataset, python, recipe
+from components.datasets.committed import open_dataset
+from components.metrics.calibration import apply_temperature
+from components.training import export, models
+from components.training.hardware import precision
+from components.training.image_graph import ImageSize
+from tests.support import ingest_help
+from tests.support.training_help import dataset, python, recipe
 
 SIZES = (1, 7, 256)
 
@@ -109,7 +109,7 @@ def test_files_are_padded_and_scaled_as_at_ingest_and_large_batches_are_worked_o
     serving._chunk = 8
     loaded = tf.saved_model.load(str(export.save(serving, tmp_path / "model", given)))
     sources = images(21, 60, 90)
-    from components.images import fit
+    from components.images.decode import fit
 
     stored = np.stack([fit(image, (96, 64), (48, 32)) for image in sources])
     by_file = answers(loaded, "serve_bytes", [png(image) for image in sources])["probability"]
@@ -163,7 +163,7 @@ def test_an_older_model_is_replaced(tmp_path: Path) -> None:
 def test_records_of_the_ingest_are_answered_alone_and_with_nothing_but_the_image(folder: Path, tmp_path: Path) -> None:
     loaded = tf.saved_model.load(str(export.export_model(built(), tmp_path / "model", facts(), 1.0, 0.5)))
     whole, bare = [], []
-    from components.tfrecord import read_records
+    from components.datasets.tfrecord import read_records
 
     for shard in sorted((folder / "Split-test").iterdir()):
         whole += [data for _, data in read_records(shard)]
@@ -185,7 +185,7 @@ model = tf.saved_model.load(sys.argv[1])
 print(model.signatures["serve_bytes"](images=tf.constant([open(sys.argv[2], "rb").read()]))["label_name"].numpy()[0])
 assert "components" not in sys.modules
 """
-    from tests.components.training_help import ROOT
+    from tests.support.training_help import ROOT
 
     done = python(code, out, tmp_path / "image.png", ROOT)
     assert done.returncode == 0, done.stderr

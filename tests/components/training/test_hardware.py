@@ -8,10 +8,10 @@ import keras
 import pytest
 import tensorflow as tf
 
-from components import distribution
-from components.distribution import Hardware, find_hardware, precision
 from components.errors import UsageError
-from tests.components.training_help import recipe
+from components.training import hardware
+from components.training.hardware import Hardware, find_hardware, precision
+from tests.support.training_help import recipe
 
 
 class Device:
@@ -58,4 +58,4 @@ def test_the_policy_is_put_back() -> None:
         assert keras.config.dtype_policy().compute_dtype == "float16"
         raise ZeroDivisionError
     assert keras.config.dtype_policy().name == "float32"
-    assert distribution.precision is precision
+    assert hardware.precision is precision

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.image_graph import ImageSize, decode_files, parse_serving, parse_training, shrink
-from components.images import decode_rgb8, fit
-from components.patch import Rejected
+from components.adapters.patch_index import Rejected
+from components.images.decode import decode_rgb8, fit
+from components.training.image_graph import ImageSize, decode_files, parse_serving, parse_training, shrink
 
 IDC = ImageSize((50, 50), (50, 50))
 BREAKHIS = ImageSize((700, 460), (350, 230))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.dataset_files import DatasetFiles, open_dataset
+from components.datasets.committed import DatasetFiles, open_dataset
 from components.errors import DataError, UsageError
-from components.input_pipeline import Reader, epoch_order, open_split
-from tests import ingest_help, trees
+from components.training.input_pipeline import Reader, epoch_order, open_split
+from tests.support import ingest_help, trees
 
 
 @pytest.fixture(scope="module")

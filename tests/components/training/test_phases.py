@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from components import models, phases
-from components.augmentation import Augmentation, training_model
-from components.training_config import Phase, TrainingConfig
+from components.training import models, phases
+from components.training.augmentation import Augmentation, training_model
+from components.training.recipe import Phase, TrainingConfig
 
 
 def normalised() -> keras.Model:

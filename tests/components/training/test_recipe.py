@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import schemas
-from components import models, presets
-from components.augmentation import PRESETS
 from components.errors import UsageError
-from components.training_config import FLOORS, Gate, Phase, TrainingConfig
+from components.training import models, presets
+from components.training.augmentation import PRESETS
+from components.training.recipe import FLOORS, Gate, Phase, TrainingConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 STORED = {"idc": (50, 50, None), "breakhis": (230, 350, None), "pcam": (96, 96, (32, 32, 32, 32))}
 
 
@@ -178,7 +178,7 @@ def test_it_is_frozen() -> None:
 
 def test_reading_presets_and_models_loads_neither_keras_nor_tensorflow() -> None:
     code = (
-        "import sys; from components import models, presets; presets.infos(); "
+        "import sys; from components.training import models, presets; presets.infos(); "
         "print([m for m in ('keras', 'tensorflow', 'h5py', 'numpy') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

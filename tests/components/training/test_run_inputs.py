@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from components import run_inputs, run_record
 from components.errors import UsageError
-from components.source_digest import source_digest
-from components.storage import Storage, open_storage
-from tests import ingest_help, trees
+from components.storage.base import Storage, open_storage
+from components.training import run_inputs, run_record
+from components.training.source_digest import source_digest
+from tests.support import ingest_help, trees
 
 FOLDER = "runs/idc/binary/one"
 
@@ -87,7 +87,7 @@ def test_the_source_digest_is_stable_and_covers_the_models(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert source_digest() == source_digest() and len(source_digest()) == 64
-    from components import source_digest as module
+    from components.training import source_digest as module
 
     for name in (*module.FOLDERS, "pipelines"):
         (tmp_path / name).mkdir()

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from components import contracts
-from components import run_record as r
+from components.core import json_documents
 from components.errors import DataError, UsageError
-from components.storage import open_storage
+from components.storage.base import open_storage
+from components.training import run_record as r
 
 FOLDER = "runs/idc/binary/run-1"
 MANIFEST = {
@@ -102,4 +102,4 @@ def test_stages_record_how_they_ended(storage):
 
 def test_plain_values():
     given = {1: np.arange(2), "a": {"c", "b"}, "n": float("inf"), "t": (1, np.bool_(True))}
-    assert contracts.plain(given) == {"1": [0, 1], "a": ["b", "c"], "n": None, "t": [1, True]}
+    assert json_documents.plain(given) == {"1": [0, 1], "a": ["b", "c"], "n": None, "t": [1, True]}

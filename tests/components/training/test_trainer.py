@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import checkpoints, training
-from components.dataset_files import open_dataset
+from components.datasets.committed import open_dataset
 from components.errors import DataError, UsageError
-from components.training import read_result, train
-from tests.components.training_help import dataset, python, recipe
+from components.training import checkpoints, trainer
+from components.training.trainer import read_result, train
+from tests.support.training_help import dataset, python, recipe
 
 pytestmark = pytest.mark.integration
 
@@ -36,8 +36,8 @@ class Killed(callbacks.NanGuard):
     def on_train_batch_end(self, batch, logs=None):
         if self._first + self._epoch == 1 and batch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-import components.training_loop
-components.training_loop.NanGuard = Killed
+import components.training.loop
+components.training.loop.NanGuard = Killed
 """
 
 
@@ -111,15 +111,15 @@ def test_a_finished_run_is_not_done_again_but_another_recipe_is(
     assert train(recipe(2, 1), folder, run, log=lines.append).epochs_run == 3
     assert len(lines) == 1 and "trained already" in lines[0]
     data = open_dataset(folder)
-    assert training.run_key(recipe(2, 1), data) != training.run_key(recipe(2, 1, seed=6), data)
+    assert trainer.run_key(recipe(2, 1), data) != trainer.run_key(recipe(2, 1, seed=6), data)
 
 
 def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
     trained: tuple[Path, list[str]], folder: Path
 ) -> None:
-    from components.calibration import apply_temperature, choose_threshold
-    from components.tfrecord import read_records
-    from tests import ingest_help
+    from components.datasets.tfrecord import read_records
+    from components.metrics.calibration import apply_temperature, choose_threshold
+    from tests.support import ingest_help
 
     run, _ = trained
     result = read_result(run)
@@ -128,7 +128,7 @@ def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
     serve = tf.saved_model.load(str(run / "model")).signatures["serving_default"]
     probability = serve(examples=tf.constant(records))["probability"].numpy()
     by_id = {k: v[1]["label"] for k, v in ingest_help.examples(folder).items() if v[0] == "eval"}
-    from components.example import decode_example
+    from components.datasets.example import decode_example
 
     labels = [by_id[decode_example(r)["patch_id"].decode()] for r in records]  # type: ignore[union-attr]
     assert result.threshold is not None
@@ -146,7 +146,7 @@ def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], fol
         model_run_dir=str(tmp_path / "model_run" / "1"),
     )  # fmt: skip
     for _ in range(2):  # a retry overwrites
-        training.run_fn(args)
+        trainer.run_fn(args)
     assert tf.saved_model.load(args.serving_model_dir).signatures.keys() == {"serving_default", "serve_bytes"}
     assert (tmp_path / "artifact" / "Format-Serving" / "assets.extra" / "histoline.json").is_file()
     assert (tmp_path / "model_run" / "1" / "train").is_dir()
@@ -171,7 +171,7 @@ def test_sampling_and_class_weights(folder: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_ends_with_exit_65_and_the_batchs_statistics(folder: Path, tmp_path: Path) -> None:
     import keras
 
-    from components import models
+    from components.training import models
 
     keras.utils.set_random_seed(0)
     model = models.build("cnn_105k", (50, 50, 3), 2)
@@ -191,7 +191,7 @@ def test_recipe_and_data_set_must_fit(folder: Path, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_network_is_told(folder: Path, tmp_path: Path) -> None:
     config = recipe(2)
-    key = training.run_key(config, open_dataset(folder))
+    key = trainer.run_key(config, open_dataset(folder))
     checkpoints.save(tmp_path / "checkpoints", checkpoints.Position(key, 1, 0, 1), [np.ones(3)], [])
     with pytest.raises(DataError, match="another version of this model"):
         train(config, folder, tmp_path)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from components import airflow_servers, airflow_settings
-from components.airflow_settings import Place
+from components.core.processes import MARK
 from components.errors import UsageError
-from components.process_tree import MARK
+from pipelines.local_airflow import servers, settings
+from pipelines.local_airflow.settings import Place
 
 
 @pytest.fixture
@@ -38,19 +38,19 @@ def written(place: Place) -> configparser.ConfigParser:
 
 def test_only_the_owner_may_look(place: Place) -> None:
     place.home.mkdir(mode=0o755)
-    airflow_settings.write_configuration(place)
+    settings.write_configuration(place)
     assert place.home.stat().st_mode & 0o777 == 0o700
     for name in ("airflow.cfg", "passwords.json", "secrets.json"):
         assert (place.home / name).stat().st_mode & 0o777 == 0o600, name
 
 
 def test_it_listens_on_this_machine_only_and_asks_for_a_password(place: Place) -> None:
-    airflow_settings.write_configuration(place)
-    settings = written(place)
-    assert settings["api"]["host"] == "127.0.0.1"
+    settings.write_configuration(place)
+    stored = written(place)
+    assert stored["api"]["host"] == "127.0.0.1"
     assert settings["core"]["simple_auth_manager_all_admins"] == "False"
     assert settings["core"]["simple_auth_manager_users"] == "admin:admin,viewer:viewer"
-    assert "--skip-serve-logs" in airflow_servers.services(place)[0].argv
+    assert "--skip-serve-logs" in servers.services(place)[0].argv
     # All three must move together, or tasks talk to another Airflow.
     assert settings["api"]["port"] == "8123"
     assert settings["api"]["base_url"] == "http://127.0.0.1:8123"
@@ -58,14 +58,14 @@ def test_it_listens_on_this_machine_only_and_asks_for_a_password(place: Place) -
 
 
 def test_passwords_and_secrets_stay_and_differ(place: Place) -> None:
-    airflow_settings.write_configuration(place)
+    settings.write_configuration(place)
     first = (place.home / "airflow.cfg").read_text()
     passwords = json.loads(place.passwords.read_text())
     assert set(passwords) == {"admin", "viewer"}
     assert len(set(passwords.values())) == 2 and min(map(len, passwords.values())) >= 20
     place.passwords.write_text(json.dumps({**passwords, "viewer": "chosen by hand"}))
     place.passwords.chmod(0o644)
-    airflow_settings.write_configuration(place)
+    settings.write_configuration(place)
     assert (place.home / "airflow.cfg").read_text() == first
     assert json.loads(place.passwords.read_text())["viewer"] == "chosen by hand"
     assert place.passwords.stat().st_mode & 0o777 == 0o600
@@ -75,7 +75,7 @@ def test_a_password_with_per_cent_signs_reaches_airflow(place: Place) -> None:
     import dataclasses
 
     url = "postgresql+psycopg2://u:p%40ss%25@h/db"
-    airflow_settings.write_configuration(dataclasses.replace(place, database=url))
+    settings.write_configuration(dataclasses.replace(place, database=url))
     assert written(place)["database"]["sql_alchemy_conn"] == url
 
 
@@ -86,7 +86,7 @@ def test_the_environment_is_an_allow_list(place: Place) -> None:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True", "PYTHONPATH": "/evil", "AWS_SECRET_ACCESS_KEY": "s",
         "CUDA_VISIBLE_DEVICES": "0", "VIRTUAL_ENV": "/v",
     }  # fmt: skip
-    made = airflow_settings.server_environment(place, environ)
+    made = settings.server_environment(place, environ)
     assert made["HISTOLINE_WORKSPACE"] == str(place.workspace)
     assert made["HISTOLINE_DATA_ROOTS"] == "/data/a:/data/b"
     assert made["HISTOLINE_COMMAND"] == str(place.command)
@@ -104,10 +104,10 @@ def test_another_port_is_found_or_the_wanted_one_is_refused() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert airflow_settings.free_port(port, exact=False) != port
+        assert settings.free_port(port, exact=False) != port
         with pytest.raises(UsageError, match="--port"):
-            airflow_settings.free_port(port, exact=True)
-    assert airflow_settings.free_port(port, exact=True) == port
+            settings.free_port(port, exact=True)
+    assert settings.free_port(port, exact=True) == port
 
 
 @pytest.mark.parametrize(
@@ -120,24 +120,24 @@ def test_another_port_is_found_or_the_wanted_one_is_refused() -> None:
     ],
 )
 def test_metadata_bases(url: str, expected: str) -> None:
-    assert airflow_settings.metadata_database(Path("/home/x"), url) == expected
+    assert settings.metadata_database(Path("/home/x"), url) == expected
 
 
 @pytest.mark.parametrize("url", ["mysql://h/db", "db", "postgresql://h", "postgresql://h/", "sqlite:////tmp/x"])
 def test_other_metadata_bases_are_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--database"):
-        airflow_settings.metadata_database(Path("/home/x"), url)
+        settings.metadata_database(Path("/home/x"), url)
 
 
 def test_passwords_are_not_shown() -> None:
-    assert airflow_settings.hide_password("postgresql://u:s3cret@h:1/d") == "postgresql://u:***@h:1/d"
-    assert airflow_settings.hide_password("sqlite:////x/airflow.db") == "sqlite:////x/airflow.db"
+    assert settings.hide_password("postgresql://u:s3cret@h:1/d") == "postgresql://u:***@h:1/d"
+    assert settings.hide_password("sqlite:////x/airflow.db") == "sqlite:////x/airflow.db"
 
 
 def test_a_bucket_is_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="local or mounted workspace.*gcsfuse"):
-        airflow_settings.local_workspace("gs://bucket/x")
-    assert airflow_settings.local_workspace("a/b") == Path.cwd() / "a" / "b"
+        settings.local_workspace("gs://bucket/x")
+    assert settings.local_workspace("a/b") == Path.cwd() / "a" / "b"
 
 
 HEALTHY = {
@@ -149,24 +149,24 @@ STARTED = dict.fromkeys(("scheduler", "dag-processor", "api-server"), 1795255200
 
 
 def test_health_is_read_from_the_web_servers_answer() -> None:
-    assert airflow_servers.judge(HEALTHY, STARTED) == dict.fromkeys(STARTED, True)
+    assert servers.judge(HEALTHY, STARTED) == dict.fromkeys(STARTED, True)
     ill = {**HEALTHY, "scheduler": {"status": "unhealthy", "latest_scheduler_heartbeat": None}}
-    assert airflow_servers.judge(ill, STARTED)["scheduler"] is False
-    assert airflow_servers.judge({}, STARTED) == dict.fromkeys(STARTED, False)
+    assert servers.judge(ill, STARTED)["scheduler"] is False
+    assert servers.judge({}, STARTED) == dict.fromkeys(STARTED, False)
 
 
 def test_a_heartbeat_of_an_earlier_process_is_none() -> None:
     later = {name: time + 60 for name, time in STARTED.items()}
-    judged = airflow_servers.judge(HEALTHY, later)
+    judged = servers.judge(HEALTHY, later)
     assert judged == {"scheduler": False, "dag-processor": False, "api-server": True}
 
 
 def test_without_the_web_server_the_others_are_unknown() -> None:
-    assert airflow_servers.judge(None, STARTED) == {"scheduler": None, "dag-processor": None, "api-server": False}
+    assert servers.judge(None, STARTED) == {"scheduler": None, "dag-processor": None, "api-server": False}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"boot": "another boot"}'])
 def test_a_state_of_another_boot_or_none_is_no_state(tmp_path: Path, text: str) -> None:
-    assert airflow_servers.read_state(tmp_path) is None
-    (tmp_path / airflow_servers.STATE).write_text(text)
-    assert airflow_servers.read_state(tmp_path) is None
+    assert servers.read_state(tmp_path) is None
+    (tmp_path / servers.STATE).write_text(text)
+    assert servers.read_state(tmp_path) is None

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import process_tree
-from components.supervisor import Limits, Service, Supervisor, backoff, environment_of
+from components.core import processes
+from pipelines.local_airflow.supervisor import Limits, Service, Supervisor, backoff, environment_of
 
 QUICK = Limits(poll=0.02, probe_every=0.05, failures=3, backoff_first=0.05, backoff_most=0.2, settled=60, grace=0.5)
 SLEEPER = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
@@ -73,10 +73,10 @@ def test_a_service_runs_in_a_session_of_its_own_with_only_the_given_environment(
         log = tmp_path / "logs" / "one.log"
         watched.wait_for(lambda: log.exists() and "ONLY" in log.read_text())
         assert "HOME" not in log.read_text()
-        seen = process_tree.read_process(watched.last["pid"])
+        seen = processes.read_process(watched.last["pid"])
         assert seen is not None and seen.session == seen.pid
     assert watched.last["pid"] is None
-    assert process_tree.read_process(seen.pid) is None
+    assert processes.read_process(seen.pid) is None
 
 
 def test_what_dies_is_started_again_and_its_children_do_not_live_on(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_what_dies_is_started_again_and_its_children_do_not_live_on(tmp_path: Pa
         assert watched.last["pid"] not in (None, first)
         assert watched.last["restarts"] == 1
         assert "signal 9" in watched.last["said"]
-        assert process_tree.read_process(children()[0]) is None
-    assert process_tree.read_process(children()[1]) is None
+        assert processes.read_process(children()[0]) is None
+    assert processes.read_process(children()[1]) is None
 
 
 def test_what_dies_at_once_is_tried_with_growing_patience(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_deaf_services_are_killed(tmp_path: Path) -> None:
         log = tmp_path / "logs" / "one.log"
         watched.wait_for(lambda: log.exists() and "deaf\n" in log.read_text().splitlines(keepends=True))
         pid = watched.last["pid"]
-    assert process_tree.read_process(pid) is None
+    assert processes.read_process(pid) is None
 
 
 def test_a_long_log_is_put_aside_at_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.supervisor.LOG_BYTES", 10)
+    monkeypatch.setattr("pipelines.local_airflow.supervisor.LOG_BYTES", 10)
     log = tmp_path / "logs" / "one.log"
     log.parent.mkdir()
     log.write_text("much that was said before")

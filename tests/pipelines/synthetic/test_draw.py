@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components import synth
 from components.errors import TemporaryError, UsageError
-from components.synth_layouts import BREAKHIS_TYPES, NESTED_COPY
+from pipelines.synthetic import draw
+from pipelines.synthetic.layouts import BREAKHIS_TYPES, NESTED_COPY
 
 
 def tree_digest(root: Path) -> dict[str, str]:
@@ -25,7 +25,7 @@ def tree_digest(root: Path) -> dict[str, str]:
 
 
 def test_idc_layout(tmp_path: Path) -> None:
-    summary = synth.generate("idc", tmp_path / "idc", patches=400, groups=5, workers=1)
+    summary = draw.generate("idc", tmp_path / "idc", patches=400, groups=5, workers=1)
     files = sorted((tmp_path / "idc").rglob("*.png"))
     assert len(files) == summary.images == 400
     stems = set()
@@ -45,7 +45,7 @@ def test_idc_layout(tmp_path: Path) -> None:
 
 
 def test_idc_nested_copy_doubles_every_patch(tmp_path: Path) -> None:
-    summary = synth.generate("idc", tmp_path / "idc", patches=20, groups=2, nested_copy=True)
+    summary = draw.generate("idc", tmp_path / "idc", patches=20, groups=2, nested_copy=True)
     digests = tree_digest(tmp_path / "idc")
     assert summary.copies == 20 and summary.images == len(digests) == 40
     for path, digest in digests.items():
@@ -55,7 +55,7 @@ def test_idc_nested_copy_doubles_every_patch(tmp_path: Path) -> None:
 
 def test_pcam_layout(tmp_path: Path) -> None:
     root = tmp_path / "pcam"
-    summary = synth.generate("pcam", root, patches=60, groups=6)
+    summary = draw.generate("pcam", root, patches=60, groups=6)
     tables = {name: list(csv.DictReader((root / name).open())) for name in summary.files}
     labels = {row["id"]: row["label"] for row in tables["train_labels.csv"]}
     slides = {row["id"]: row["slide_id"] for row in tables["patch_to_slide.csv"]}
@@ -71,7 +71,7 @@ def test_pcam_layout(tmp_path: Path) -> None:
 
 def test_breakhis_layout_and_its_traps(tmp_path: Path) -> None:
     root = tmp_path / "breakhis"
-    summary = synth.generate("breakhis", root, patches=32, groups=16, workers=1)
+    summary = draw.generate("breakhis", root, patches=32, groups=16, workers=1)
     pixels: dict[str, list[str]] = {}
     types: dict[str, set[str]] = {}
     suffixes: dict[str, set[str]] = {}
@@ -103,11 +103,11 @@ def test_breakhis_layout_and_its_traps(tmp_path: Path) -> None:
     assert {code for codes in types.values() for code in codes} == set(BREAKHIS_TYPES)
 
 
-@pytest.mark.parametrize("dataset", list(synth.DEFAULTS))
+@pytest.mark.parametrize("dataset", list(draw.DEFAULTS))
 def test_defaults_give_a_test_split_twenty_groups_of_each_class(dataset: str) -> None:
-    plan = synth.make_plan(dataset)
+    plan = draw.make_plan(dataset)
     labelled = [d for d in plan.drawings if d.label >= 0]
-    assert len(labelled) == synth.DEFAULTS[dataset].patches
+    assert len(labelled) == draw.DEFAULTS[dataset].patches
     for label in (0, 1):
         assert 0.2 * len({d.group for d in labelled if d.label == label}) >= 20
     if dataset != "breakhis":
@@ -117,13 +117,13 @@ def test_defaults_give_a_test_split_twenty_groups_of_each_class(dataset: str) ->
 
 @settings(max_examples=25, deadline=None)
 @given(
-    dataset=st.sampled_from(list(synth.DEFAULTS)),
+    dataset=st.sampled_from(list(draw.DEFAULTS)),
     groups=st.integers(1, 40),
     extra=st.integers(0, 200),
     seed=st.integers(0, 2**32),
 )
 def test_a_plan_holds_what_was_asked_for(dataset: str, groups: int, extra: int, seed: int) -> None:
-    plan = synth.make_plan(dataset, patches=groups + extra, groups=groups, seed=seed)
+    plan = draw.make_plan(dataset, patches=groups + extra, groups=groups, seed=seed)
     labelled = [d for d in plan.drawings if d.label >= 0]
     assert len(labelled) == groups + extra
     assert {d.group for d in labelled} == set(range(groups))
@@ -137,15 +137,15 @@ def test_a_plan_holds_what_was_asked_for(dataset: str, groups: int, extra: int, 
 def test_equal_seeds_give_equal_bytes_whatever_the_workers(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = synth.generate(dataset, tmp_path / "a", patches=96, groups=8, seed=5, workers=1)
-    monkeypatch.setitem(synth._CHUNK, dataset, 10)
+    alone = draw.generate(dataset, tmp_path / "a", patches=96, groups=8, seed=5, workers=1)
+    monkeypatch.setitem(draw._CHUNK, dataset, 10)
     calls: list[tuple[int, int]] = []
-    synth.generate(
+    draw.generate(
         dataset, tmp_path / "b", patches=96, groups=8, seed=5, workers=2, progress=lambda *c: calls.append(c)
     )
     assert tree_digest(tmp_path / "a") == tree_digest(tmp_path / "b")
     assert calls[-1] == (alone.images, alone.images)
-    synth.generate(dataset, tmp_path / "c", patches=96, groups=8, seed=6, workers=1)
+    draw.generate(dataset, tmp_path / "c", patches=96, groups=8, seed=6, workers=1)
     assert tree_digest(tmp_path / "a") != tree_digest(tmp_path / "c")
 
 
@@ -155,10 +155,10 @@ def test_refuses_to_write_over_anything(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for name in ("full", "file"):
         with pytest.raises(UsageError):
-            synth.generate("idc", tmp_path / name, patches=4, groups=2)
+            draw.generate("idc", tmp_path / name, patches=4, groups=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
     (tmp_path / "empty").mkdir()
-    synth.generate("idc", tmp_path / "empty", patches=4, groups=2)
+    draw.generate("idc", tmp_path / "empty", patches=4, groups=2)
     assert len([*(tmp_path / "empty").rglob("*.png")]) == 4
 
 
@@ -167,7 +167,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synth.generate("idc", tmp_path / "idc", patches=4, groups=2, progress=interrupt)
+        draw.generate("idc", tmp_path / "idc", patches=4, groups=2, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,7 +177,7 @@ def test_a_full_disk_is_temporary_and_leaves_nothing(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(TemporaryError, match="full"):
-        synth.generate("idc", tmp_path / "idc", patches=4, groups=2)
+        draw.generate("idc", tmp_path / "idc", patches=4, groups=2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,19 +195,19 @@ def test_a_full_disk_is_temporary_and_leaves_nothing(tmp_path: Path, monkeypatch
 )
 def test_impossible_requests(arguments: dict, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        synth.generate(output=tmp_path / "x", **arguments)
+        draw.generate(output=tmp_path / "x", **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pcam_label_is_in_the_centre_only() -> None:
-    plan = synth.make_plan("pcam", patches=40, groups=4)
+    plan = draw.make_plan("pcam", patches=40, groups=4)
     centre = np.zeros((96, 96), bool)
     centre[32:64, 32:64] = True
     benign = next(d.look for d in plan.drawings if d.label == 0)
     changed = 0
     for drawing in [d for d in plan.drawings if d.label == 1]:
-        tumour = synth.draw("pcam", plan, drawing, 0)
-        other = synth.draw("pcam", plan, dataclasses.replace(drawing, look=benign, label=0), 0)
+        tumour = draw.draw("pcam", plan, drawing, 0)
+        other = draw.draw("pcam", plan, dataclasses.replace(drawing, look=benign, label=0), 0)
         assert np.array_equal(tumour[~centre], other[~centre])
         changed += not np.array_equal(tumour[centre], other[centre])
     assert changed > 10
@@ -238,9 +238,9 @@ def test_nuclei_tell_the_label_and_colour_does_not() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    plan = synth.make_plan("idc", patches=2400, groups=60)
+    plan = draw.make_plan("idc", patches=2400, groups=60)
     whole = [d for d in plan.drawings if (d.width, d.height) == (50, 50)]
-    images = np.stack([synth.draw("idc", plan, d, 0) for d in whole])
+    images = np.stack([draw.draw("idc", plan, d, 0) for d in whole])
     labels = np.array([d.label for d in whole])
     patients = np.array([d.group for d in whole])
     chance = np.random.default_rng(0)

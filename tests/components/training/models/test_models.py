@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from components import models
 from components.errors import UsageError
-from components.models import registry
-from components.models.views import CropViews, MeanOverViews, TurnedViews, crop_offsets
+from components.training import models
+from components.training.models import registry
+from components.training.models.views import CropViews, MeanOverViews, TurnedViews, crop_offsets
 
 SMALL = [n for n in models.MODELS if n != "resnet50"]
 BUILT: dict[str, keras.Model] = {}

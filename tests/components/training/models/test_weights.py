@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from components import models
 from components.errors import UsageError
-from components.models import mobilenet_v2, resnet50, weights
+from components.training import models
+from components.training.models import mobilenet_v2, resnet50, weights
 
 
 def test_whole_model_from_a_file_by_any_name(tmp_path: Path) -> None:
