@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
 from histoline_dags.assets import alias, announce_data, announce_model, choose_data, data_asset, model_asset
 from histoline_dags.form import arguments, build_form
 from histoline_dags.ids import run_id

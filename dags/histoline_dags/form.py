@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
+
 from histoline_dags.settings import DatasetSettings, SettingsError
 
 DEFAULT = "default"

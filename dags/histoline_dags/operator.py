@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+
 from histoline_dags.ids import run_id
 from histoline_dags.process import StepProcess, allowed_environment
 from histoline_dags.shim import PR_SET_PDEATHSIG, prctl

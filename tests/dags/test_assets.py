@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
-from histoline_dags.assets import choose_data, data_asset
 from steps import FakeTi
+
+from histoline_dags.assets import choose_data, data_asset
 
 TASKS = {"binary": [], "subtype": []}
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histoline_dags.form import arguments, path_pattern
 from steps import environ_without
+
+from histoline_dags.form import arguments, path_pattern
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 NAMES = {f"{dataset}_{kind}" for dataset in ("idc", "breakhis", "pcam") for kind in ("ingest", "train")}

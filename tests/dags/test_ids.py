@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from histoline_dags.ids import run_id
 
 PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

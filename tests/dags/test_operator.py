@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from steps import FakeTi, alive, read_pids, wait_until, write_command
+
 from histoline_dags.ids import run_id
 from histoline_dags.operator import StepOperator
-from steps import FakeTi, alive, read_pids, wait_until, write_command
 
 
 @pytest.fixture

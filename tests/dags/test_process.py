@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from histoline_dags.process import MAX_LINES, StepProcess, allowed_environment, parse_line
 from steps import alive, read_pids, wait_until, write_command
+
+from histoline_dags.process import MAX_LINES, StepProcess, allowed_environment, parse_line
 
 Lines = list[tuple[str, str]]
 

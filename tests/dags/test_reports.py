@@ -40,6 +40,7 @@ def client(workspace: Path, database: Path) -> Iterator[Any]:
     from airflow.api_fastapi.app import create_auth_manager
     from airflow.api_fastapi.core_api.security import get_user
     from fastapi.testclient import TestClient
+
     from histoline_pages.app import build_app
 
     create_auth_manager()

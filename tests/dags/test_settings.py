@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from histoline_dags.form import build_form
 from histoline_dags.settings import PROJECT, SettingsError, load
 

@@ -12,9 +12,9 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
-from histoline_dags.ids import run_id as pipeline_run_id
 from starlette.exceptions import HTTPException
 
+from histoline_dags.ids import run_id as pipeline_run_id
 from histoline_pages import files, pages
 from histoline_pages.facts import DagRunFacts, look_up
 
