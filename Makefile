@@ -37,8 +37,9 @@ airflow: setup ## start Airflow on 127.0.0.1 (builds .venv-airflow; ARGS="--work
 airflowdown: setup ## stop Airflow and everything that it runs
 	.venv/bin/histoline airflow down
 
-lint: setup ## ruff (with docstring rules on public names) and mypy
+lint: setup ## ruff (with docstring rules on public names), the order of the floors, mypy
 	$(PYTHON) -m ruff check .
+	.venv/bin/lint-imports
 	$(PYTHON) -m mypy components pipelines schemas
 
 bench: setup ## every benchmark that README numbers come from (minutes)

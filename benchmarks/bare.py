@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 import xxhash  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from components.adapters.patch_index import Rejected  # noqa: E402
+from components.core.rejects import Rejected  # noqa: E402
 from components.datasets.example import ImageEncoder, encode_colour, encode_example  # noqa: E402
 from components.datasets.tfrecord import footer, framed_size, header  # noqa: E402
 from components.images.colour_features import COLOUR_FEATURES, block_features  # noqa: E402

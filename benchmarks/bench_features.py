@@ -23,7 +23,7 @@ import bare
 import common
 import numpy as np
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.images.colour_features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features
 from components.images.decode import decode_rgb8, fit
 

@@ -25,7 +25,7 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 from etils import epath  # noqa: E402
 
-from components.adapters.patch_index import Rejected  # noqa: E402
+from components.core.rejects import Rejected  # noqa: E402
 from components.images.decode import decode_rgb8, fit  # noqa: E402
 
 tfds.disable_progress_bar()

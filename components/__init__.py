@@ -1,1 +1,17 @@
-"""What pipelines are made of: adapters, decoding, Example codec, shard writer, storage, splits, audit."""
+"""What pipelines are made of, in packages that read in the order of the data.
+
+adapters (raw layouts), splits, ingest, datasets (committed), training, promotion, prediction, report; below them lie
+core, storage, images and metrics. A package imports only what stands on a lower floor (`make lint` checks it):
+
+    report
+    prediction
+    promotion
+    training
+    ingest
+    datasets
+    adapters
+    images
+    storage | splits | metrics
+    core
+    errors | version | schemas
+"""

@@ -17,8 +17,9 @@ from pipelines.verify import open_dataset
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(folder: str, as_json: bool) -> None:
     """Check a committed data set for leakage again: patients, images, labels, counts; exit 65 on a finding."""
+    from components.core.machine import cores
     from components.datasets.audit import audit, read_shard
-    from components.ingest.worker_pool import cores, helper_pool
+    from components.ingest.worker_pool import helper_pool
 
     storage, name, manifest = open_dataset(folder)
     shards = [(s, f"{name}/Split-{s}/{shard['file']}") for s, f in manifest["splits"].items() for shard in f["shards"]]

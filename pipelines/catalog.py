@@ -29,7 +29,7 @@ def build() -> dict[str, Any]:
         A JSON object. A field is a JSON schema (type, enum, minimum, maximum, ...) with a `default`, the command's
         `option`, and what the form shows: `title`, `description`, `section`. `path` marks folders and files.
     """
-    from components.adapters import ADAPTERS
+    from components.adapters.registry import ADAPTERS
     from components.training import models
     from components.training.presets import DEFAULTS, infos
 

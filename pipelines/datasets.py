@@ -19,7 +19,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell
 
 
 def _open(workspace: str) -> Any:
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     return open_storage(workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()))
 

@@ -58,7 +58,7 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
         )
     from components.prediction import external_evaluation as external
     from components.promotion import find_model
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
     from components.training import run_inputs, run_record
     from pipelines import stages
     from pipelines.predict import beam_work

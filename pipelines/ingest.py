@@ -59,7 +59,7 @@ def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "
         UsageError, DataError, TemporaryError: See `components.errors`.
     """
     from components.ingest.worker_pool import helper_pool
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     started = time.monotonic()
     storage = open_storage(config.workspace)
@@ -274,8 +274,8 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
 
 
 def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome:
+    from components.core.machine import cores
     from components.datasets.latest_pointer import request_digest
-    from components.ingest.worker_pool import cores
 
     config = build_config(options)
     # Told here already: on a busy machine, starting the helpers alone takes seconds.
@@ -298,7 +298,7 @@ def unchanged(options: dict[str, Any], started: float) -> Outcome | None:
         started: When the command began, by `time.monotonic`.
     """
     from components.datasets.latest_pointer import find_unchanged, request_digest
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     plain = not (options["fold"] or options["folds"] or options["ledger"] or options["rehash"])
     home = f"datasets/{options['dataset']}/{options['task']}"

@@ -50,7 +50,7 @@ def parallel_parts(workers: int) -> int:
     Raises:
         UsageError: Out of range.
     """
-    from components.ingest.worker_pool import cores
+    from components.core.machine import cores
 
     if not 0 <= workers <= 64:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 64, or leave it out.")
@@ -71,7 +71,7 @@ def find_model(dataset: str, given: dict[str, Any]) -> Any:
             "For example: histoline predict idc --input DIR --output FILE.parquet.",
         )
     from components.promotion import find_model
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     if given["model"]:
         if given["version"]:

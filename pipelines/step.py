@@ -28,7 +28,7 @@ def command(
 
     validate takes the training options and freezes them; the later stages read only what it froze.
     """
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
     from components.training import run_record
     from pipelines import stages
 

@@ -188,7 +188,7 @@ def check_dataset(dataset: str, task: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
     from components.training import run_inputs, run_record
     from pipelines import stages
 

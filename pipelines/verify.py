@@ -25,7 +25,7 @@ def open_dataset(folder: str) -> tuple[Any, str, dict[str, Any]]:
         UsageError, DataError: See `components.datasets.manifest.load`.
     """
     from components.datasets import manifest
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     whole = folder.rstrip("/") if folder.startswith("gs://") else str(Path(folder).resolve())
     root, _, name = whole.rpartition("/")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.errors import HistolineError, TemporaryError
 from components.storage.atomic_files import StorageMissing
 

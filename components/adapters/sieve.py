@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import pyarrow.compute as pc
 import schemas
 from components.adapters.base import Adapter, DiscoverOptions
 from components.adapters.listing import Listing, list_images
-from components.adapters.patch_index import REJECT_KINDS, REJECT_SCHEMA
 from components.core import arrow_arrays
+from components.core.rejects import REJECT_KINDS, REJECT_SCHEMA
 from components.errors import UsageError
 
 
@@ -155,17 +156,30 @@ def begin(adapter: Adapter, root: str, options: DiscoverOptions, magnifications:
     return listing
 
 
-def _wrong_layout(adapter: Adapter, root: str, listing: Listing) -> UsageError:
-    """Says what was expected and which adapter would fit what is there."""
-    from components.adapters import ADAPTERS  # they import this module
+class WrongLayout(UsageError):
+    """No image lies where the adapter expects them.
 
+    Args:
+        what: As in `HistolineError`.
+        fix: Likewise.
+        paths: Some of the image paths that were found instead.
+    """
+
+    def __init__(self, what: str, fix: str = "", paths: Sequence[str] = ()) -> None:
+        super().__init__(what, fix)
+        self.paths = tuple(paths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.what, self.fix, self.paths))
+
+
+def _wrong_layout(adapter: Adapter, root: str, listing: Listing) -> WrongLayout:
+    """Says what was expected."""
     expected = f"{adapter.name} expects {adapter.layout}."
     paths = listing.files["path"].to_pylist()[:1000] + [path for path, _, _ in listing.rejects[:1000]]
     if not paths:
         others = f", only {listing.ignored} other files" if listing.ignored else ""
-        return UsageError(f"There are no PNG or TIFF images under {root!r}{others}.", expected)
-    what = f"No image under {root!r} is in the layout of {adapter.name}: the first is {paths[0]!r}."
-    for other in ADAPTERS.values():
-        if other.name != adapter.name and 2 * pc.sum(other.matches(arrow_arrays.strings(paths))).as_py() >= len(paths):
-            return UsageError(what, f"{expected} This looks like {other.name}: did you mean that?")
-    return UsageError(what, expected)
+        return WrongLayout(f"There are no PNG or TIFF images under {root!r}{others}.", expected)
+    return WrongLayout(
+        f"No image under {root!r} is in the layout of {adapter.name}: the first is {paths[0]!r}.", expected, paths
+    )

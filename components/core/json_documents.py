@@ -37,6 +37,11 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def canonical(value: Any) -> bytes:
+    """JSON bytes that are equal for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
 @functools.cache
 def _validator(schema: str) -> Callable[[Any], Any]:
     import fastjsonschema

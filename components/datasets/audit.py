@@ -15,7 +15,8 @@ from components.core import arrow_arrays
 from components.datasets.duplicates import Rows, resolve
 from components.datasets.example import decode_example, decode_pixels
 from components.datasets.tfrecord import CorruptRecord, read_records
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from schemas.tables import SPLITS
 
 

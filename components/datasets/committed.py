@@ -11,7 +11,7 @@ from typing import Any
 from components.datasets import manifest as manifests
 from components.errors import DataError
 from components.images.decode import shrink_factor
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.core import arrow_arrays
-from components.ingest.config import canonical
+from components.core.json_documents import canonical
 from schemas.tables import SPLITS
 
 _ROWS = 1 << 14

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import DataError
-from components.storage.base import Storage, StorageMissing
+from components.storage.atomic_files import StorageMissing
+from components.storage.base import Storage
 from components.version import INGEST_VERSION, __version__
 
 

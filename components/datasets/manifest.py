@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from components.errors import DataError, UsageError
-from components.storage.base import Storage, StorageMissing
+from components.storage.atomic_files import StorageMissing
+from components.storage.base import Storage
 from schemas import load_json
 
 FORMAT = 1

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.adapters.patch_index import Rejected
 from components.adapters.raw_files import open_source
+from components.core.machine import cores
+from components.core.rejects import Rejected
 from components.datasets import manifest as manifests
 from components.datasets.example import decode_example, decode_pixels
+from components.datasets.layout import sha256_file
 from components.datasets.tfrecord import CorruptRecord, read_at, read_records
 from components.errors import UsageError
-from components.ingest.shard_jobs import sha256_file
-from components.ingest.worker_pool import cores
-from components.storage.base import TMP, Storage
+from components.storage.atomic_files import TMP
+from components.storage.base import Storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.errors import UsageError
 from components.images.formats import MAX_PIXELS
 from components.images.png import decode_png

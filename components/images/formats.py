@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 
 MAX_PIXELS = 1 << 24
 """Largest image that is decoded, in pixels: 4096x4096, 48 MiB as RGB8; anything above is a `bomb`."""

@@ -17,7 +17,7 @@ import imagecodecs
 import numpy as np
 import pyspng
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.images.formats import PNG_SIGNATURE, check_orientation, check_pixels, to_rgb8, unrecognised
 from components.images.tiff import exif_orientation
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.images.formats import TIFF_SIGNATURES, check_orientation, check_pixels, to_rgb8, unrecognised
 
 _ENTRY = {"<": struct.Struct("<HHII"), ">": struct.Struct(">HHII")}

@@ -22,20 +22,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.adapters.patch_index import REJECT_KINDS
 from components.core import arrow_arrays
+from components.core.machine import give_memory_back
+from components.core.rejects import REJECT_KINDS
 from components.datasets import manifest as manifests
 from components.datasets.content_digest import ContentDigest, hash_pairs
 from components.datasets.duplicates import Resolution, Rows, near_duplicates, resolve
 from components.datasets.latest_pointer import write_latest
+from components.datasets.layout import ShardSpec, sha256_file, sidecar_meta
 from components.errors import DataError
 from components.ingest.config import IngestConfig
 from components.ingest.plan import Planned, reject_table
 from components.ingest.rewrite import drop_records
-from components.ingest.shard_jobs import ShardSpec, sha256_file, sidecar_meta
 from components.ingest.thumbnails import write_thumbnails
-from components.ingest.worker_pool import give_memory_back
-from components.storage.base import TMP, Storage, open_storage
+from components.storage.atomic_files import TMP
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.version import INGEST_VERSION, __version__
 from schemas.tables import PATCHES, REJECTS, REPETITIVE, SPLITS
 

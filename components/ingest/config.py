@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from components.adapters import get_adapter
 from components.adapters.base import Adapter, DiscoverOptions
 from components.adapters.group_files import read_group_list
+from components.adapters.registry import get_adapter
 from components.datasets.duplicates import ON_CONFLICT, ON_DUPLICATE
 from components.errors import UsageError
 from components.ingest.pseudonyms import Pseudonymiser
@@ -214,11 +213,6 @@ class IngestConfig:
 
 def _file_digest(path: Path | None) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
-
-
-def canonical(value: Any) -> bytes:
-    """JSON bytes that are equal for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -22,7 +22,8 @@ from components.splits.folds import plan_folds
 from components.splits.ledger import DEFAULT_RATIOS, Ledger
 from components.splits.planner import Plan, plan_splits
 from components.splits.published import published_ledger
-from components.storage.base import Storage, StorageMissing
+from components.storage.atomic_files import StorageMissing
+from components.storage.base import Storage
 from schemas.tables import SPLITS
 
 

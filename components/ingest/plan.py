@@ -22,19 +22,24 @@ import pyarrow.parquet as pq
 import xxhash
 
 from components.adapters.base import Discovery
-from components.adapters.patch_index import REJECT_KINDS, REJECT_SCHEMA
 from components.adapters.raw_files import open_source
+from components.adapters.registry import discover
 from components.core import arrow_arrays
+from components.core.json_documents import canonical
+from components.core.machine import give_memory_back
+from components.core.rejects import REJECT_KINDS, REJECT_SCHEMA
 from components.datasets import manifest as manifests
+from components.datasets.layout import META_KEY, ShardSpec
 from components.errors import DataError
 from components.ingest import ledger_choice
-from components.ingest.config import IngestConfig, canonical
+from components.ingest.config import IngestConfig
 from components.ingest.pseudonyms import Pseudonymiser, withholding, write_path_map
-from components.ingest.shard_jobs import META_KEY, ShardSpec, WriteConfig
-from components.ingest.worker_pool import give_memory_back
+from components.ingest.shard_jobs import WriteConfig
 from components.splits.ledger import Ledger
 from components.splits.published import read_published_splits
-from components.storage.base import TMP, Storage, open_storage
+from components.storage.atomic_files import TMP
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.version import INGEST_VERSION
 from schemas.tables import SPLITS
 
@@ -113,8 +118,8 @@ def _plan(config: IngestConfig, attempt: str) -> Planned:
     tombstones = tokens | ledger_choice.withdrawn(storage, config, previous, fingerprint)
     published: Mapping[str, str] | None = None
     with withholding(pseudonymiser is not None):
-        found = config.adapter.discover(
-            config.input_root, config.discover_options(excluded if pseudonymiser else tombstones)
+        found = discover(
+            config.adapter, config.input_root, config.discover_options(excluded if pseudonymiser else tombstones)
         )
         told = list(found.warnings)
         if config.splits_csv:

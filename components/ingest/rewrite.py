@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core import arrow_arrays
+from components.datasets.layout import META_KEY, ShardSpec, sidecar_meta, write_sidecar
 from components.datasets.tfrecord import footer, header, read_records
-from components.ingest.shard_jobs import META_KEY, ShardSpec, WriteConfig, sidecar_meta, write_sidecar
-from components.storage.base import open_storage
+from components.ingest.shard_jobs import WriteConfig
+from components.storage.open import open_storage
 
 
 def drop_records(config: WriteConfig, spec: ShardSpec, drops: Mapping[str, tuple[str, str]]) -> None:

@@ -22,26 +22,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from components.adapters.patch_index import Rejected
 from components.adapters.raw_files import Source, open_source
 from components.core import arrow_arrays
+from components.core.rejects import Rejected
 from components.datasets.example import ImageEncoder, encode_colour, encode_example
+from components.datasets.layout import META_KEY, ShardSpec, sha256_file, sidecar_meta, write_sidecar
 from components.datasets.tfrecord import footer, framed_size, header
 from components.images.colour_features import COLOUR_FEATURES, BlockFeatures, block_features
 from components.images.decode import decode_rgb8, fit
 from components.ingest.pseudonyms import withholding
-from components.ingest.shard_jobs import (
-    META_KEY,
-    ShardResult,
-    ShardSpec,
-    WriteConfig,
-    read_plan,
-    sha256_file,
-    sidecar_meta,
-    write_sidecar,
-)
+from components.ingest.shard_jobs import ShardResult, WriteConfig, read_plan
 from components.storage.atomic_files import os_errors
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from schemas import tables
 
 BLOCK_BYTES = 1 << 18

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from components.adapters.patch_index import Rejected
 from components.adapters.raw_files import open_source
+from components.core.rejects import Rejected
 from components.images.decode import decode_rgb8
 from components.storage.base import Storage
 

@@ -8,7 +8,6 @@ while the parent still imports. On a worker of a cluster, where this pool does n
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import re
@@ -20,59 +19,19 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from components.core.machine import die_with_parent, keep_blas_to_one_thread, keep_freed_memory
 from components.errors import DataError, HistolineError, TemporaryError, UsageError
 
 _pool: ProcessPoolExecutor | None = None
 _listener: Callable[[Any], None] | None = None
 _failure: BaseException | None = None
 
-PR_SET_PDEATHSIG = 1
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep the arrays of one block for the next: page faults cost as much as measuring a patch."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent outside glibc
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3
-        mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
-        mallopt(trim_threshold, 256 << 20)
-
-
-def give_memory_back() -> None:
-    """Returns what is free in this process to the system: after a stage that needs far more than the next."""
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # absent outside glibc
-    if malloc_trim is not None:
-        malloc_trim(0)
-
-
-def keep_blas_to_one_thread() -> None:
-    """Makes OpenBLAS use the calling thread only: shards are written in parallel, its own threads would just wait.
-
-    Measured on 96x96 patches: a third of the time of a core, half of that of the machine.
-    """
-    from threadpoolctl import threadpool_limits
-
-    import components.images.colour_features  # noqa: F401 - loads NumPy and with it the library
-
-    threadpool_limits(1, "blas")
-
 
 def _start(parent: int) -> None:
     """Runs first in each helper: dies with its parent, leaves Ctrl-C to it, uses one core."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    die_with_parent(parent)
     import pyarrow as pa
 
     pa.set_cpu_count(1)

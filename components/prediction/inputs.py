@@ -10,15 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.adapters.patch_index import REJECT_SCHEMA
 from components.core import arrow_arrays
+from components.core.rejects import REJECT_SCHEMA
 from components.datasets import manifest as manifests
 from components.datasets.sidecars import shard_files
 from components.errors import UsageError
 from components.prediction.plan import UNKNOWN_LABEL, image_parts, record_parts
 from components.prediction.raw_images import find_images
 from components.promotion.find_model import ModelSource
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.adapters.patch_index import REJECT_SCHEMA
+from components.core.rejects import REJECT_SCHEMA
 from components.errors import DataError
 from components.prediction import kaggle
 from components.prediction import outputs as out
@@ -20,8 +20,9 @@ from components.prediction.plan import PredictConfig
 from components.prediction.raw_images import known_labels
 from components.prediction.work_folder import Workspace
 from components.promotion.find_model import ModelSource
-from components.storage.atomic_files import os_errors
-from components.storage.base import Storage, open_storage, publish
+from components.storage.atomic_files import os_errors, publish
+from components.storage.base import Storage
+from components.storage.open import open_storage
 
 Work = Callable[[PredictConfig, list[int]], None]
 """Does the parts of these numbers."""

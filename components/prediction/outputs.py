@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from components.adapters.patch_index import REJECT_KINDS, REJECT_SCHEMA
 from components.core import arrow_arrays
+from components.core.rejects import REJECT_KINDS, REJECT_SCHEMA
 from components.prediction.parts import part_meta
 from components.prediction.plan import part_file
 from components.promotion.find_model import ModelSource
 from components.promotion.prediction_tables import predictions_schema, predictions_table, probability_values
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 
 SUFFIXES = (".parquet", ".csv")
 MAX_NAME = 150

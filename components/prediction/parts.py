@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.adapters.patch_index import Rejected
 from components.adapters.raw_files import open_source
 from components.core import arrow_arrays
+from components.core.rejects import Rejected
 from components.datasets.example import encode_feature
 from components.datasets.tfrecord import CorruptRecord, read_record
 from components.errors import DataError
@@ -34,7 +34,8 @@ from components.prediction.plan import META_KEY, PLAN, PredictConfig, part_file,
 from components.promotion.prediction_tables import probability_column
 from components.promotion.served_model import NotServable, ServedModel, model_digest
 from components.storage.atomic_files import os_errors
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 
 KEPT = ("patch_id", "group_id", "slide_id", "split", "label", "path", "x", "y")
 """Columns that go from the plan into a part's table, before `probability`."""

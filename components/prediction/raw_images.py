@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.adapters import ADAPTERS
 from components.adapters.base import Adapter, DiscoverOptions
 from components.adapters.group_files import read_groups_csv
 from components.adapters.listing import IMAGE_EXTENSIONS, list_images
 from components.adapters.patch_index import ABSENT_NUMBER
+from components.adapters.registry import ADAPTERS
 from components.adapters.repeated_ids import reject_repeated_ids
 from components.adapters.sieve import Sieve
 from components.core import arrow_arrays

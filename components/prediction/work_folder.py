@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from components.prediction.plan import PLAN, part_file, write_plan
 from components.storage.atomic_files import os_errors
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 
 class Workspace:

@@ -14,7 +14,8 @@ from typing import Any
 
 from components.core import json_documents
 from components.errors import TemporaryError
-from components.storage.base import Storage, StorageConflict, StorageMissing
+from components.storage.atomic_files import StorageConflict, StorageMissing
+from components.storage.base import Storage
 
 FORMAT = 1
 NAME = "champion.json"

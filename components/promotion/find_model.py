@@ -12,7 +12,8 @@ from components.errors import DataError, UsageError
 from components.promotion import champion as champions
 from components.promotion.gate_facts import version_dir
 from components.promotion.served_model import NotServable, model_digest, read_facts, read_train_groups
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.training import run_record
 
 NEEDED = ("dataset", "adapter", "task", "classes", "source_size", "stored_size")

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import errors
+from components.core.machine import PR_SET_PDEATHSIG
 from components.datasets.sidecars import read_sidecars
-from components.ingest.worker_pool import PR_SET_PDEATHSIG
 from components.promotion.prediction_tables import predictions_table, probability_column
 from components.promotion.served_model import TOLERANCE, NotServable, ServedModel, agrees, batches
 

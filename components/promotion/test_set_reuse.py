@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 
 from components.errors import DataError, TemporaryError
-from components.storage.base import Storage, StorageConflict
+from components.storage.atomic_files import StorageConflict
+from components.storage.base import Storage
 
 _TRIES = 20
 

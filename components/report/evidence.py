@@ -19,7 +19,8 @@ from components.promotion import evaluation
 from components.promotion.champion import Champion
 from components.promotion.prediction_tables import probability_values
 from components.promotion.served_model import NotServable, read_facts, read_train_groups
-from components.storage.base import Storage, StorageMissing
+from components.storage.atomic_files import StorageMissing
+from components.storage.base import Storage
 from components.training import run_record
 
 Array = npt.NDArray[Any]

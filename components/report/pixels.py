@@ -14,7 +14,8 @@ import numpy.typing as npt
 from components.datasets.example import decode_example, decode_pixels
 from components.datasets.tfrecord import CorruptRecord, read_at
 from components.report.evidence import Scored
-from components.storage.base import Storage, StorageMissing
+from components.storage.atomic_files import StorageMissing
+from components.storage.base import Storage
 
 LOSSLESS_SIDE = 100
 """Patches up to this side are shown as they are; larger ones as JPEG of at most `MAX_SIDE`."""

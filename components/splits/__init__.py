@@ -1,1 +1,4 @@
-"""Package."""
+"""Who goes where: groups (patients, slides or images) to train, eval and test, as pure functions.
+
+Reads counts of patches per group and class, leaves a ledger or folds in which no group is split. Imports core.
+"""

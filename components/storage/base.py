@@ -1,6 +1,6 @@
 """Storage: one small interface for every commit and lock, on a local disk or on Google Cloud Storage.
 
-Nothing here imports a cloud library: `open_storage` loads the implementation that the root asks for.
+Nothing here imports a cloud library: `open.open_storage` loads the implementation that the root asks for.
 A path is always POSIX and relative to the storage's root; a prefix is such a path and means a folder, so that
 `runs/a` never matches `runs/ab`. Temporaries live in folders named `.tmp`, which listings leave out.
 """
@@ -8,37 +8,13 @@ A path is always POSIX and relative to the storage's root; a prefix is such a pa
 from __future__ import annotations
 
 import abc
-import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.errors import UsageError
-from components.storage.atomic_files import (
-    TMP,
-    StorageConflict,
-    StorageMissing,
-    fsync_dir,
-    fsync_file,
-    os_errors,
-    publish,
-)
-
-__all__ = [
-    "ABSENT",
-    "TMP",
-    "HeldLock",
-    "Storage",
-    "StorageConflict",
-    "StorageMissing",
-    "check_path",
-    "fsync_dir",
-    "fsync_file",
-    "open_storage",
-    "os_errors",
-    "publish",
-]
+from components.storage.atomic_files import TMP
 
 ABSENT = "0"
 """Version of a path that does not exist, as `read_versioned` gives it and `compare_and_swap` takes it."""
@@ -201,24 +177,3 @@ class Storage(abc.ABC):
             TemporaryError: Where the wait was in vain; names owner and start time.
             HistolineError: Where this process holds it already.
         """
-
-
-def open_storage(root: str | os.PathLike[str]) -> Storage:
-    """Returns the storage of a workspace; touches neither disk nor network.
-
-    Args:
-        root: Local folder (need not exist) or `gs://bucket[/prefix]`.
-
-    Raises:
-        UsageError: For an empty root, another scheme, or a root that is a file.
-    """
-    name = os.fspath(root)
-    if name.startswith("gs://"):
-        from components.storage.gcs import GcsStorage
-
-        return GcsStorage(name)
-    if not name.strip() or "://" in name or "\0" in name:
-        raise UsageError(f"{name!r} is not a workspace.", "Give a local folder or gs://BUCKET/PREFIX.")
-    from components.storage.local import LocalStorage
-
-    return LocalStorage(name)

@@ -9,7 +9,7 @@ from components.core.field_checks import as_number, boolean, choice, known_keys,
 from components.errors import UsageError
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,27 +147,3 @@ def _check_crop(crop: int, height: int, width: int, region: tuple[int, int, int,
                 f"{said}.",
                 f"Set options.crop to {need} or more.",
             )
-
-
-def training_model(model: keras.Model, augmentation: Augmentation, seed: int) -> keras.Model:
-    """Puts augmentation in front of a model, sharing its weights.
-
-    Fit what comes back, evaluate and export `model`: an exported model then holds nothing of the augmentation.
-
-    Args:
-        model: Takes float32[N, H, W, C] in grey levels 0-255.
-        augmentation: What to change; the statistics of each batch are kept in any case (see `InputStatistics`).
-        seed: Of all random changes.
-
-    Returns:
-        A model of the same inputs and outputs, named `training`.
-    """
-    import keras
-
-    from components.training.augmentation_layers import InputStatistics, layers
-
-    images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
-    x = images
-    for layer in layers(augmentation, seed):
-        x = layer(x)
-    return keras.Model(images, model(InputStatistics(name="input_statistics")(x)), name="training")

@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.core.machine import cores
 from components.datasets.committed import DatasetFiles, Split
 from components.datasets.example import RawRecords
 from components.datasets.tfrecord import read_records
 from components.errors import DataError
-from components.ingest.worker_pool import cores
 from components.training.image_graph import ImageSize, parse_training
 
 MEMORY_SHARE = 0.25

@@ -1,4 +1,4 @@
-"""Finds presets by name and applies overrides; `training_config` gives them their meaning."""
+"""Finds presets by name and applies overrides; `recipe` gives them their meaning."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 
 from components.core.field_checks import as_number, nearest, set_dotted
 from components.errors import UsageError
+from components.training.recipe import TrainingConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "presets"
 """Where the presets of the project lie, one YAML file each, named by what they are."""
@@ -50,13 +51,24 @@ def names() -> list[str]:
 
 def infos() -> list[PresetInfo]:
     """All presets with what a form shows."""
-    from components.training.recipe import TrainingConfig
-
     out = []
     for name in names():
-        c = TrainingConfig.from_preset(name)
+        c = from_preset(name)
         out.append(PresetInfo(name, c.title, c.dataset, c.task, c.model))
     return out
+
+
+def from_preset(name_or_path: str, overrides: Mapping[str, str] | None = None) -> TrainingConfig:
+    """Reads a preset and changes single fields.
+
+    Args:
+        name_or_path: Name of a preset, or the path of a YAML file.
+        overrides: Dotted names and YAML values, such as `{"phases.0.epochs": "3", "augmentation": "light"}`.
+
+    Raises:
+        UsageError: No such preset, or wrong fields.
+    """
+    return TrainingConfig.from_dict(read(name_or_path, overrides))
 
 
 def read(name_or_path: str, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -212,21 +212,6 @@ class TrainingConfig:
         except json.JSONDecodeError as error:
             raise UsageError(f"the training configuration is not JSON ({error}).") from error
 
-    @classmethod
-    def from_preset(cls, name_or_path: str, overrides: Mapping[str, str] | None = None) -> TrainingConfig:
-        """Reads a preset and changes single fields.
-
-        Args:
-            name_or_path: Name of a preset, or the path of a YAML file.
-            overrides: Dotted names and YAML values, such as `{"phases.0.epochs": "3", "augmentation": "light"}`.
-
-        Raises:
-            UsageError: No such preset, or wrong fields.
-        """
-        from components.training.presets import read
-
-        return cls.from_dict(read(name_or_path, overrides))
-
 
 def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -137,7 +137,7 @@ def choose_config(
         preset = default if not made or default in made else (preferred or made)[0]
     if model:
         changes["model"] = model
-    return TrainingConfig.from_preset(preset, changes)
+    return presets.from_preset(preset, changes)
 
 
 def settle(

@@ -15,7 +15,8 @@ from typing import Any
 
 from components.core import json_documents
 from components.errors import EXIT_BUG, HistolineError, UsageError
-from components.storage.base import HeldLock, Storage, StorageMissing
+from components.storage.atomic_files import StorageMissing
+from components.storage.base import HeldLock, Storage
 from components.version import __version__
 
 FORMAT = 1

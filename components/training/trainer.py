@@ -141,7 +141,7 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     import keras
     import tensorflow as tf
 
-    from components.training.augmentation import training_model
+    from components.training.augmentation_layers import training_model
     from components.training.hardware import find_hardware, precision
     from components.training.input_pipeline import open_split
     from components.training.loop import Loop

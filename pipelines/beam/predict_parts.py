@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from components.ingest import worker_pool
+from components.core import machine
 from components.prediction.parts import PartResult, predict_part
 from components.prediction.plan import PredictConfig
 from pipelines.beam.numbered_work import NumberedWorkFn, runs_elsewhere
@@ -24,7 +24,7 @@ class PredictPartFn(NumberedWorkFn):
 
     def executor(self) -> tuple[Executor, bool]:
         """See the base class."""
-        worker_pool.keep_freed_memory()
+        machine.keep_freed_memory()
         return ThreadPoolExecutor(self._parallel), True
 
 

@@ -1,1 +1,1 @@
-"""Package."""
+"""Airflow on one machine: settings, servers, their supervisor, and how it is started, watched and stopped."""

@@ -44,10 +44,10 @@ def IntactGate(  # components are named like classes
     dataset_dir: Parameter[str],
     report: OutputArtifact[GateReport],
 ) -> None:
-    """Fails unless every file of the data set is what was committed; see `components.promotion.intact_gate`."""
+    """Fails unless every file of the data set is what was committed; see `components.promotion.data_gates`."""
     from components.datasets import manifest as manifests
-    from components.promotion.intact_gate import check_intact
-    from components.storage.base import open_storage
+    from components.promotion.data_gates import check_intact
+    from components.storage.open import open_storage
 
     storage = open_storage(workspace)
     result = check_intact(storage, dataset_dir, manifests.load(storage, dataset_dir))
@@ -62,10 +62,9 @@ def AnomalyGate(
     run_folder: Parameter[str],
     report: OutputArtifact[GateReport],
 ) -> None:
-    """Fails on schema anomalies and on colour drift; see `components.promotion.anomaly_gate`."""
-    from components.promotion.anomaly_gate import check_anomalies
-    from components.promotion.data_gates import drift_gate
-    from components.storage.base import open_storage
+    """Fails on schema anomalies and on colour drift; see `components.promotion.data_gates`."""
+    from components.promotion.data_gates import check_anomalies, drift_gate
+    from components.storage.open import open_storage
 
     check_anomalies(Path(anomalies.uri))
     _report(report, drift_gate(open_storage(workspace), run_folder))
@@ -82,10 +81,15 @@ def PromotionGate(
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
 ) -> None:
     """Predicts in a fresh process and lets the gate decide; its blessing is what the Pusher obeys."""
-    from components.promotion.data_gates import promotion_gate
-    from components.storage.base import open_storage
+    from components.promotion.evaluation import evaluate
+    from components.storage.open import open_storage
+    from components.training import run_record
+    from pipelines.tfx.evaluator import read_evaluation
 
-    decision = promotion_gate(open_storage(workspace), run_folder, Path(evaluation.uri))
+    storage = open_storage(workspace)
+    record = run_record.read(storage, run_folder)
+    report = read_evaluation(Path(evaluation.uri), record["task"], record["config"]["floors"])
+    decision = evaluate(storage, run_folder, report["blessed"], report)["decision"]
     promoted = decision == "promoted"
     os.makedirs(blessing.uri, exist_ok=True)
     Path(blessing.uri, "BLESSED" if promoted else "NOT_BLESSED").touch()
@@ -104,7 +108,7 @@ class GatedPusher(pusher_executor.Executor):
     ) -> None:
         """See the Pusher's own executor; `custom_config` names workspace and run."""
         from components.promotion.publish import push
-        from components.storage.base import open_storage
+        from components.storage.open import open_storage
 
         pushed = get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):

@@ -16,7 +16,7 @@ from components.metrics.point import binary_metrics
 from components.prediction import external_evaluation as external
 from components.promotion import find_model
 from components.promotion.evaluation import PREDICTIONS
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 from components.training import run_record
 from components.training.run_inputs import find_dataset
 from pipelines import evaluate

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.adapters.patch_index import REJECT_KINDS
+from components.core.rejects import REJECT_KINDS
 from components.datasets.example import FEATURE_KEYS, decode_example, decode_pixels
 from components.datasets.tfrecord import read_at
 from components.errors import DataError, UsageError

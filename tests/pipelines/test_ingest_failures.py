@@ -19,8 +19,8 @@ from PIL import Image
 
 from components.datasets import manifest as manifests
 from components.errors import DataError, HistolineError, TemporaryError, UsageError
-from components.storage.base import open_storage
 from components.storage.local import LocalStorage
+from components.storage.open import open_storage
 from tests.support import ingest_help as help
 from tests.support import trees
 from tests.support.ingest_help import ingest

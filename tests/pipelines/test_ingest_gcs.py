@@ -15,7 +15,7 @@ import pytest
 from components.adapters.listing import list_images
 from components.datasets.manifest import load
 from components.errors import UsageError
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 from tests.support import gcs, trees
 
 pytestmark = pytest.mark.integration

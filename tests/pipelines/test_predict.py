@@ -59,7 +59,7 @@ def promoted(tmp_path_factory):
     """Raw folder and a workspace whose champion is an untrained model."""
     from components.core import json_documents
     from components.promotion import champion
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     root = tmp_path_factory.mktemp("promoted")
     raw = predict_help.raw(root / "raw", "idc")

@@ -11,7 +11,7 @@ import pytest
 from components.prediction.inputs import plan_input
 from components.prediction.job import predict
 from components.promotion.find_model import model_folder
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 from tests.support import gcs, predict_help
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 
 from components.datasets import manifest as manifests
 from components.datasets.tfrecord import footer, header, read_records
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 from tests.support import ingest_help, trees
 from tests.support.cli_help import invoke, invoke_json
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / ".tools" / "bin" / "fake-gcs-server"

@@ -22,7 +22,7 @@ from components.ingest.commit import commit, move_latest
 from components.ingest.config import IngestConfig
 from components.ingest.plan import Planned, plan_ingest
 from components.ingest.shard_writer import write_shard
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "eval", "test")

@@ -19,7 +19,8 @@ from PIL import Image
 from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.promotion import evaluation, publish, scoring_process
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.training import run_record
 from components.version import __version__
 from tests.support import ingest_help

@@ -15,7 +15,8 @@ from components.datasets import manifest as manifests
 from components.datasets.sidecars import read_sidecars
 from components.promotion import evaluation, publish, scoring_process
 from components.promotion.prediction_tables import predictions_table, probability_column
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.training import run_record
 from tests.support import ingest_help, model_help
 

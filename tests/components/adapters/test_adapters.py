@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.adapters import ADAPTERS, get_adapter
 from components.adapters.base import DiscoverOptions, Discovery
 from components.adapters.finish import over_cap
-from components.adapters.patch_index import INDEX_SCHEMA, REJECT_SCHEMA, Patch
+from components.adapters.patch_index import INDEX_SCHEMA, Patch
+from components.adapters.registry import ADAPTERS, get_adapter
+from components.core.rejects import REJECT_SCHEMA
 from components.errors import UsageError
 from tests.support import trees
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters import get_adapter
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.registry import get_adapter
 from components.errors import UsageError
 from tests.support import trees
 

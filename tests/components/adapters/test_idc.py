@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from components.adapters import get_adapter, idc
+from components.adapters import idc
 from components.adapters.base import DiscoverOptions, Discovery
 from components.adapters.listing import Listing
+from components.adapters.registry import get_adapter
 from components.adapters.sieve import Sieve
 from components.core import arrow_arrays
 from components.errors import UsageError

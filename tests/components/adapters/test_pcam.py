@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from components.adapters import get_adapter
 from components.adapters.base import DiscoverOptions, Discovery
 from components.adapters.pcam import parse_labels
+from components.adapters.registry import get_adapter
 from components.errors import UsageError
 from tests.support import trees
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.errors import UsageError
 from components.images.decode import decode_rgb8, fit, shrink_factor
 from components.images.independent import fit_independent

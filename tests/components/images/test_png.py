@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.images.formats import MAX_PIXELS, PNG_SIGNATURE
 from components.images.png import METADATA_LIMIT, decode_png
 

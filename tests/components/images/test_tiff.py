@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.images import tiff as tiff_module
 from components.images.formats import MAX_PIXELS
 from components.images.tiff import decode_tiff

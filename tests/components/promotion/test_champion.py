@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.errors import DataError, UsageError
 from components.promotion import champion as c
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 HOME = "models/idc/binary"
 

@@ -12,9 +12,8 @@ from components.datasets.example import decode_example
 from components.datasets.tfrecord import read_records
 from components.errors import DataError
 from components.metrics import drift
-from components.promotion.anomaly_gate import DriftError, check_anomalies, check_drift, read_group_means
-from components.promotion.intact_gate import check_intact
-from components.storage.base import open_storage
+from components.promotion.data_gates import DriftError, check_anomalies, check_drift, check_intact, read_group_means
+from components.storage.open import open_storage
 from pipelines.tfx.schema import schema_text, write_schema
 from tests.support import ingest_help, trees
 

@@ -11,7 +11,7 @@ from components.core import json_documents
 from components.errors import DataError, UsageError
 from components.promotion import champion as champions
 from components.promotion.find_model import champion_model, model_folder, named_model
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 FACTS = {
     "dataset": "idc",

@@ -8,7 +8,7 @@ import pytest
 
 from components.errors import DataError
 from components.promotion.test_set_reuse import count_look, path
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 
 
 def test_a_run_counts_once_per_split(tmp_path):

@@ -54,7 +54,7 @@ def test_damaged_records_are_named_and_do_no_harm(studio: Studio) -> None:
 
 
 def test_an_empty_workspace(tmp_path: Path) -> None:
-    from components.storage.base import open_storage
+    from components.storage.open import open_storage
 
     storage = open_storage(tmp_path)
     assert "No run yet" in storage.read_bytes(index.write(storage)).decode()

@@ -21,16 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import HistolineError, TemporaryError, UsageError
-from components.storage.base import (
-    ABSENT,
-    Storage,
-    StorageConflict,
-    StorageMissing,
-    check_path,
-    open_storage,
-    os_errors,
-    publish,
-)
+from components.storage.atomic_files import StorageConflict, StorageMissing, os_errors, publish
+from components.storage.base import ABSENT, Storage, check_path
+from components.storage.open import open_storage
 
 ROOT = Path(__file__).resolve().parents[3]
 

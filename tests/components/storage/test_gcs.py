@@ -25,9 +25,11 @@ from google.auth import exceptions as auth
 
 from components.errors import HistolineError, TemporaryError, UsageError
 from components.storage import gcs_client, gcs_lock
-from components.storage.base import ABSENT, StorageConflict, StorageMissing, open_storage
+from components.storage.atomic_files import StorageConflict, StorageMissing
+from components.storage.base import ABSENT
 from components.storage.gcs import GcsStorage
 from components.storage.gcs_client import bucket, conditional_write, crc32c_bytes, crc32c_file, gcs_errors, retry_for
+from components.storage.open import open_storage
 from tests.support import gcs
 
 pytestmark = pytest.mark.integration

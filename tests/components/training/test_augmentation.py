@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from components.errors import UsageError
 from components.images.colour_features import STAIN_MATRIX
 from components.training import augmentation_layers as al
-from components.training.augmentation import (
-    LIMITS,
-    PRESETS,
-    Augmentation,
-    check_label_region,
-    from_value,
-    training_model,
-)
+from components.training.augmentation import LIMITS, PRESETS, Augmentation, check_label_region, from_value
+from components.training.augmentation_layers import training_model
 
 PCAM = (32, 32, 32, 32)
 LAYERS = {

@@ -11,7 +11,8 @@ import pytest
 
 from components.errors import DataError
 from components.training import callbacks, phases
-from components.training.augmentation import PRESETS, Augmentation, training_model
+from components.training.augmentation import PRESETS, Augmentation
+from components.training.augmentation_layers import training_model
 from components.training.recipe import Phase, TrainingConfig
 
 

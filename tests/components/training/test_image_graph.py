@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.adapters.patch_index import Rejected
+from components.core.rejects import Rejected
 from components.images.decode import decode_rgb8, fit
 from components.training.image_graph import ImageSize, decode_files, parse_serving, parse_training, shrink
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from components.training import models, phases
-from components.training.augmentation import Augmentation, training_model
+from components.training import models, phases, presets
+from components.training.augmentation import Augmentation
+from components.training.augmentation_layers import training_model
 from components.training.recipe import Phase, TrainingConfig
 
 
@@ -108,7 +109,7 @@ def test_optimizers_and_their_weight_decay(name: str) -> None:
 
 def test_a_rate_of_zero_leaves_the_weights_alone() -> None:
     model = models.build("cnn_105k", (50, 50, 3), 2)
-    config = TrainingConfig.from_preset("crippled")
+    config = presets.from_preset("crippled")
     before = model.get_weights()
     phases.compile_phase(model, model, config, 0, steps_per_epoch=1)
     model.fit(np.zeros((4, 50, 50, 3), "uint8"), np.array([0, 1, 0, 1]), verbose=0)

@@ -20,7 +20,7 @@ STORED = {"idc": (50, 50, None), "breakhis": (230, 350, None), "pcam": (96, 96, 
 
 @pytest.mark.parametrize("name", presets.names())
 def test_presets_fit_their_data_set_and_round_trip(name: str) -> None:
-    config = TrainingConfig.from_preset(name)
+    config = presets.from_preset(name)
     assert config.title and set(config.floors) <= set(FLOORS[config.task]) and config.floors
     assert TrainingConfig.from_json(config.to_json()) == config
     assert TrainingConfig.from_dict(config.to_dict()) == config
@@ -34,14 +34,14 @@ def test_every_task_has_a_default_preset_of_its_own_and_a_quick_one() -> None:
     classes = schemas.load_json("classes.json")
     assert set(presets.DEFAULTS) == {(d, t) for d in classes for t in classes[d]}
     for (dataset, task), name in presets.DEFAULTS.items():
-        config = TrainingConfig.from_preset(name)
+        config = presets.from_preset(name)
         assert (config.dataset, config.task) == (dataset, task)
     assert {f"{dataset}_quick" for dataset in classes} <= set(presets.names())
     assert {i.model for i in presets.infos()} == set(models.MODELS)
 
 
 def test_overrides_reach_every_depth() -> None:
-    config = TrainingConfig.from_preset(
+    config = presets.from_preset(
         "idc_mobilenet_v2",
         {
             "phases.0.epochs": "3",
@@ -66,7 +66,7 @@ def test_overrides_reach_every_depth() -> None:
 
 
 def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
-    config = TrainingConfig.from_preset("idc_mobilenet_v2", {"options.dropout": "0.1", "model": "cnn_105k"})
+    config = presets.from_preset("idc_mobilenet_v2", {"options.dropout": "0.1", "model": "cnn_105k"})
     assert config.options == {"dropout": 0.1, "weights": "none"}
 
 
@@ -115,18 +115,18 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
 )
 def test_wrong_values_are_named_with_what_is_allowed(overrides: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){said}"):
-        TrainingConfig.from_preset("idc_mobilenet_v2", overrides)
+        presets.from_preset("idc_mobilenet_v2", overrides)
 
 
 def test_unknown_presets_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'idc_quick'"):
-        TrainingConfig.from_preset("idc_quik")
+        presets.from_preset("idc_quik")
     for text in ("a: [", "- 1", "{}\n---\n{}"):
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(UsageError, match="x.yaml"):
-            TrainingConfig.from_preset(str(tmp_path / "x.yaml"))
+            presets.from_preset(str(tmp_path / "x.yaml"))
     (tmp_path / "own.yaml").write_text("model: simple_cnn\nmixed_precision: off\nphases: [{learning_rate: 1e-4}]\n")
-    config = TrainingConfig.from_preset(str(tmp_path / "own.yaml"))
+    config = presets.from_preset(str(tmp_path / "own.yaml"))
     assert config.mixed_precision == "off" and config.phases == (Phase(1, 1e-4),)
     with pytest.raises(UsageError, match="not JSON"):
         TrainingConfig.from_json("{")
@@ -135,13 +135,13 @@ def test_unknown_presets_and_broken_files(tmp_path: Path) -> None:
 
 
 def test_digest_tells_what_changes_the_outcome(tmp_path: Path) -> None:
-    base = TrainingConfig.from_preset("idc_quick")
+    base = presets.from_preset("idc_quick")
     assert base.digest() == TrainingConfig.from_json(base.to_json()).digest()
     assert dataclasses.replace(base, title="x").digest() == base.digest()
     assert dataclasses.replace(base, seed=1).digest() != base.digest()
     weights = tmp_path / "w.h5"
     weights.write_bytes(b"1")
-    config = TrainingConfig.from_preset("idc_quick", {"options.weights": str(weights)})
+    config = presets.from_preset("idc_quick", {"options.weights": str(weights)})
     before = config.digest()
     weights.write_bytes(b"2")
     assert config.digest() != before
@@ -151,16 +151,16 @@ def test_digest_tells_what_changes_the_outcome(tmp_path: Path) -> None:
 
 
 def test_data_that_a_recipe_does_not_fit() -> None:
-    pcam = TrainingConfig.from_preset("pcam_cnn")
+    pcam = presets.from_preset("pcam_cnn")
     region = (32, 32, 32, 32)
     with pytest.raises(UsageError, match="dataset"):
         pcam.check_data("idc", "binary", 50, 50, None)
     with pytest.raises(UsageError, match="task"):
         pcam.check_data("pcam", "subtype", 96, 96, region)
-    shifting = TrainingConfig.from_preset("pcam_cnn", {"augmentation.translation": "0.4"})
+    shifting = presets.from_preset("pcam_cnn", {"augmentation.translation": "0.4"})
     with pytest.raises(UsageError, match="augmentation.translation"):
         shifting.check_data("pcam", "binary", 96, 96, region)
-    cropping = TrainingConfig.from_preset("pcam_cnn", {"model": "resnet50", "options.crop": "48"})
+    cropping = presets.from_preset("pcam_cnn", {"model": "resnet50", "options.crop": "48"})
     with pytest.raises(UsageError, match="options.crop.*64 or more"):
         cropping.check_data("pcam", "binary", 96, 96, region)
     larger = dataclasses.replace(cropping, image_size=(192, 192), options={"crop": 96})

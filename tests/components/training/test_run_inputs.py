@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.errors import UsageError
-from components.storage.base import Storage, open_storage
+from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.training import run_inputs, run_record
 from components.training.source_digest import source_digest
 from tests.support import ingest_help, trees
@@ -89,17 +91,28 @@ def test_the_source_digest_is_stable_and_covers_the_models(
     assert source_digest() == source_digest() and len(source_digest()) == 64
     from components.training import source_digest as module
 
-    for name in (*module.FOLDERS, "pipelines"):
-        (tmp_path / name).mkdir()
-    for name in module.FILES:
-        (tmp_path / name).write_text("")
-    (tmp_path / "components" / "models").mkdir()
-    model = tmp_path / "components" / "models" / "m.py"
-    model.write_text("a = 1")
+    assert all((module.ROOT / name).is_dir() for name in module.FOLDERS)
+    for name in ("components", "pipelines", "schemas"):
+        shutil.copytree(module.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    first = module.source_digest.__wrapped__()
-    model.write_text("a = 2")
-    assert first != module.source_digest.__wrapped__()
+    digest = module.source_digest.__wrapped__
+    first = digest()
+    assert first == source_digest()
+    for name in (
+        "components/report/page.py", "components/prediction/slide_maps.py", "components/ingest/plan.py",
+        "pipelines/synthetic/draw.py", "pipelines/cli.py", "pipelines/local_airflow/control.py",
+    ):
+        (tmp_path / name).write_text("edited")
+        assert digest() == first, f"{name} can't change a model"
+    for name in (
+        "components/training/models/simple_cnn.py", "components/metrics/bootstrap.py", "components/datasets/example.py",
+        "components/promotion/gate.py", "components/images/decode.py", "components/storage/local.py",
+        "components/core/json_documents.py", "schemas/classes.json", "schemas/idc.pbtxt", "pipelines/tfx/evaluator.py",
+    ):
+        before = digest()
+        with open(tmp_path / name, "a") as file:
+            file.write(" ")
+        assert digest() != before, f"{name} can change a model or the decision on it"
 
 
 @pytest.fixture

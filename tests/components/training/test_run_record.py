@@ -9,7 +9,7 @@ import pytest
 
 from components.core import json_documents
 from components.errors import DataError, UsageError
-from components.storage.base import open_storage
+from components.storage.open import open_storage
 from components.training import run_record as r
 
 FOLDER = "runs/idc/binary/run-1"
