@@ -19,6 +19,10 @@ from components.training.phases import leaf_layers
 class NanGuard(keras.callbacks.Callback):
     """Ends training with `DataError` (exit 65) at the first batch whose loss is not finite.
 
+    The loss alone does not tell: oneDNN's fused kernels for AVX-512 answer relu(NaN) with 0, so a network whose weights
+    are lost goes on with a finite loss there. So weights are looked at too, after the first batch and at the end of an
+    epoch.
+
     The message says what the batch looked like (from the `InputStatistics` layer of the training model), what in it
     looks wrong, and which layers hold weights that are not finite.
 
@@ -41,21 +45,23 @@ class NanGuard(keras.callbacks.Callback):
         Raises:
             DataError: It is not finite.
         """
-        self._check(logs or {}, f"in epoch {self._first + self._epoch + 1}, batch {batch + 1}")
+        self._check(logs or {}, f"in epoch {self._first + self._epoch + 1}, batch {batch + 1}", weights=batch == 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the validation loss too.
+        """Looks at the validation loss and at the weights too.
 
         Raises:
             DataError: It is not finite.
         """
-        self._check(logs or {}, f"after epoch {self._first + epoch + 1}")
+        self._check(logs or {}, f"after epoch {self._first + epoch + 1}", weights=True)
 
-    def _check(self, logs: dict[str, Any], where: str) -> None:
+    def _check(self, logs: dict[str, Any], where: str, *, weights: bool) -> None:
         for name in ("loss", "val_loss"):
             value = logs.get(name)
             if value is not None and not math.isfinite(value):
                 raise DataError(f"{name} became {value} {where}: {explain(self.model)}", FIX)
+        if weights and lost_layers(self.model):
+            raise DataError(f"weights became nan {where}: {explain(self.model)}", FIX)
 
 
 FIX = "Lower the learning rate, check the images of the training split, or set mixed_precision to off."
@@ -78,16 +84,21 @@ def explain(model: keras.Model) -> str:
         )
         said.append(judge(values))
     # The step of the bad batch has been taken by now, so weights that it reached are lost too.
-    broken = [
-        layer.name
-        for layer in leaves
-        if not isinstance(layer, InputStatistics) and any(not np.isfinite(np.asarray(w)).all() for w in layer.weights)
-    ]
+    broken = lost_layers(model)
     if broken:
         more = f" and {len(broken) - 3} more layers" if len(broken) > 3 else ""
         said.append(f"weights that are not finite are in {', '.join(broken[:3])}{more}")
     rate = float(np.asarray(model.optimizer.learning_rate)) if model.optimizer is not None else math.nan
     return "; ".join([*said, f"the learning rate is {rate:.3g}."])
+
+
+def lost_layers(model: keras.Model) -> list[str]:
+    """Names of the layers that hold weights which are not finite."""
+    return [
+        layer.name
+        for layer in leaf_layers(model)
+        if not isinstance(layer, InputStatistics) and any(not np.isfinite(np.asarray(w)).all() for w in layer.weights)
+    ]
 
 
 def judge(values: dict[str, float]) -> str:

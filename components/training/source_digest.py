@@ -16,7 +16,7 @@ FOLDERS = (
     "schemas",
     "pipelines/tfx",
 )
-"""What a model and the decision on it can depend on; reports, ingest, prediction and the command line are not in it."""
+"""What a model and the decision on it can depend on; reports, ingest and the command line are not in it."""
 
 SUFFIXES = (".py", ".json", ".pbtxt")
 LIBRARIES = (

@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 
 from components.adapters.base import DiscoverOptions, Discovery
 from components.adapters.finish import over_cap
-from components.adapters.patch_index import INDEX_SCHEMA, Patch
+from components.adapters.patch_index import INDEX_SCHEMA
 from components.adapters.registry import ADAPTERS, get_adapter
+from components.adapters.registry import discover as registry_discover
 from components.core.rejects import REJECT_SCHEMA
 from components.errors import UsageError
 from tests.support import trees
 
 
 def discover(name: str, root: Path, **options) -> Discovery:
-    found = get_adapter(name).discover(str(root), DiscoverOptions(**options))
+    found = registry_discover(get_adapter(name), str(root), DiscoverOptions(**options))
     assert found.patches.schema == INDEX_SCHEMA and found.rejects.schema == REJECT_SCHEMA
     for table in (found.patches, found.rejects):
         assert table["path"].to_pylist() == sorted(table["path"].to_pylist())
     for row in found.patches.to_pylist():
-        Patch.from_row(row)
+        assert row["patch_id"] and row["group_id"] and row["path"] and row["label"] >= 0
     return found
 
 

@@ -102,7 +102,7 @@ def test_a_file_is_no_root(tmp_path: Path) -> None:
 def test_local_work_imports_no_cloud_library(tmp_path: Path) -> None:
     code = """
         import sys
-        from components.storage import open_storage
+        from components.storage.open import open_storage
         store = open_storage(sys.argv[1])
         with store.lock("l", owner="me"):
             store.compare_and_swap("a", b"1", "0")
@@ -188,7 +188,7 @@ def test_a_crash_before_the_rename_leaves_the_old_content(store: Storage, when: 
     store.write_atomic("Split-train/a", b"old")
     code = """
         import os, signal, sys
-        from components.storage import open_storage
+        from components.storage.open import open_storage
         def die(*_):
             os.kill(os.getpid(), signal.SIGKILL)
         store = open_storage(sys.argv[1])
@@ -208,7 +208,7 @@ def test_a_crash_before_the_rename_leaves_the_old_content(store: Storage, when: 
 def test_readers_meet_whole_files_while_many_processes_write(store: Storage) -> None:
     code = """
         import sys
-        from components.storage import open_storage
+        from components.storage.open import open_storage
         store = open_storage(sys.argv[1])
         for i in range(40):
             store.write_atomic("d/x", sys.argv[2].encode() * 50000)
@@ -402,7 +402,8 @@ def test_compare_and_swap_refuses_a_stale_version(store: Storage) -> None:
 def test_no_increment_is_lost_between_processes(store: Storage) -> None:
     code = """
         import sys
-        from components.storage import StorageConflict, open_storage
+        from components.storage.atomic_files import StorageConflict
+        from components.storage.open import open_storage
         store = open_storage(sys.argv[1])
         for _ in range(25):
             while True:
@@ -422,7 +423,7 @@ def test_no_increment_is_lost_between_processes(store: Storage) -> None:
 
 HOLD = """
     import sys
-    from components.storage import open_storage
+    from components.storage.open import open_storage
     with open_storage(sys.argv[1]).lock("run/.lock", owner="the first"):
         print("ready", flush=True)
         sys.stdin.read()
@@ -463,7 +464,7 @@ def test_a_killed_holder_frees_its_lock(store: Storage) -> None:
 def test_a_forked_helper_does_not_keep_a_killed_parents_lock(store: Storage) -> None:
     code = """
         import multiprocessing, os, sys, time
-        from components.storage import open_storage
+        from components.storage.open import open_storage
         def help():
             print(os.getpid(), flush=True)
             time.sleep(60)
@@ -524,7 +525,7 @@ def test_a_waiting_process_gets_the_lock(store: Storage) -> None:
 def test_only_one_process_is_inside_at_a_time(store: Storage) -> None:
     code = """
         import sys
-        from components.storage import open_storage
+        from components.storage.open import open_storage
         store = open_storage(sys.argv[1])
         for _ in range(40):
             with store.lock("l", owner=sys.argv[2], wait_seconds=100, poll=0.0005):

@@ -271,7 +271,7 @@ def test_a_repeated_request_knows_its_own_success(store: GcsStorage, monkeypatch
 HOLD = """
     import sys
     from components.storage import gcs_lock
-    from components.storage import open_storage
+    from components.storage.open import open_storage
     gcs_lock.BEAT_SECONDS = 0.1
     with open_storage(sys.argv[1]).lock("run/.lock", owner="the first"):
         print("ready", flush=True)
@@ -386,7 +386,7 @@ def wait_for(condition: Any) -> None:
 def test_only_one_of_many_gets_in(store: GcsStorage) -> None:
     code = """
         import sys
-        from components.storage import open_storage
+        from components.storage.open import open_storage
         store = open_storage(sys.argv[1])
         for _ in range(8):
             with store.lock("l", owner=sys.argv[2], wait_seconds=100, poll=0.005):

@@ -48,13 +48,13 @@ def test_it_listens_on_this_machine_only_and_asks_for_a_password(place: Place) -
     settings.write_configuration(place)
     stored = written(place)
     assert stored["api"]["host"] == "127.0.0.1"
-    assert settings["core"]["simple_auth_manager_all_admins"] == "False"
-    assert settings["core"]["simple_auth_manager_users"] == "admin:admin,viewer:viewer"
+    assert stored["core"]["simple_auth_manager_all_admins"] == "False"
+    assert stored["core"]["simple_auth_manager_users"] == "admin:admin,viewer:viewer"
     assert "--skip-serve-logs" in servers.services(place)[0].argv
     # All three must move together, or tasks talk to another Airflow.
-    assert settings["api"]["port"] == "8123"
-    assert settings["api"]["base_url"] == "http://127.0.0.1:8123"
-    assert settings["core"]["execution_api_server_url"] == "http://127.0.0.1:8123/execution/"
+    assert stored["api"]["port"] == "8123"
+    assert stored["api"]["base_url"] == "http://127.0.0.1:8123"
+    assert stored["core"]["execution_api_server_url"] == "http://127.0.0.1:8123/execution/"
 
 
 def test_passwords_and_secrets_stay_and_differ(place: Place) -> None:
