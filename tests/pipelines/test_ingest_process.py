@@ -20,7 +20,7 @@ from tests.support.ingest_help import ingest
 
 KILL_IN_SHARD = """
 import os, signal
-from components.sources import FolderSource
+from components.adapters.raw_files import FolderSource
 read = FolderSource.read_many
 def read_many(self, paths, sizes):
     for number, data in enumerate(read(self, paths, sizes)):
@@ -31,7 +31,7 @@ FolderSource.read_many = read_many
 """
 KILL_BEFORE_MANIFEST = """
 import os, signal
-from components.storage_local import LocalStorage
+from components.storage.local import LocalStorage
 write = LocalStorage.write_atomic
 def write_atomic(self, path, data, **kw):
     if path.endswith("manifest.json"):
@@ -42,7 +42,7 @@ LocalStorage.write_atomic = write_atomic
 """
 SLOW = """
 import time
-from components.sources import FolderSource
+from components.adapters.raw_files import FolderSource
 read = FolderSource.read_many
 def read_many(self, paths, sizes):
     for data in read(self, paths, sizes):
@@ -62,7 +62,7 @@ ingest.check_beam_args = check_beam_args
 """
 SHORT_WAIT = """
 import functools
-from components.storage_local import LocalStorage
+from components.storage.local import LocalStorage
 LocalStorage.lock = functools.partialmethod(LocalStorage.lock, wait_seconds=0.5)
 """
 

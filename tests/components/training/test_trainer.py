@@ -24,14 +24,14 @@ pytestmark = pytest.mark.integration
 TRAIN = """
 import sys
 from pathlib import Path
-from components.training import train
-from components.training_config import TrainingConfig
+from components.training.trainer import train
+from components.training.recipe import TrainingConfig
 result = train(TrainingConfig.from_json(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), log=print)
 """
 
 KILLED = """
 import os, signal
-from components import callbacks
+from components.training import callbacks
 class Killed(callbacks.NanGuard):
     def on_train_batch_end(self, batch, logs=None):
         if self._first + self._epoch == 1 and batch == 1:
