@@ -115,7 +115,7 @@ def told(error: BaseException) -> HistolineError | None:
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Runs a command and turns what goes wrong into a message and an exit code (design: 0, 64, 65, 70, 75)."""
+    """Runs a command and turns what goes wrong into a message and an exit code: 0, 64, 65, 70 or 75."""
     try:
         command()
         sys.stdout.flush()

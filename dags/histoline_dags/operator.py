@@ -1,4 +1,4 @@
-"""The step operator: one command of the pipeline environment as one Airflow task (design: Steps, Exit codes)."""
+"""The step operator: a pipeline command as one Airflow task (docs/decisions/0020-airflow-steps.md)."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class StepProcess:
 
     Args:
         command: Program and arguments; no shell sees them.
-        environ: Its whole environment, apart from what the protocol adds (design: Steps).
+        environ: Its whole environment, apart from what the protocol adds.
         log: Called with level and text for each line of output, from another thread.
 
     Attributes:
