@@ -32,8 +32,9 @@ def build() -> dict[str, Any]:
     from components.adapters.registry import ADAPTERS
     from components.training import models
     from components.training.presets import DEFAULTS, infos
+    from pipelines.recipes import PRESETS_FOLDER
 
-    presets = infos()
+    presets = infos(PRESETS_FOLDER)
     return {
         "format": FORMAT,
         "datasets": {

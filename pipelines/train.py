@@ -119,15 +119,14 @@ def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None =
 
     from components.training import run_inputs
     from pipelines.beam.flags import runner_args
+    from pipelines.recipes import PRESETS_FOLDER
 
     check_dataset(dataset, given["task"])
-    base = run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"])
-    changed = overrides(given, len(base.phases))
-    config = (
-        run_inputs.choose_config(dataset, given["task"], given["preset"], given["model"], changed)
-        if changed
-        else base
-    )
+    chosen = (dataset, given["task"], given["preset"], given["model"])
+    config = run_inputs.choose_config(*chosen, folder=PRESETS_FOLDER)
+    changed = overrides(given, len(config.phases))
+    if changed:
+        config = run_inputs.choose_config(*chosen, changed, folder=PRESETS_FOLDER)
     options: dict[str, Any] = {}
     if given["accept_drift"]:
         options["accept_drift"] = given["accept_drift"]

@@ -1,4 +1,7 @@
-"""Finds presets by name and applies overrides; `recipe` gives them their meaning."""
+"""Finds presets in a folder by name and applies overrides; `recipe` gives them their meaning.
+
+A preset is a YAML file and its name the file's name without `.yaml`. Where the folder is, the caller says.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,6 @@ import yaml
 from components.core.field_checks import as_number, nearest, set_dotted
 from components.errors import UsageError
 from components.training.recipe import TrainingConfig
-
-FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "presets"
-"""Where the presets of the project lie, one YAML file each, named by what they are."""
 
 DEFAULTS = {
     ("idc", "binary"): "idc_cnn_105k",
@@ -44,50 +44,52 @@ class PresetInfo:
     model: str
 
 
-def names() -> list[str]:
-    """All presets by name, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def names(folder: Path) -> list[str]:
+    """All presets of a folder by name, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def infos() -> list[PresetInfo]:
-    """All presets with what a form shows."""
+def infos(folder: Path) -> list[PresetInfo]:
+    """All presets of a folder with what a form shows."""
     out = []
-    for name in names():
-        c = from_preset(name)
+    for name in names(folder):
+        c = from_preset(name, folder=folder)
         out.append(PresetInfo(name, c.title, c.dataset, c.task, c.model))
     return out
 
 
-def from_preset(name_or_path: str, overrides: Mapping[str, str] | None = None) -> TrainingConfig:
+def from_preset(name_or_path: str, overrides: Mapping[str, str] | None = None, *, folder: Path) -> TrainingConfig:
     """Reads a preset and changes single fields.
 
     Args:
         name_or_path: Name of a preset, or the path of a YAML file.
         overrides: Dotted names and YAML values, such as `{"phases.0.epochs": "3", "augmentation": "light"}`.
+        folder: Where presets lie.
 
     Raises:
         UsageError: No such preset, or wrong fields.
     """
-    return TrainingConfig.from_dict(read(name_or_path, overrides))
+    return TrainingConfig.from_dict(read(name_or_path, overrides, folder=folder))
 
 
-def read(name_or_path: str, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read(name_or_path: str, overrides: Mapping[str, str] | None = None, *, folder: Path) -> dict[str, Any]:
     """Reads a preset as a tree and applies overrides; its fields are not checked yet.
 
     Args:
         name_or_path: Name of a preset, or the path of a YAML file.
         overrides: Dotted names and YAML values.
+        folder: Where presets lie.
 
     Raises:
         UsageError: No such preset or file, not YAML, or an override that leads nowhere.
     """
-    path = FOLDER / f"{name_or_path}.yaml"
-    if name_or_path not in names():
+    path, known = folder / f"{name_or_path}.yaml", names(folder)
+    if name_or_path not in known:
         path = Path(name_or_path).expanduser()
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise UsageError(
-                f"there is no preset {name_or_path!r} and no YAML file of that name; presets are {', '.join(names())}.",
-                nearest(name_or_path, names()),
+                f"there is no preset {name_or_path!r} and no YAML file of that name; presets are {', '.join(known)}.",
+                nearest(name_or_path, known),
             )
     try:
         tree = as_number(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -111,7 +111,13 @@ def _inside(storage: Storage, home: str, data: str) -> str:
 
 
 def choose_config(
-    dataset: str, task: str, preset: str = "", model: str = "", overrides: Mapping[str, str] | None = None
+    dataset: str,
+    task: str,
+    preset: str = "",
+    model: str = "",
+    overrides: Mapping[str, str] | None = None,
+    *,
+    folder: Path,
 ) -> TrainingConfig:
     """The recipe: the named preset, else one made for the model, else the default of the data set.
 
@@ -121,6 +127,7 @@ def choose_config(
         preset: Name or YAML file; empty to choose.
         model: Name in the registry; empty for the preset's.
         overrides: Dotted names to YAML values.
+        folder: Where presets lie.
 
     Raises:
         UsageError: No such preset or model, or wrong fields.
@@ -132,12 +139,13 @@ def choose_config(
             raise UsageError(
                 f"There is no recipe for {dataset} {task} by default.", "Name one with --preset."
             )
-        made = [i.name for i in presets.infos() if (i.dataset, i.task, i.model) == (dataset, task, model)]
+        infos = presets.infos(folder)
+        made = [i.name for i in infos if (i.dataset, i.task, i.model) == (dataset, task, model)]
         preferred = [name for name in made if not name.endswith("_quick")]
         preset = default if not made or default in made else (preferred or made)[0]
     if model:
         changes["model"] = model
-    return presets.from_preset(preset, changes)
+    return presets.from_preset(preset, changes, folder=folder)
 
 
 def settle(

@@ -10,6 +10,7 @@ import pytest
 
 from components.training.presets import DEFAULTS, names
 from pipelines import catalog, ingest, step
+from pipelines.recipes import PRESETS_FOLDER
 from tests.support.cli_help import invoke
 
 
@@ -46,7 +47,7 @@ def test_every_field_is_an_option_of_its_command(dataset: str, stage: str, name:
 
 def test_all_that_there_is_is_offered() -> None:
     made = catalog.build()
-    assert set(made["presets"]) == set(names())
+    assert set(made["presets"]) == set(names(PRESETS_FOLDER))
     assert json.loads(json.dumps(made)) == made
     for (dataset, task), preset in DEFAULTS.items():
         entry = made["datasets"][dataset]

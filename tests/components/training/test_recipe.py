@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -13,14 +14,17 @@ from components.errors import UsageError
 from components.training import models, presets
 from components.training.augmentation import PRESETS
 from components.training.recipe import FLOORS, Gate, Phase, TrainingConfig
+from pipelines.recipes import PRESETS_FOLDER
+
+from_preset = functools.partial(presets.from_preset, folder=PRESETS_FOLDER)
 
 ROOT = Path(__file__).resolve().parents[3]
 STORED = {"idc": (50, 50, None), "breakhis": (230, 350, None), "pcam": (96, 96, (32, 32, 32, 32))}
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", presets.names(PRESETS_FOLDER))
 def test_presets_fit_their_data_set_and_round_trip(name: str) -> None:
-    config = presets.from_preset(name)
+    config = from_preset(name)
     assert config.title and set(config.floors) <= set(FLOORS[config.task]) and config.floors
     assert TrainingConfig.from_json(config.to_json()) == config
     assert TrainingConfig.from_dict(config.to_dict()) == config
@@ -34,14 +38,14 @@ def test_every_task_has_a_default_preset_of_its_own_and_a_quick_one() -> None:
     classes = schemas.load_json("classes.json")
     assert set(presets.DEFAULTS) == {(d, t) for d in classes for t in classes[d]}
     for (dataset, task), name in presets.DEFAULTS.items():
-        config = presets.from_preset(name)
+        config = from_preset(name)
         assert (config.dataset, config.task) == (dataset, task)
-    assert {f"{dataset}_quick" for dataset in classes} <= set(presets.names())
-    assert {i.model for i in presets.infos()} == set(models.MODELS)
+    assert {f"{dataset}_quick" for dataset in classes} <= set(presets.names(PRESETS_FOLDER))
+    assert {i.model for i in presets.infos(PRESETS_FOLDER)} == set(models.MODELS)
 
 
 def test_overrides_reach_every_depth() -> None:
-    config = presets.from_preset(
+    config = from_preset(
         "idc_mobilenet_v2",
         {
             "phases.0.epochs": "3",
@@ -66,7 +70,7 @@ def test_overrides_reach_every_depth() -> None:
 
 
 def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
-    config = presets.from_preset("idc_mobilenet_v2", {"options.dropout": "0.1", "model": "cnn_105k"})
+    config = from_preset("idc_mobilenet_v2", {"options.dropout": "0.1", "model": "cnn_105k"})
     assert config.options == {"dropout": 0.1, "weights": "none"}
 
 
@@ -115,18 +119,18 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
 )
 def test_wrong_values_are_named_with_what_is_allowed(overrides: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){said}"):
-        presets.from_preset("idc_mobilenet_v2", overrides)
+        from_preset("idc_mobilenet_v2", overrides)
 
 
 def test_unknown_presets_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'idc_quick'"):
-        presets.from_preset("idc_quik")
+        from_preset("idc_quik")
     for text in ("a: [", "- 1", "{}\n---\n{}"):
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(UsageError, match="x.yaml"):
-            presets.from_preset(str(tmp_path / "x.yaml"))
+            from_preset(str(tmp_path / "x.yaml"))
     (tmp_path / "own.yaml").write_text("model: simple_cnn\nmixed_precision: off\nphases: [{learning_rate: 1e-4}]\n")
-    config = presets.from_preset(str(tmp_path / "own.yaml"))
+    config = from_preset(str(tmp_path / "own.yaml"))
     assert config.mixed_precision == "off" and config.phases == (Phase(1, 1e-4),)
     with pytest.raises(UsageError, match="not JSON"):
         TrainingConfig.from_json("{")
@@ -135,13 +139,13 @@ def test_unknown_presets_and_broken_files(tmp_path: Path) -> None:
 
 
 def test_digest_tells_what_changes_the_outcome(tmp_path: Path) -> None:
-    base = presets.from_preset("idc_quick")
+    base = from_preset("idc_quick")
     assert base.digest() == TrainingConfig.from_json(base.to_json()).digest()
     assert dataclasses.replace(base, title="x").digest() == base.digest()
     assert dataclasses.replace(base, seed=1).digest() != base.digest()
     weights = tmp_path / "w.h5"
     weights.write_bytes(b"1")
-    config = presets.from_preset("idc_quick", {"options.weights": str(weights)})
+    config = from_preset("idc_quick", {"options.weights": str(weights)})
     before = config.digest()
     weights.write_bytes(b"2")
     assert config.digest() != before
@@ -151,16 +155,16 @@ def test_digest_tells_what_changes_the_outcome(tmp_path: Path) -> None:
 
 
 def test_data_that_a_recipe_does_not_fit() -> None:
-    pcam = presets.from_preset("pcam_cnn")
+    pcam = from_preset("pcam_cnn")
     region = (32, 32, 32, 32)
     with pytest.raises(UsageError, match="dataset"):
         pcam.check_data("idc", "binary", 50, 50, None)
     with pytest.raises(UsageError, match="task"):
         pcam.check_data("pcam", "subtype", 96, 96, region)
-    shifting = presets.from_preset("pcam_cnn", {"augmentation.translation": "0.4"})
+    shifting = from_preset("pcam_cnn", {"augmentation.translation": "0.4"})
     with pytest.raises(UsageError, match="augmentation.translation"):
         shifting.check_data("pcam", "binary", 96, 96, region)
-    cropping = presets.from_preset("pcam_cnn", {"model": "resnet50", "options.crop": "48"})
+    cropping = from_preset("pcam_cnn", {"model": "resnet50", "options.crop": "48"})
     with pytest.raises(UsageError, match="options.crop.*64 or more"):
         cropping.check_data("pcam", "binary", 96, 96, region)
     larger = dataclasses.replace(cropping, image_size=(192, 192), options={"crop": 96})
@@ -178,7 +182,8 @@ def test_it_is_frozen() -> None:
 
 def test_reading_presets_and_models_loads_neither_keras_nor_tensorflow() -> None:
     code = (
-        "import sys; from components.training import models, presets; presets.infos(); "
+        "import sys; from components.training import models, presets; from pipelines.recipes import PRESETS_FOLDER; "
+        "presets.infos(PRESETS_FOLDER); "
         "print([m for m in ('keras', 'tensorflow', 'h5py', 'numpy') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

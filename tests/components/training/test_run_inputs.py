@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_inputs, run_record
 from components.training.source_digest import source_digest
+from pipelines.recipes import PRESETS_FOLDER
 from tests.support import ingest_help, trees
 
 FOLDER = "runs/idc/binary/one"
+choose = functools.partial(run_inputs.choose_config, folder=PRESETS_FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def settled(
     storage: Storage, options: dict[str, Any] | None = None, data: str = "", **changes: str
 ) -> run_inputs.Inputs:
     """Inputs with the quick recipe."""
-    config = run_inputs.choose_config("idc", "binary", "idc_quick", overrides=changes)
+    config = choose("idc", "binary", "idc_quick", overrides=changes)
     return run_inputs.settle(storage, "idc", "binary", data, config, options or {})
 
 
@@ -55,7 +58,6 @@ def test_where_there_is_no_data_set_the_way_to_one_is_told(tmp_path: Path, works
 
 
 def test_the_recipe_follows_preset_model_and_default() -> None:
-    choose = run_inputs.choose_config
     assert choose("idc", "binary").model == "cnn_105k"
     assert choose("idc", "binary", model="mobilenet_v2").title.startswith("IDC, MobileNetV2")
     assert choose(
@@ -68,7 +70,7 @@ def test_the_recipe_follows_preset_model_and_default() -> None:
 
 def test_a_recipe_for_other_data_is_refused(workspace: Storage) -> None:
     with pytest.raises(UsageError, match="dataset"):
-        run_inputs.settle(workspace, "idc", "binary", "", run_inputs.choose_config("pcam", "binary"), {})
+        run_inputs.settle(workspace, "idc", "binary", "", choose("pcam", "binary"), {})
 
 
 def test_inputs_differ_with_recipe_and_code_but_not_with_the_title(
