@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.core.machine import exact_float32
+
 SIGNATURES = ("serving_default", "serve_bytes")
 OUTPUTS = ("probability", "label", "label_name")
 FACTS = "assets.extra/histoline.json"
@@ -82,6 +84,7 @@ class ServedModel:
     def __init__(self, model_dir: Path) -> None:
         import tensorflow as tf
 
+        exact_float32()
         self._tf = tf
         self.facts = read_facts(model_dir)
         self.classes: list[str] = self.facts["classes"]

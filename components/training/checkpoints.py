@@ -29,7 +29,7 @@ class Position:
         epoch: Finished epochs of all phases.
         phase: Index of the phase that is under way.
         phase_epoch: Finished epochs of this phase.
-        best_epoch: Epoch (counted like `epoch`) with this phase's best monitored value, 0 where there is none.
+        best_epoch: Epoch (counted like `epoch`) with the best monitored value of all phases, 0 where there is none.
         best_value: That value.
         history: One number per finished epoch and metric.
     """
@@ -44,8 +44,8 @@ class Position:
 
     @property
     def waited(self) -> int:
-        """Epochs since the best one."""
-        return self.epoch - self.best_epoch if self.best_epoch else 0
+        """Epochs of this phase since the best one, which an earlier phase may have had."""
+        return min(self.phase_epoch, self.epoch - self.best_epoch) if self.best_epoch else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Saved:
 
 
 def save(folder: Path, position: Position, model: list[np.ndarray], optimizer: list[np.ndarray]) -> Path:
-    """Writes a checkpoint and deletes all others but the phase's best.
+    """Writes a checkpoint and deletes all others but the best.
 
     Raises:
         HistolineError: The disk is full or can't be written to.

@@ -7,10 +7,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import tensorflow as tf
+from keras import ops
 
 from components.errors import UsageError
-from components.training.phases import dtype_policy
+from components.training.phases import dtype_policy, leaf_layers
 from components.training.recipe import TrainingConfig
 
 
@@ -23,12 +25,14 @@ class Hardware:
         gpu: Whether they are GPUs.
         policy: Keras' dtype policy, `float32` or `mixed_float16`.
         strategy: MirroredStrategy over several devices, None for a single one.
+        deterministic: Whether the same seed must give the same weights.
     """
 
     devices: tuple[str, ...]
     gpu: bool
     policy: str
     strategy: Any = None
+    deterministic: bool = False
 
     @property
     def replicas(self) -> int:
@@ -37,8 +41,16 @@ class Hardware:
 
     @property
     def jit_compile(self) -> bool:
-        """Whether steps are compiled with XLA: on GPUs only, on a CPU it made training three times as slow."""
-        return self.gpu
+        """Whether steps are compiled with XLA: on one GPU, where determinism is not asked for.
+
+        On a CPU it made training three times as slow; together with MirroredStrategy it fails (Keras 3.12 on TensorFlow
+        2.16: a replica's step reaches for the other device's variables); and not all that it makes is deterministic.
+        """
+        return self.gpu and self.replicas == 1 and not self.deterministic
+
+    def scaled(self, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+        """The optimizer with loss scaling where replicas train in float16; Keras adds it elsewhere."""
+        return SharedLossScale(optimizer) if self.replicas > 1 and "float16" in self.policy else optimizer
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Models and optimizers are made in here."""
@@ -72,14 +84,51 @@ def find_hardware(config: TrainingConfig) -> Hardware:
             f"Set batch_size to a multiple of {len(devices)}.",
         )
     strategy = tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else None
-    return Hardware(devices, bool(gpus), dtype_policy(config.mixed_precision, bool(gpus)), strategy)
+    policy = dtype_policy(config.mixed_precision, bool(gpus))
+    return Hardware(devices, bool(gpus), policy, strategy, config.deterministic)
+
+
+class ReplicaSeedGenerator(keras.random.SeedGenerator):
+    """Draws other random numbers in each replica of a strategy; in replica 0 those of its base class.
+
+    Its state is mirrored, so without this, image i of every replica would get the same flips and the same dropout.
+    """
+
+    STRIDE = 1_000_003
+
+    def next(self, ordered: bool = True) -> Any:
+        """The base class's seed, with the replica's number folded into its first half."""
+        seed = super().next(ordered)
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group if context is not None else 0
+        return seed + ops.cast(ops.stack([ops.cast(replica, "int64") * self.STRIDE, 0]), seed.dtype)
+
+
+class SharedLossScale(keras.optimizers.LossScaleOptimizer):
+    """Dynamic loss scaling in which all replicas skip a step where one of them has gradients that are not finite.
+
+    Keras 3.12 asks the first replica only, before gradients are summed: where another one overflows, and float16 does
+    so in the first steps as a matter of course, its infinity reaches every replica's weights.
+    """
+
+    def check_finite(self, grads: Any) -> Any:
+        """Whether the gradients of all replicas are finite."""
+        finite = super().check_finite(grads)
+        context = tf.distribute.get_replica_context()
+        wrong = context.all_reduce(tf.distribute.ReduceOp.SUM, ops.cast(ops.logical_not(finite), "float32"))
+        return ops.equal(wrong, 0.0)
+
+
+def separate_replicas(model: keras.Model) -> None:
+    """Makes every random layer of a model (dropout, crops, augmentation) draw anew for each replica."""
+    for layer in leaf_layers(model):
+        for generator in layer._seed_generators:
+            generator.__class__ = ReplicaSeedGenerator  # Keras' own layers take no generator from outside
 
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Sets Keras' dtype policy for models built inside."""
-    import keras
-
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -89,7 +89,7 @@ class Loop:
         with self.hardware.scope():
             told = phases.compile_phase(
                 self.model, self.training, self.config, index,
-                steps_per_epoch=self.steps, jit_compile=self.hardware.jit_compile,
+                steps_per_epoch=self.steps, jit_compile=self.hardware.jit_compile, scaled=self.hardware.scaled,
             )  # fmt: skip
             self.training.optimizer.build(self.training.trainable_variables)
         self.log(
@@ -138,9 +138,8 @@ class Loop:
             )
             best = checkpoints.load(self.folder, position.best_epoch)
             _assign(self.training.variables, best.model)
-        following = dataclasses.replace(
-            position, phase=position.phase + 1, phase_epoch=0, best_epoch=0, best_value=0.0
-        )
+        # The best so far stays the one to beat: a first epoch of fine-tuning is not better for being the first.
+        following = dataclasses.replace(position, phase=position.phase + 1, phase_epoch=0)
         if following.phase < len(self.config.phases):
             # Written only where another phase follows, with its weights to start from: the last phase's own
             # checkpoint stays, from which a run that was killed before the export finds its best epoch again.

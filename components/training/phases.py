@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -166,6 +167,7 @@ def compile_phase(
     *,
     steps_per_epoch: int,
     jit_compile: bool = False,
+    scaled: Callable[[keras.optimizers.Optimizer], keras.optimizers.Optimizer] = lambda optimizer: optimizer,
 ) -> Trainable:
     """Makes both models ready for a phase.
 
@@ -176,6 +178,7 @@ def compile_phase(
         index: Of the phase.
         steps_per_epoch: Batches per epoch.
         jit_compile: XLA; pays on GPUs only.
+        scaled: Adds loss scaling to the optimizer where the hardware asks for a special one.
 
     Returns:
         What learns in this phase.
@@ -183,7 +186,7 @@ def compile_phase(
     phase = config.phases[index]
     said = apply_trainable(model, phase.trainable)
     training.compile(
-        optimizer=make_optimizer(config, phase, steps_per_epoch),
+        optimizer=scaled(make_optimizer(config, phase, steps_per_epoch)),
         loss=make_loss(config),
         metrics=make_metrics(config, model.output_shape[-1]),
         jit_compile=jit_compile,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.core.machine import exact_float32
 from components.datasets.committed import DatasetFiles, open_dataset
 from components.errors import DataError
 from components.metrics import calibration, point
@@ -142,7 +143,7 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     import tensorflow as tf
 
     from components.training.augmentation_layers import training_model
-    from components.training.hardware import find_hardware, precision
+    from components.training.hardware import find_hardware, precision, separate_replicas
     from components.training.input_pipeline import open_split
     from components.training.loop import Loop
 
@@ -164,6 +165,8 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
             image_size=config.image_size,
         )
         training = training_model(model, config.augmentation, config.seed)
+        if hardware.replicas > 1:
+            separate_replicas(training)
     return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)
 
 
@@ -180,6 +183,7 @@ def calibrate(
     """
     from components.training.export import probabilities
 
+    exact_float32()
     batch = max(32, config.batch_size)
     labels, raw = probabilities(serving, evaluation.evaluation(batch))
     fitted = calibration.fit_temperature(labels, raw)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from components.errors import UsageError
 from components.training import hardware
 from components.training.hardware import Hardware, find_hardware, precision
-from tests.support.training_help import recipe
+from tests.support.training_help import python, recipe
 
 
 class Device:
@@ -44,10 +44,52 @@ def test_one_gpu_needs_no_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.describe() == "one GPU, mixed_float16, XLA"
 
 
+def test_xla_is_left_where_determinism_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 1)
+    assert not find_hardware(recipe(deterministic=True)).jit_compile
+
+
+REPLICAS = """
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from components.training.augmentation import PRESETS
+from components.training.augmentation_layers import layers
+from components.training.callbacks import reseed
+from components.training.hardware import separate_replicas
+strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+with strategy.scope():
+    images = keras.Input((16, 16, 3))
+    x = images
+    for layer in layers(PRESETS["strong"], 1):
+        x = layer(x)
+    model = keras.Model(images, keras.layers.Dropout(0.5)(x))
+    separate_replicas(model)
+reseed(model, 7, 0)
+same = tf.constant(np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype("float32"))
+step = tf.function(lambda: model(same, training=True))
+drawn = [strategy.experimental_local_results(strategy.run(step)) for _ in range(2)]
+first, second = (part.numpy() for part in drawn[0])
+assert not any(np.array_equal(a, b) for a, b in zip(first, second)), "both replicas drew the same"
+assert not np.array_equal(drawn[1][0].numpy(), first), "the second step draws what the first drew"
+reseed(model, 7, 0)
+again = [part.numpy() for part in strategy.experimental_local_results(strategy.run(step))]
+assert np.array_equal(again[0], first) and np.array_equal(again[1], second), "same epoch, other numbers"
+"""
+
+
+@pytest.mark.integration
+def test_replicas_augment_and_drop_differently_and_the_same_again() -> None:
+    done = python(REPLICAS)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_visible_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made = machine(monkeypatch, 4)
     found = find_hardware(recipe())
     assert found.replicas == 4 and found.strategy == "strategy"
+    assert not found.jit_compile, "XLA and MirroredStrategy fail together"
+    assert found.describe() == "4 GPUs side by side, mixed_float16"
     assert made == [["/GPU:0", "/GPU:1", "/GPU:2", "/GPU:3"]]
     with pytest.raises(UsageError, match="4 devices can't share evenly.*multiple of 4"):
         find_hardware(recipe(batch_size=10))

@@ -163,6 +163,31 @@ def test_early_stopping_goes_back_to_the_best_epoch(folder: Path, tmp_path: Path
     assert any(line.startswith("back to epoch 1: val_accuracy") for line in lines)
 
 
+def test_a_fine_tuning_phase_that_harms_does_not_win(folder: Path, tmp_path: Path) -> None:
+    config = recipe(3, 2, early_stopping={"monitor": "val_auc", "patience": 9})
+    harmful = dataclasses.replace(config.phases[1], learning_rate=0.3)
+    config = dataclasses.replace(config, phases=(config.phases[0], harmful))
+    lines: list[str] = []
+    result = train(config, folder, tmp_path, log=lines.append)
+    aucs = result.history["val_auc"]
+    best = 1 + max(range(5), key=lambda epoch: aucs[epoch])  # the first of the best
+    assert best <= 3 and max(aucs[3:]) < aucs[best - 1], "the second phase was meant to harm"
+    assert [line for line in lines if line.startswith("back to epoch")][-1].startswith(f"back to epoch {best}: val_auc")
+
+
+def test_a_later_phase_is_given_its_patience() -> None:
+    # The best epoch was the second of the first phase, which had five; the next phase has just begun.
+    assert checkpoints.Position("k", epoch=5, phase=1, phase_epoch=0, best_epoch=2).waited == 0
+    assert checkpoints.Position("k", epoch=6, phase=1, phase_epoch=1, best_epoch=2).waited == 1
+    assert checkpoints.Position("k", epoch=6, phase=1, phase_epoch=1, best_epoch=6).waited == 0
+
+
+def test_calibration_is_done_in_true_float32(folder: Path, tmp_path: Path) -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    train(recipe(1), folder, tmp_path)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_sampling_and_class_weights(folder: Path, tmp_path: Path) -> None:
     for i, given in enumerate(({"sampling": "balanced"}, {"class_weights": "balanced"})):
         assert train(recipe(1, **given), folder, tmp_path / str(i)).epochs_run == 1
@@ -197,12 +222,27 @@ def test_a_checkpoint_of_another_network_is_told(folder: Path, tmp_path: Path) -
         train(config, folder, tmp_path)
 
 
-def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
-    code = """
+TWO_DEVICES = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-""" + TRAIN
+"""
+
+
+def test_two_devices_in_half_precision_go_on_after_a_kill(folder: Path, tmp_path: Path) -> None:
+    config = recipe(2, 1, batch_size=10, mixed_precision="on", augmentation="standard").to_json()
+    killed = python(KILLED + TWO_DEVICES + TRAIN, config, folder, tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    again = python(TWO_DEVICES + TRAIN, config, folder, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "2 CPUs side by side, mixed_float16" in again.stdout
+    assert "going on after epoch 1 of 3" in again.stdout and "epoch 1/3" not in again.stdout
+    result = read_result(tmp_path)
+    assert result is not None and result.epochs_run == 3 and result.history["val_auc"][-1] > 0.9
+
+
+def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
+    code = TWO_DEVICES + TRAIN
     # 13 patches or so in eval: the last batch leaves one device with few images, or none.
     done = python(code, recipe(2, 1, batch_size=10).to_json(), folder, tmp_path)
     assert done.returncode == 0, done.stderr
