@@ -25,7 +25,7 @@ test: setup ## fast and integration tests, then those of the DAGs (ARGS="..." na
 
 test-dags: ## tests of the DAGs, in Airflow's own environment
 	@bash infra/airflow_setup.sh
-	.venv-airflow/bin/python -m pytest tests/dags -m "not e2e"
+	.venv-airflow/bin/python -m pytest tests/dags -m "not e2e" -n 2
 
 e2e: setup ## end-to-end tests: whole runs, Airflow in a browser, faults
 	@bash infra/airflow_setup.sh
@@ -37,10 +37,12 @@ airflow: setup ## start Airflow on 127.0.0.1 (builds .venv-airflow; ARGS="--work
 airflowdown: setup ## stop Airflow and everything that it runs
 	.venv/bin/histoline airflow down
 
-lint: setup ## ruff (with docstring rules on public names), the order of the floors, mypy
+lint: setup ## ruff (with docstring rules on public names), the order of the floors, mypy, the DAGs with Airflow
 	$(PYTHON) -m ruff check .
 	.venv/bin/lint-imports
 	$(PYTHON) -m mypy components pipelines schemas
+	@bash infra/airflow_setup.sh
+	.venv-airflow/bin/python -m mypy --config-file dags/mypy.ini dags
 
 bench: setup ## every benchmark that README numbers come from (minutes)
 	@for script in benchmarks/bench_*.py; do \

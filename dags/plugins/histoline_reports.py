@@ -11,7 +11,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 PREFIX = "/histoline"
 
-# The pages share `histoline_ids` with the DAGs; Airflow puts this folder on the path, but not theirs.
+# The pages share `histoline_dags` with the DAGs; Airflow puts this folder on the path, but not theirs.
 for _folder in (Path(__file__).parents[1], Path(__file__).parent):
     if str(_folder) not in sys.path:
         sys.path.append(str(_folder))
