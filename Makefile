@@ -44,10 +44,11 @@ lint: setup ## ruff (with docstring rules on public names), the order of the flo
 	@bash infra/airflow_setup.sh
 	.venv-airflow/bin/python -m mypy --config-file dags/mypy.ini dags
 
-bench: setup ## every benchmark that README numbers come from (minutes)
+bench: setup ## every benchmark that docs/figures.md comes from, and the page anew (minutes)
 	@for script in benchmarks/bench_*.py; do \
 	  [ -e "$$script" ] || { echo "no benchmarks/bench_*.py here" >&2; exit 1; }; \
-	  echo "== $$script" >&2; $(PYTHON) "$$script" || exit 1; done
+	  echo "== $$script" >&2; $(PYTHON) "$$script" --json "benchmarks/results/$$(basename "$$script" .py).json" || exit 1; done
+	$(PYTHON) benchmarks/figures.py
 
 lock: ## refresh the locks from the .in files (UPGRADE=1 lets every version move)
 	@bash infra/lock.sh

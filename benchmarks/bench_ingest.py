@@ -112,6 +112,20 @@ def _compare_with_bare(size: int, times: dict[str, Times], imported: float, crit
     }
     features = (min(times["bare"].work) - min(plain.work)) / size * 1e6 * common.cores()
     emit(ratios=ratios, patches=size, reference=reference, features_us_per_patch_and_core=features)
+    for kind, ours_s, bare_s in (("work", our.work, bare.work), ("wall", our.wall, bare.wall)):
+        what = {"work": "work (interpreter start and imports apart)", "wall": "wall time, process start to exit"}[kind]
+        common.figure(
+            f"ingest/{size}/{kind}",
+            f"{size:,} patches of 50x50, {what}: bare loop / ingest",
+            f"{min(bare_s) / min(ours_s):.2f} of best,"
+            f" {statistics.median(bare_s) / statistics.median(ours_s):.2f} of medians"
+            f" (ingest {min(ours_s):.1f} s, bare loop {min(bare_s):.1f} s; {len(ours_s)} runs)",
+        )
+    common.figure(
+        f"ingest/{size}/beyond",
+        f"{size:,} patches, wall time: ingest minus bare loop minus `import apache_beam`",
+        f"{min(our.wall) - min(bare.wall) - imported:.1f} s (the import alone {imported:.1f} s)",
+    )
     emit(our_stages=our.last["timings"], patches=size, found=our.last["found"], written=our.last["written"])
     if size >= FULL:
         criteria.judge(f"bare_work/our_work, {size} patches", ratios["bare_work/our_work"], 0.85, 1.0, at_least=True)
@@ -136,6 +150,7 @@ def _versus(
         patches=size,
         counted="work: from the listing to the last file, without interpreter start and imports, of both",
     )
+    common.figure(f"ingest/{size}/{rival.name}", what, f"{min(other.work) / min(our.work):.1f} times as long")
     criteria.judge(what, min(other.work) / min(our.work), bar, at_least=True)
 
 
@@ -144,7 +159,7 @@ def bench_naive(patches: int, images: int, repeats: int, criteria: Criteria) -> 
     for dataset, size, groups, bar in (("idc", patches, PATIENTS, 3.0), ("breakhis", images, None, 2.0)):
         data = common.ensure_data(dataset, size, groups)
         pixels = "50x50" if dataset == "idc" else "700x460"
-        what = f"naive Beam's work / our work, {size} images of {pixels}"
+        what = f"naive Beam (one element for each file) / ingest, work, {size:,} images of {pixels}"
         rival = script("naive_beam", "naive_beam.py", dataset, data)
         _versus(rival, dataset, data, size, repeats, what, bar, criteria)
 
@@ -154,7 +169,7 @@ def bench_tfds(patches: int, repeats: int, criteria: Criteria) -> None:
     data = common.ensure_data("idc", patches, PATIENTS)
     for store, name in (("bytes", "tfds_bytes"), ("image", "tfds_image")):
         rival = script(name, "tfds_builder.py", "idc", data, "--store", store)
-        what = f"TFDS' work (feature stored as {store}) / our work, {patches} patches"
+        what = f"TensorFlow Datasets builder, feature stored as {store} / ingest, work, {patches:,} patches"
         _versus(rival, "idc", data, patches, repeats, what, 8.0, criteria)
 
 
@@ -176,6 +191,8 @@ def bench_memory(size: int, criteria: Criteria) -> None:
         raise SystemExit(f"the ingest failed with exit code {process.returncode}")
     emit(memory=facts, patches=size, sampled_every_s=memory.EVERY)
     what = f"peak memory of the process tree (PSS), MB, {size} patches"
+    shown = f"{size:,} patches, peak memory of the process tree (PSS)"
+    common.figure(f"ingest/{size}/memory", shown, f"{facts['pss_mb']:.0f} MB")
     criteria.judge(what, facts["pss_mb"], 500, 350, at_least=False)
 
 
@@ -204,6 +221,7 @@ def bench_resume(patches: int, repeats: int, criteria: Criteria) -> None:
     share = min(again) / min(first)
     medians = statistics.median(again) / statistics.median(first)
     emit(ratios={"rerun_wall/first_wall": share, "rerun_wall/first_wall, medians": medians}, patches=patches)
+    common.figure(f"ingest/{patches}/rerun", f"{patches:,} patches, run again / first run, wall time", f"{share:.1%}")
     criteria.judge(f"wall time of a re-run / of the first run, {patches} patches", share, 0.1, at_least=False)
 
 
@@ -217,6 +235,7 @@ def main() -> None:
     parser.add_argument("--breakhis-images", type=int, default=1_600)
     parser.add_argument("--tfds-patches", type=int, default=50_000)
     parser.add_argument("--resume-patches", type=int, default=50_000)
+    common.add_json_option(parser)
     given = parser.parse_args()
     sizes = sorted(int(size) for size in given.sizes.split(","))
     chosen = given.only.split(",")
@@ -235,6 +254,7 @@ def main() -> None:
         if part in chosen:
             parts[part]()
     criteria.close()
+    common.leave_figures(given.json)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=40_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", default="32,128,512", help="Batch sizes of the bare model.predict.")
+    common.add_json_option(parser)
     given = parser.parse_args()
     common.environment("bench_predict", given.repeats)
     raw, data = prepare(given.patches)
@@ -141,8 +142,14 @@ def main() -> None:
         # Of CPU seconds a patch: what the ratio would be where both keep all cores busy, whoever else is at work.
         cpu = min(min(costs[other]) for other in bare) / min(costs[name])
         emit(ratios={"best": ratio, "medians": medians, "cpu": cpu}, of=name)
+        common.figure(
+            f"prediction/{given.patches}/{name}",
+            f"{name}, {given.patches:,} patches / bare batched `model.predict` on decoded arrays",
+            f"{ratio:.2f} of best, {medians:.2f} of medians",
+        )
         criteria.judge(f"{name} / {best}", ratio, BAR, at_least=True)
     criteria.close()
+    common.leave_figures(given.json)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def consume(batches: Iterator[Any]) -> int:
     return sum(int(labels.shape[0]) for _, labels in batches)
 
 
-def bench_reading(classes: Path, folder: Path, repeats: int, criteria: Criteria) -> None:
+def bench_reading(patches: int, classes: Path, folder: Path, repeats: int, criteria: Criteria) -> None:
     """First and later epochs of each loader."""
     contenders: dict[str, Callable[[], Iterator[int]]] = {
         "keras": lambda: directory_loader(classes),
@@ -93,8 +93,7 @@ def bench_reading(classes: Path, folder: Path, repeats: int, criteria: Criteria)
     }
     common.warm(classes)
     common.warm(folder)
-    for contender in contenders.values():  # what TensorFlow does once in a process
-        next(contender())
+    images = [next(contender()) for contender in contenders.values()][0]  # also what TensorFlow does once in a process
     first: dict[str, list[float]] = {name: [] for name in contenders}
     later: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats):
@@ -117,6 +116,11 @@ def bench_reading(classes: Path, folder: Path, repeats: int, criteria: Criteria)
             "later, medians": statistics.median(later[name]) / statistics.median(later["keras"]),
         }
         emit(ratios=ratios, of=f"{name} / keras.utils.image_dataset_from_directory")
+        common.figure(
+            f"reading/{patches}/{name}",
+            f"{name}, {images:,} images, shuffled batches of {BATCH} / `keras.utils.image_dataset_from_directory`",
+            f"{ratios['first']:.1f} times in the first epoch, {ratios['later']:.0f} times in later ones",
+        )
         if name == "records":
             criteria.judge("reading, first epoch / Keras' loader", ratios["first"], 5, at_least=True)
             criteria.judge("reading, later epochs / Keras' loader", ratios["later"], 20, at_least=True)
@@ -140,7 +144,7 @@ class _Clock:
         return Clock()
 
 
-def bench_training(folder: Path, repeats: int, criteria: Criteria) -> None:
+def bench_training(patches: int, folder: Path, repeats: int, criteria: Criteria) -> None:
     """Images per second of one epoch's training."""
     import keras
     import numpy as np
@@ -188,6 +192,11 @@ def bench_training(folder: Path, repeats: int, criteria: Criteria) -> None:
     a, b = rates["from records"], rates["model.fit on arrays"]
     ratios = {"best": max(a) / max(b), "medians": statistics.median(a) / statistics.median(b)}
     emit(ratios=ratios, of="training cnn_105k")
+    common.figure(
+        f"reading/{patches}/training",
+        f"training `cnn_105k` from records, {len(images):,} images / `model.fit` on arrays in memory",
+        f"{ratios['best']:.2f} of best, {ratios['medians']:.2f} of medians",
+    )
     criteria.judge("training cnn_105k from records / model.fit on arrays", max(a) / max(b), 0.95, at_least=True)
 
 
@@ -197,15 +206,17 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="reading,training")
+    common.add_json_option(parser)
     given = parser.parse_args()
     common.environment("bench_reading", given.repeats)
     criteria = Criteria()
     classes, folder = prepare(given.patches)
     if "reading" in given.only:
-        bench_reading(classes, folder, given.repeats, criteria)
+        bench_reading(given.patches, classes, folder, given.repeats, criteria)
     if "training" in given.only:
-        bench_training(folder, given.repeats, criteria)
+        bench_training(given.patches, folder, given.repeats, criteria)
     criteria.close()
+    common.leave_figures(given.json)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", type=int, default=56_000)
     parser.add_argument("--repeats", type=int, default=3)
+    common.add_json_option(parser)
     given = parser.parse_args()
     workspace, run_id, predictions = prepare(given.patches)
     command = [sys.executable, "-m", "pipelines.report", run_id, "--workspace", str(workspace), "--json"]
@@ -70,6 +71,12 @@ def main() -> None:
     criteria.judge(f"report of {predictions:,} predictions, s", min(seconds), LIMIT_SECONDS, at_least=False)
     criteria.judge("size of the page, bytes", size, LIMIT_BYTES, at_least=False)
     criteria.close()
+    common.figure(
+        f"report/{given.patches}",
+        f"report of {predictions:,} predictions: wall time, size of the page, peak memory",
+        f"{min(seconds):.1f} s (slowest {max(seconds):.1f} s), {size / 1e6:.1f} MB, {peak:.0f} MiB",
+    )
+    common.leave_figures(given.json)
     shutil.rmtree(workspace.parent)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import datetime
 import importlib.metadata
 import json
 import os
@@ -45,6 +47,60 @@ def emit(**fields: Any) -> None:
     print(json.dumps(rounded(fields)), flush=True)
 
 
+FIGURES: dict[str, dict[str, str]] = {}
+"""What this process measured and the project states, by name."""
+
+
+def figure(name: str, what: str, value: str) -> None:
+    """Notes one row of docs/figures.md, and prints it.
+
+    Args:
+        name: SECTION/..., equal for equal measurements: a later one takes the place of an earlier one.
+        what: Is measured, against what, at which size.
+        value: With its unit.
+    """
+    FIGURES[name] = {"what": what, "value": value}
+    emit(figure=name, what=what, value=value)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json FILE`."""
+    parser.add_argument("--json", metavar="FILE", help="put the figures into FILE, beside those that it has of others")
+
+
+def leave_figures(file: str | None) -> None:
+    """Adds what was measured to a result file, each figure with date, commit and machine."""
+    if not file:
+        return
+    path = Path(file)
+    figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    where = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    figures |= {name: {**said, **where} for name, said in FIGURES.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def commit() -> str:
+    """Short name of the checked-out commit; `+ changes` where sources differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    sources = ("components", "pipelines", "schemas", "benchmarks/*.py")
+    return git("rev-parse", "--short=7", "HEAD") + (" + changes" if git("status", "--porcelain", *sources) else "")
+
+
+def machine() -> str:
+    """Cores, processor and memory in words."""
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{cores()} cores of {names[0] if names else 'an unknown processor'}, {memory_gib():.0f} GiB"
+
+
+def memory_gib() -> float:
+    """Memory of this machine."""
+    return int(next(x for x in _lines("/proc/meminfo") if x.startswith("MemTotal")).split()[1]) / 2**20
+
+
 class Criteria:
     """Prints bars with what was measured, and remembers which were missed."""
 
@@ -84,15 +140,11 @@ def environment(script: str, repeats: int) -> None:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    cpu = next((x.split(":")[1].strip() for x in _lines("/proc/cpuinfo") if x.startswith("model name")), "unknown")
-    memory = int(next(x for x in _lines("/proc/meminfo") if x.startswith("MemTotal")).split()[1]) / 2**20
     emit(
         benchmark=script,
         python=platform.python_version(),
         versions=versions,
-        cpu=cpu,
-        cores=cores(),
-        memory_gib=memory,
+        machine=machine(),
         kernel=platform.release(),
         load=os.getloadavg(),
         repeats=repeats,
