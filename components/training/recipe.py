@@ -16,7 +16,6 @@ from components.core.field_checks import as_number, boolean, choice, known_keys,
 from components.errors import UsageError
 from components.training import augmentation as aug
 from components.training import models
-from components.training.recipe_parts import EarlyStopping, Gate, Phase
 
 FORMAT = 1
 """Version of the JSON form; part of the digest."""
@@ -33,6 +32,101 @@ LOWER_IS_BETTER = frozenset({"log_loss"})
 """For these a floor is the largest value that passes, for all others the smallest."""
 
 POLICIES = ("max_balanced_accuracy", "f1", "youden")
+SCHEDULES = ("constant", "cosine", "exponential")
+MONITORS = {
+    "binary": ("val_auc", "val_loss", "val_accuracy"),
+    "subtype": ("val_macro_f1", "val_loss", "val_accuracy"),
+}
+"""What early stopping may watch, per task; the first is the gate's primary metric."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimizer.
+
+    Attributes:
+        epochs: How many.
+        learning_rate: At its start; 0 trains nothing but moving statistics.
+        schedule: `constant`, or falling to 1 % of the rate at the phase's end: `cosine` or `exponential`.
+        trainable: `all`, `head`, or a number N: the head and the last N layers before it that hold weights.
+    """
+
+    epochs: int = 1
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    trainable: str | int = "all"
+
+    @classmethod
+    def read(cls, where: str, given: Any) -> Phase:
+        """Checks one element of `phases`; raises UsageError."""
+        f = known_keys(where, given, {x.name for x in dataclasses.fields(cls)})
+        trainable = f.get("trainable", "all")
+        last = re.fullmatch(r"(?:last )?(\d+)", str(trainable))
+        if last:
+            trainable = number(f"{where}.trainable", int(last[1]), 1, 10_000, integer=True)
+        elif trainable not in ("all", "head"):
+            raise wrong(f"{where}.trainable", trainable, "head, all, or the number of last layers (`last 20` or 20)")
+        return cls(
+            epochs=number(f"{where}.epochs", f.get("epochs", 1), 1, 10_000, integer=True),
+            learning_rate=number(f"{where}.learning_rate", as_number(f.get("learning_rate", 1e-3)), 0, 10),
+            schedule=choice(f"{where}.schedule", f.get("schedule", "constant"), SCHEDULES),
+            trainable=trainable,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a phase early and goes back to its best epoch.
+
+    Attributes:
+        monitor: What is watched on the eval split, one of `MONITORS`; empty means no early stopping.
+        patience: Epochs without a better value before the phase ends.
+    """
+
+    monitor: str = ""
+    patience: int = 3
+
+    @classmethod
+    def read(cls, given: Any, task: str) -> EarlyStopping:
+        """Checks the field `early_stopping`; nothing or `none` switches it off; raises UsageError."""
+        if given in (None, "none", False):
+            return cls()
+        f = known_keys("early_stopping", given, {"monitor", "patience"})
+        monitor = f.get("monitor", "")
+        return cls(
+            monitor=choice("early_stopping.monitor", monitor, MONITORS[task]) if monitor else "",
+            patience=number("early_stopping.patience", f.get("patience", 3), 1, 1000, integer=True),
+        )
+
+    @property
+    def mode(self) -> str:
+        """`min` or `max`: which values of the monitor are better."""
+        return "min" if self.monitor == "val_loss" else "max"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """How a candidate is compared with the champion.
+
+    Attributes:
+        policy: `better` (lower bound above 0) or `non-inferior` (lower bound above -margin).
+        margin: Of non-inferiority, in units of the primary metric.
+        n_resamples: Paired resamples of patients.
+    """
+
+    policy: str = "better"
+    margin: float = 0.01
+    n_resamples: int = 2000
+
+    @classmethod
+    def read(cls, given: Any) -> Gate:
+        """Checks the field `gate`; raises UsageError."""
+        f = known_keys("gate", given or {}, {x.name for x in dataclasses.fields(cls)})
+        return cls(
+            policy=choice("gate.policy", f.get("policy", cls.policy), ("better", "non-inferior")),
+            margin=number("gate.margin", as_number(f.get("margin", cls.margin)), 0, 0.2),
+            n_resamples=number("gate.n_resamples", f.get("n_resamples", cls.n_resamples), 200, 100_000, integer=True),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +209,9 @@ class TrainingConfig:
         put("early_stopping", EarlyStopping.read(_plain(self.early_stopping), self.task))
         put("augmentation", aug.from_value(self.augmentation))
         # YAML 1.1 reads a bare on or off as a truth value.
-        words: dict[Any, str] = {True: "on", False: "off"}
-        put("mixed_precision", words.get(self.mixed_precision, self.mixed_precision))
-        choice("mixed_precision", self.mixed_precision, ("auto", "off", "on"))
+        given: Any = self.mixed_precision
+        word = ("off", "on")[bool(given)] if given in (True, False) else given
+        put("mixed_precision", choice("mixed_precision", word, ("auto", "off", "on")))
         put("seed", number("seed", self.seed, 0, 2**31 - 1, integer=True))
         boolean("deterministic", self.deterministic)
         put("threshold", _threshold(self.threshold))
@@ -128,11 +222,6 @@ class TrainingConfig:
     def epochs(self) -> int:
         """Epochs of all phases."""
         return sum(phase.epochs for phase in self.phases)
-
-    @property
-    def sensitivity(self) -> float | None:
-        """The sensitivity that the threshold must reach, None under another policy."""
-        return float(self.threshold.split("=")[1]) if "=" in self.threshold else None
 
     def check_data(
         self, dataset: str, task: str, height: int, width: int, region: tuple[int, int, int, int] | None
