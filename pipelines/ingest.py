@@ -143,7 +143,16 @@ def summary(outcome: Outcome) -> list[str]:
     if absent:
         lines.append(f"ids in the label file without an image: {absent:,}")
     lines += [f"WARNING: {text}; never promoted" for text in _flag_texts(manifest)]
-    return lines + [f"warning: {text}" for text in manifest["warnings"]]
+    return lines + [f"warning: {text}" for text in warnings(manifest)]
+
+
+def warnings(manifest: dict[str, Any]) -> list[str]:
+    """The manifest's warnings, and whether images of the download are missing."""
+    from components.adapters.downloads import shortfall
+
+    rejects = {code: facts["count"] for code, facts in manifest["rejects"].items()}
+    missing = shortfall(manifest["dataset"], manifest["found"], rejects)
+    return [*manifest["warnings"], *([missing] if missing else [])]
 
 
 def _flag_texts(manifest: dict[str, Any]) -> list[str]:
@@ -203,7 +212,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "splits": splits,
         "near_duplicates": manifest.get("near_duplicates"),
         "ids_without_file": manifest.get("ids_without_file"),
-        "warnings": manifest.get("warnings", []),
+        "warnings": warnings(manifest) if manifest else [],
         "timings": {k: round(v, 3) for k, v in outcome.timings.items()},
     }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,18 +18,24 @@ import pytest
 from components.storage.open import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARY = ROOT / ".tools" / "bin" / "fake-gcs-server"
 
 
-def binary() -> Path:
-    """Returns the emulator, built if Go is there, or skips the test."""
-    if not BINARY.is_file():
-        if shutil.which("go") is None:
-            pytest.skip("no Google Storage emulator: neither .tools/bin/fake-gcs-server nor Go is here")
-        built = subprocess.run([ROOT / "infra" / "fake_gcs.sh"], capture_output=True, text=True, timeout=600)
-        if built.returncode != 0:
-            pytest.skip(f"the Google Storage emulator could not be built: {built.stderr.strip()[-300:]}")
-    return BINARY
+@functools.lru_cache(maxsize=1)
+def build() -> tuple[str, str]:
+    """The emulator's path, built where it is not there yet; else an empty string and what stands in the way."""
+    # Other workers wait for the one that builds.
+    built = subprocess.run(["bash", ROOT / "infra" / "fake_gcs.sh"], capture_output=True, text=True)
+    return (built.stdout.strip(), "") if built.returncode == 0 else ("", built.stderr.strip()[-300:])
+
+
+def binary() -> str:
+    """Returns the emulator; the test is skipped where there is none, or fails where HISTOLINE_REQUIRE_GCS is set."""
+    path, problem = build()
+    if not path and os.environ.get("HISTOLINE_REQUIRE_GCS"):
+        pytest.fail(f"no Google Storage emulator here, but HISTOLINE_REQUIRE_GCS is set: {problem}")
+    if not path:
+        pytest.skip(f"no Google Storage emulator here: {problem}")
+    return path
 
 
 def free_port() -> int:
