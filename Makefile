@@ -5,6 +5,8 @@ SHELL := /bin/bash
 export PYTHON310 PYTHON312
 
 PYTHON := .venv/bin/python
+# Tests on all cores; a core that has nothing left takes over from another. Each process may hold a GiB of TensorFlow.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +22,7 @@ demo-retrain: setup ## four weeks of retraining on real Airflow servers, in .dem
 	@bash infra/demo_retrain.sh $(ARGS)
 
 test: setup ## fast and integration tests, then those of the DAGs (ARGS="..." narrows the former, leaves out the latter)
-	$(PYTHON) -m pytest -m "not e2e" $(ARGS)
+	$(PYTHON) -m pytest $(PARALLEL) -m "not e2e" $(ARGS)
 	@[ -n "$(ARGS)" ] || $(MAKE) --no-print-directory test-dags
 
 test-dags: ## tests of the DAGs, in Airflow's own environment
