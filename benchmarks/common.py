@@ -30,6 +30,9 @@ PACKAGES = (
 QUIET_LOAD = 0.5
 """Load average, or cores that others keep busy during a run, above which a timing is marked as noisy."""
 
+LOAD_AT_START = os.getloadavg()[0]
+"""When this process began; more than the cores: others were using the machine."""
+
 WARM_UP_IMAGES = {"idc": 300, "breakhis": 64}
 """Images of a warm-up run by data set: few, but enough for every class to be in every split."""
 
@@ -75,6 +78,8 @@ def leave_figures(file: str | None) -> None:
     path = Path(file)
     figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     where = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    if LOAD_AT_START > cores() + QUIET_LOAD:
+        where["busy"] = f"load average {LOAD_AT_START:.1f} at the start"
     figures |= {name: {**said, **where} for name, said in FIGURES.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

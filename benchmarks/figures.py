@@ -2,7 +2,8 @@
 
     python benchmarks/figures.py [--check]
 
-A result file holds one figure by name: what, value, date, commit, machine, and `carried` where no benchmark wrote it.
+A result file holds one figure by name: what, value, date, commit, machine, `busy` where others used the machine, and
+`carried` where no benchmark wrote it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def page(found: dict[str, dict[str, str]]) -> str:
         for row in rows:
             mark = " †" if "carried" in row else ""
             carried |= bool(mark)
-            lines.append(f"| {row['what']} | {row['value']}{mark} | {row['date']}, {row['commit']}, {row['machine']} |")
+            measured = [row[part] for part in ("date", "commit", "machine", "busy") if part in row]
+            lines.append(f"| {row['what']} | {row['value']}{mark} | {', '.join(measured)} |")
         parts.append("\n".join(lines) + "\n")
     if carried:
         notes = sorted({row["carried"] for row in found.values() if "carried" in row})

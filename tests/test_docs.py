@@ -225,6 +225,15 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda file: file.stem)
+def test_decision_records_share_one_form(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert re.match(rf"# {file.name[:4]}: \S", text)
+    found = re.findall(r"^\*\*(Status|Context|Decision|Consequences)\.\*\*", text, re.MULTILINE)
+    assert found == ["Status", "Context", "Decision", "Consequences"]
+    assert re.search(r"^\*\*Status\.\*\* (Accepted|Superseded by \d{4}), \d{4}-\d\d-\d\d\.$", text, re.MULTILINE)
+
+
 BAD = """# Bad
 See [this](docs/nowhere.md), [that](#elsewhere), `components/datasets/nothing.py`, `nothing.py` and
 `components.datasets.nothing`, or say `make nothing`, `histoline nothing`, `histoline ingest --nothing` and `--nowhere`.

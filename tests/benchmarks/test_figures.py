@@ -39,6 +39,7 @@ def test_a_measurement_replaces_its_own_figure_only(tmp_path: Path, monkeypatch:
     file.write_text(json.dumps({"report/1": old, "report/2": old}), encoding="utf-8")
     monkeypatch.setattr(common, "FIGURES", {})
     monkeypatch.setattr(common, "commit", lambda: "1234567")
+    monkeypatch.setattr(common, "LOAD_AT_START", 99.0)
     common.figure("report/2", "w", "2")
     common.leave_figures(str(file))
     left = figures.figures(file.parent)
@@ -49,6 +50,7 @@ def test_a_measurement_replaces_its_own_figure_only(tmp_path: Path, monkeypatch:
     page = figures.page(left)
     assert "| w | 1 † | 2020-01-01, abc, m |" in page
     assert "| w | 2 | " in page
+    assert "load average 99.0 at the start |" in page
 
 
 def test_a_figure_of_no_section_is_refused(tmp_path: Path) -> None:
