@@ -17,10 +17,10 @@ from components.core.data_roots import read_roots
 from components.errors import TemporaryError
 from components.storage.local_lock import hold_flock
 from pipelines import console
-from pipelines.datasets import json_option
 from pipelines.local_airflow import control, servers, settings
 from pipelines.local_airflow.settings import Place
 from pipelines.local_airflow.supervisor import Supervisor
+from pipelines.options import json_option, workspace_option
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -49,8 +49,7 @@ def _locked(home: Path) -> Any:
 
 @command.command("up")
 @home_option
-@click.option("--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True,
-              help="Local or mounted folder of data sets, runs and models.")  # fmt: skip
+@workspace_option("Local or mounted folder of data sets, runs and models.")
 @click.option("--data-root", "data_roots", multiple=True,
               help="Folder that raw patches may be read from; may be given often. Any folder without it.")  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), default=None,

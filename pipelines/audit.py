@@ -9,12 +9,13 @@ import click
 
 from components.errors import DataError
 from pipelines import console
+from pipelines.options import json_option
 from pipelines.verify import open_dataset
 
 
 @click.command("audit")
 @click.argument("folder", metavar="DATASET_DIR")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(folder: str, as_json: bool) -> None:
     """Check a committed data set for leakage again: patients, images, labels, counts; exit 65 on a finding."""
     from components.core.machine import cores

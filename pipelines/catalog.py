@@ -15,6 +15,7 @@ import click
 
 from components.errors import DataError, UsageError
 from pipelines import console
+from pipelines.options import json_option
 
 FORMAT = 1
 FILE = Path(__file__).resolve().parents[1] / "dags" / "catalog.json"
@@ -171,7 +172,7 @@ def text() -> str:
 @click.command("catalog")
 @click.option("--output", default=str(FILE), show_default="dags/catalog.json", help="File to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 65 where the file is not up to date.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(output: str, check: bool, as_json: bool) -> None:
     """Write what Airflow's forms offer: data sets, tasks, models, presets and ranges."""
     path = Path(output)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from components.errors import UsageError
 from pipelines import console
+from pipelines.options import json_option, only_task_option, open_workspace, task_option, workspace_option
 
-workspace_option = click.option(
-    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell what would be done.")
-
-
-def _open(workspace: str) -> Any:
-    from components.storage.open import open_storage
-
-    return open_storage(workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()))
 
 
 @click.group("datasets")
@@ -30,13 +20,13 @@ def command() -> None:
 
 
 @command.command("list")
-@workspace_option
+@workspace_option()
 @json_option
 def list_(workspace: str, as_json: bool) -> None:
     """List the data sets of a workspace, the newest of each task first."""
     from components.datasets.retention import list_datasets
 
-    infos = list_datasets(_open(workspace))
+    infos = list_datasets(open_workspace(workspace))
     rows = []
     for i in infos:
         m = i.manifest or {}
@@ -80,9 +70,9 @@ def list_(workspace: str, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("dataset")
-@click.option("--task", default="binary", show_default=True)
+@task_option(None)
 @click.option("--plan", default="", help="PLAN_ID; the latest by default.")
-@workspace_option
+@workspace_option()
 @json_option
 def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> None:
     """Show one data set: counts, rejects, policies, warnings."""
@@ -91,7 +81,7 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
     from pipelines.ingest import Outcome
     from pipelines.ingest import show as show_outcome
 
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     home = f"datasets/{dataset}/{task}"
     latest = read_latest(storage, home)
     if not plan and latest is None:
@@ -111,11 +101,11 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
 
 @command.command("prune")
 @click.argument("dataset", required=False, default="")
-@click.option("--task", default="", help="Only this task.")
+@only_task_option
 @click.option(
     "--keep", default=1, show_default=True, help="Committed data sets to keep of each task, the latest included."
 )
-@workspace_option
+@workspace_option()
 @yes_option
 @json_option
 def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json: bool) -> None:
@@ -126,7 +116,7 @@ def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json
         raise UsageError(f"--keep {keep} would delete the latest data set.", "Keep at least 1.")
     if task and not dataset:
         raise UsageError("--task needs a data set.", "For example: histoline datasets prune idc --task binary.")
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     gone = prunable(list_datasets(storage, dataset, task), keep, champions_data(storage))
     for home in sorted({f"datasets/{i.dataset}/{i.task}" for i in gone}) if yes else []:
         with storage.lock(f"{home}/.lock", owner="histoline datasets prune"):
@@ -149,7 +139,7 @@ def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json
 @command.command("forget")
 @click.option("--groups", "groups_file", required=True, help="File with one patient or slide a line.")
 @click.option("--pseudonymise", default="", help="Key file, to find them in pseudonymised data sets too.")
-@workspace_option
+@workspace_option()
 @yes_option
 @json_option
 def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_json: bool) -> None:
@@ -159,7 +149,7 @@ def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_js
     from components.ingest.pseudonyms import Pseudonymiser
     from components.splits.ledger import Ledger
 
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     groups = read_group_list(Path(groups_file))
     infos = d.list_datasets(storage)
     key = Pseudonymiser.from_file(Path(pseudonymise)) if pseudonymise else None

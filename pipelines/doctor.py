@@ -10,14 +10,13 @@ import click
 
 from components.errors import DataError
 from pipelines import console
+from pipelines.options import json_option, workspace_option
 
 
 @click.command("doctor")
-@click.option(
-    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder to check."
-)
+@workspace_option("Folder to check.")
 @click.option("--deep", is_flag=True, help="Also import TensorFlow and ask it for GPUs (seconds).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(workspace: str, deep: bool, as_json: bool) -> None:
     """Check this machine: name, finding, fix; exit 65 where something will not work."""
     from pipelines.doctor_checks import run_checks

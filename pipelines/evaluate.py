@@ -9,18 +9,17 @@ import click
 
 from components.errors import UsageError
 from pipelines import console
+from pipelines.options import json_option, name_and_flags, parts_option, workspace_option
 
 
 @click.command("evaluate", context_settings={"ignore_unknown_options": True})
 @click.argument("rest", metavar="[VERSION] [BEAM FLAGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", required=True, help="Labelled data set: its folder in the workspace, or PLAN_ID.")
 @click.option("--model", default="", help="Folder of an exported model, instead of VERSION (or RUN_ID).")
-@click.option(
-    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Holds data and runs."
-)
+@workspace_option("Holds data and runs.")
 @click.option("--run-id", default="", help="Name of the run that holds the result; made of time and model by default.")
-@click.option("--workers", default=0, help="Parts under way on each machine; by its cores by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@parts_option
+@json_option
 def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) -> None:
     """Metrics, intervals, slices and a report of VERSION on a data set that it was not trained on.
 
@@ -29,8 +28,7 @@ def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) ->
     from pipelines.beam.flags import check_own_typos, runner_args
     from pipelines.predict import parallel_parts
 
-    named = bool(rest) and not rest[0].startswith("-")
-    version, extra = (rest[0], list(rest[1:])) if named else ("", list(rest))
+    version, extra = name_and_flags(rest)
     check_own_typos(extra, command)
     document = run(version, given, parallel_parts(workers), runner_args(extra))
     console.emit(document, as_json, lambda: show(document))

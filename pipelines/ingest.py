@@ -19,6 +19,7 @@ import click
 from components.errors import TemporaryError, UsageError
 from pipelines import console
 from pipelines.beam.flags import check_beam_args, check_own_typos, import_beam, runner_args
+from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, task_option, workspace_option
 
 LOCK = ".lock"
 
@@ -220,15 +221,13 @@ def document(outcome: Outcome) -> dict[str, Any]:
 @click.command(
     "ingest",
     context_settings={"ignore_unknown_options": True},
-    epilog="Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099.",
+    epilog=BEAM_EPILOG,
 )
 @click.argument("rest", metavar="DATASET [BEAM FLAGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--dataset", default="", help="The data set: idc, breakhis or pcam; same as DATASET.")
 @click.option("--input", "input_root", required=True, help="Folder or gs:// prefix with the raw images.")
-@click.option(
-    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder or gs:// prefix."
-)
-@click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis).")
+@workspace_option()
+@task_option()
 @click.option("--size", default="", help="Stored WIDTHxHEIGHT; the source size divided by a whole number.")
 @click.option("--image-format", default="raw", show_default=True, help="raw, or encoded (PNG files untouched).")
 @click.option("--seed", default=0, show_default=True, help="Of the split and of the order of records.")
@@ -262,18 +261,18 @@ def document(outcome: Outcome) -> dict[str, Any]:
 @click.option("--rehash", is_flag=True, help="Tell changed files by content instead of modification time.")
 @click.option("--set-latest", is_flag=True, help="Train from a filtered or fold data set by default.")
 @click.option("--workers", default=0, help="Parallel shard writers on each machine; by default one more than cores.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(rest: tuple[str, ...], **given: Any) -> None:
     """Raw patches to audited, sharded TFRecords whose splits never share a patient."""
-    name, extra = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (None, rest)
-    check_own_typos(list(extra), command)
+    name, extra = name_and_flags(rest)
+    check_own_typos(extra, command)
     workers, as_json = given.pop("workers"), given.pop("as_json")
     options = plain_options(name, given)
     started = time.monotonic()
     try:
         outcome = unchanged(options, started)
         if outcome is None:
-            outcome = _run(options, workers, runner_args(list(extra)))
+            outcome = _run(options, workers, runner_args(extra))
     except Exception as error:
         told = console.told(error)
         leave_result({"state": "failed", "task": options["task"], "reason": str(told or error)})

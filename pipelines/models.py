@@ -10,9 +10,8 @@ import click
 
 from components.errors import UsageError
 from pipelines import console
-from pipelines.datasets import _open, json_option, workspace_option
+from pipelines.options import json_option, only_task_option, open_workspace, task_option, workspace_option
 
-task_option = click.option("--task", default="binary", show_default=True)
 reason_option = click.option("--reason", required=True, help="Why; kept in champion.json and in the model card.")
 who_option = click.option("--who", default="", help="Who decides; the user by default.")
 
@@ -46,14 +45,14 @@ def _row(storage: Any, champion: Any, entry: Any, home: str) -> dict[str, Any]:
 
 @command.command("list")
 @click.argument("dataset", required=False, default="")
-@click.option("--task", default="", help="Only this task.")
-@workspace_option
+@only_task_option
+@workspace_option()
 @json_option
 def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
     """List promoted versions, the newest of each task first."""
     from components.promotion import champion as c
 
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     rows = []
     for name, each in _tasks(storage, dataset, task):
         home = c.home(name, each)
@@ -93,16 +92,16 @@ def _metric(row: dict[str, Any]) -> str:
 
 @command.command("show")
 @click.argument("dataset")
-@task_option
+@task_option(None)
 @click.option("--version", type=int, default=None, help="Version; the champion by default.")
-@workspace_option
+@workspace_option()
 @json_option
 def show_(dataset: str, task: str, version: int | None, workspace: str, as_json: bool) -> None:
     """Show one version: where it comes from, who promoted it and why, its model card."""
     from components.promotion import champion as c
     from components.promotion.model_card import FILE
 
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     home = c.home(dataset, task)
     champion = c.load(storage, home)
     if champion is None:
@@ -130,7 +129,7 @@ def show_(dataset: str, task: str, version: int | None, workspace: str, as_json:
 @click.argument("run_id")
 @reason_option
 @who_option
-@workspace_option
+@workspace_option()
 @json_option
 def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -> None:
     """Promote the model of a run by hand, also one that the gate refused."""
@@ -138,7 +137,7 @@ def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -
     from components.report import index, page
     from components.training import run_record
 
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     folder = run_record.find_run(storage, run_id)
     if folder is None:
         raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
@@ -152,11 +151,11 @@ def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -
 
 @command.command("rollback")
 @click.argument("dataset")
-@task_option
+@task_option(None)
 @click.option("--to", type=int, default=None, help="Version to publish again; the one before the champion by default.")
 @reason_option
 @who_option
-@workspace_option
+@workspace_option()
 @json_option
 def rollback(
     dataset: str, task: str, to: int | None, reason: str, who: str, workspace: str, as_json: bool
@@ -165,7 +164,7 @@ def rollback(
     from components.promotion import publish
     from components.report import index
 
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     made = publish.rollback(storage, dataset, task, reason=reason, to=to, who=who)
     index.write(storage, "histoline models rollback")
     _said(storage, dataset, task, made, as_json)

@@ -16,6 +16,7 @@ import click
 
 from components.errors import TemporaryError, UsageError
 from pipelines import console
+from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, parts_option, task_option, workspace_option
 
 MAX_PARALLEL = 8
 
@@ -111,28 +112,25 @@ def check_output(output: str, kaggle: bool) -> str:
 @click.command(
     "predict",
     context_settings={"ignore_unknown_options": True},
-    epilog="Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099.",
+    epilog=BEAM_EPILOG,
 )
 @click.argument("rest", metavar="[DATASET] [BEAM FLAGS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--input", "input_root", required=True, help="Folder of PNG and TIFF images, or of a data set.")
 @click.option("--output", required=True, help="Table to write: FILE.parquet or FILE.csv.")
 @click.option("--model", default="", help="Folder of an exported model, instead of DATASET's champion.")
 @click.option("--version", default="", help="VERSION or RUN_ID of DATASET, instead of its champion.")
-@click.option("--task", default="binary", show_default=True, help="binary, or subtype (breakhis).")
-@click.option(
-    "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help="Folder with models/."
-)
+@task_option()
+@workspace_option("Folder with models/.")
 @click.option("--groups-csv", default="", help="CSV with patch id and patient or slide, where the folder says neither.")
 @click.option("--kaggle", default="", help="sample_submission.csv: --output becomes a submission, in its order.")
 @click.option("--slide-maps", default="", help="Folder for a PNG of each slide whose patches have coordinates.")
-@click.option("--workers", default=0, help="Parts under way on each machine; by its cores by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@parts_option
+@json_option
 def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) -> None:
     """Give every patch a probability, by the champion of DATASET or the model in a folder."""
     from pipelines.beam.flags import check_own_typos, runner_args
 
-    named = bool(rest) and not rest[0].startswith("-")
-    dataset, extra = (rest[0], list(rest[1:])) if named else ("", list(rest))
+    dataset, extra = name_and_flags(rest)
     check_own_typos(extra, command)
     beam_args = runner_args(extra)
     started = time.monotonic()

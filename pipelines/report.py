@@ -9,13 +9,13 @@ import click
 
 from components.errors import HistolineError, UsageError
 from pipelines import console
-from pipelines.datasets import _open, json_option, workspace_option
+from pipelines.options import json_option, open_workspace, workspace_option
 
 
 @click.command("report")
 @click.argument("run_id", required=False, default="", metavar="[RUN_ID]")
 @click.option("--all", "every", is_flag=True, help="Make the pages of all runs anew.")
-@workspace_option
+@workspace_option()
 @json_option
 def command(run_id: str, every: bool, workspace: str, as_json: bool) -> None:
     """Make the report of a run, or of --all runs, and runs/index.html.
@@ -28,7 +28,7 @@ def command(run_id: str, every: bool, workspace: str, as_json: bool) -> None:
 
     if bool(run_id) == every:
         raise UsageError("Give either a run id or --all.", "For example: histoline report RUN_ID.")
-    storage = _open(workspace)
+    storage = open_workspace(workspace)
     if every:
         folders = list(_runs(storage))
     else:

@@ -9,6 +9,7 @@ import click
 
 from components.errors import UsageError
 from pipelines import console
+from pipelines.options import json_option
 from pipelines.train import left_result, settle, training_options
 
 STAGES = ("validate", "train", "evaluate", "push", "report")
@@ -19,7 +20,7 @@ STAGES = ("validate", "train", "evaluate", "push", "report")
 @click.argument("dataset", metavar="DATASET")
 @training_options
 @click.option("--run-id", required=True, help="Name of the run.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any

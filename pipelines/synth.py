@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pipelines import console
+from pipelines.options import json_option
 
 
 @click.command("synth")
@@ -19,7 +20,7 @@ from pipelines import console
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal bytes.")
 @click.option("--workers", type=int, default=None, help="Processes; all cores by default.")
 @click.option("--nested-copy", is_flag=True, help="idc: add the second copy of the tree that the real download has.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(
     dataset: str,
     output: str,

@@ -11,22 +11,15 @@ import click
 
 from components.errors import HistolineError, UsageError
 from pipelines import console
+from pipelines.options import json_option, task_option, workspace_option
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that settle a run's inputs; `train` and `step validate` take the same."""
     for option in reversed(
         (
-            click.option(
-                "--workspace",
-                envvar="HISTOLINE_WORKSPACE",
-                default="workspace",
-                show_default=True,
-                help="Folder that holds datasets/, runs/ and models/.",
-            ),
-            click.option(
-                "--task", default="binary", show_default=True, help="binary, or subtype (breakhis)."
-            ),
+            workspace_option("Folder that holds datasets/, runs/ and models/."),
+            task_option(),
             click.option(
                 "--data", default="", help="Data set to train on (folder or PLAN_ID); the latest by default."
             ),
@@ -184,7 +177,7 @@ def check_dataset(dataset: str, task: str) -> None:
 @click.argument("dataset", metavar="DATASET")
 @training_options
 @click.option("--run-id", default="", help="Name of the run; by default made of time and model.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
     from components.storage.open import open_storage

@@ -10,6 +10,7 @@ import click
 
 from components.errors import DataError, UsageError
 from pipelines import console
+from pipelines.options import json_option
 
 
 def open_dataset(folder: str) -> tuple[Any, str, dict[str, Any]]:
@@ -41,7 +42,7 @@ def open_dataset(folder: str) -> tuple[Any, str, dict[str, Any]]:
 @click.option("--sample", default=500, show_default=True, help="Records that --deep compares; 0 for all.")
 @click.option("--input", "input_root", default="", help="The raw folder, where it is no longer where ingest found it.")
 @click.option("--path-map", default="", help="Token-to-path map of a pseudonymised data set.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def command(folder: str, deep: bool, sample: int, input_root: str, path_map: str, as_json: bool) -> None:
     """Check every byte of a committed data set against its manifest; exit 65 where one has changed."""
     from components.datasets.verify import ledger_finding, verify_bytes, verify_deep

@@ -1,0 +1,51 @@
+"""What several commands take: shared click options, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from components.storage.base import Storage
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Option = Callable[[Decorated], Decorated]
+
+BEAM_EPILOG = "Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099."
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+parts_option = click.option("--workers", default=0, help="Parts under way on each machine; by its cores by default.")
+only_task_option = click.option("--task", default="", help="Only this task.")
+
+
+def workspace_option(help_text: str = "Folder or gs:// prefix.") -> Option[Any]:
+    """The option --workspace.
+
+    Args:
+        help_text: What the command looks for there.
+    """
+    return click.option(
+        "--workspace", envvar="HISTOLINE_WORKSPACE", default="workspace", show_default=True, help=help_text
+    )
+
+
+def task_option(help_text: str | None = "binary, or subtype (breakhis).") -> Option[Any]:
+    """The option --task of commands that work on one task; without help where the data set settles what there is."""
+    return click.option("--task", default="binary", show_default=True, help=help_text)
+
+
+def open_workspace(workspace: str) -> Storage:
+    """Opens a workspace by what --workspace says; a relative folder counts from the working directory."""
+    from components.storage.open import open_storage
+
+    return open_storage(workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()))
+
+
+def name_and_flags(rest: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Splits what click leaves over into the command's own name, empty where there is none, and Beam's flags."""
+    if rest and not rest[0].startswith("-"):
+        return rest[0], list(rest[1:])
+    return "", list(rest)
