@@ -34,8 +34,9 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 from components.core.rejects import Rejected  # noqa: E402
 from components.datasets.example import ImageEncoder, encode_colour, encode_example  # noqa: E402
 from components.datasets.tfrecord import footer, framed_size, header  # noqa: E402
-from components.images.colour_features import COLOUR_FEATURES, block_features  # noqa: E402
+from components.images.colour_features import block_features  # noqa: E402
 from components.images.decode import decode_rgb8, fit  # noqa: E402
+from schemas.tables import COLOUR_FEATURES  # noqa: E402
 
 File = tuple[str, str, int]
 """Folder, name, bytes."""

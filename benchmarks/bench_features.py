@@ -24,8 +24,10 @@ import common
 import numpy as np
 
 from components.core.rejects import Rejected
-from components.images.colour_features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features
+from components.images.colour_features import TISSUE_LUMA, block_features
 from components.images.decode import decode_rgb8, fit
+from components.images.stain_vectors import STAIN_MATRIX
+from schemas.tables import COLOUR_FEATURES
 
 CASES = (("idc", 300, (50, 50), (50, 50)), ("pcam", 300, (96, 96), (96, 96)), ("breakhis", 64, (700, 460), (350, 230)))
 """Data set, images, (width, height) in pixels of a file and as stored."""

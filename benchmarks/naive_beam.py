@@ -27,8 +27,8 @@ from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
 from components.core.rejects import Rejected  # noqa: E402
 from components.datasets.example import ImageEncoder, encode_colour, encode_example  # noqa: E402
-from components.images.colour_features import COLOUR_FEATURES  # noqa: E402
 from components.images.decode import decode_rgb8, fit  # noqa: E402
+from schemas.tables import COLOUR_FEATURES  # noqa: E402
 
 
 class ToExample(beam.DoFn):

@@ -6,6 +6,25 @@ import pyarrow as pa
 
 SPLITS = ("train", "eval", "test")
 
+COLOUR_COLUMNS = (
+    "color/red_mean",
+    "color/green_mean",
+    "color/blue_mean",
+    "color/red_std",
+    "color/green_std",
+    "color/blue_std",
+    "color/hematoxylin_od",
+    "color/eosin_od",
+    "color/tissue_fraction",
+    "color/sharpness",
+)
+"""Colour features in the order of the arrays that the colour baseline and drift checks take, and of statistics.json:
+trees break ties by column, and a champion's statistics are compared by position."""
+
+COLOUR_FEATURES = tuple(sorted(COLOUR_COLUMNS))
+"""The same in the order in which they are stored: keys of a serialised Example are sorted, and a sidecar's columns
+follow them."""
+
 PATCHES = pa.schema(
     [
         pa.field("patch_id", pa.string(), nullable=False),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.images.colour_features import COLOUR_FEATURES
+from schemas.tables import COLOUR_FEATURES
 
 FeatureValue = bytes | int | float
 
@@ -285,20 +285,3 @@ def decode_pixels(features: dict[str, FeatureValue]) -> npt.NDArray[np.uint8]:
     if len(raw) != height * width * 3:
         raise ValueError(f"{len(raw)} bytes for {width}x{height} RGB")
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3)
-
-
-FEATURE_KEYS: Sequence[str] = (
-    *COLOUR_FEATURES,
-    "group_id",
-    "image/height",
-    "image/width",
-    "label",
-    "label/name",
-    "magnification",
-    "patch_id",
-    "slide_id",
-    "tumor_type",
-    "x",
-    "y",
-)
-"""Features of every Example, the image's own aside."""

@@ -1,4 +1,4 @@
 """The bytes of an image file to RGB8 pixels, and pixels to colour features.
 
-Reads one file's bytes; leaves an array or a reject with its code. Imports core.
+Reads one file's bytes; leaves an array or a reject with its code. Imports core and schemas.
 """

@@ -15,28 +15,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-cv2.setNumThreads(0)  # parallelism is by shard; nested threads would only take turns
+from components.images.stain_vectors import STAIN_MATRIX
+from schemas.tables import COLOUR_FEATURES
 
-COLOUR_FEATURES = (
-    "color/blue_mean",
-    "color/blue_std",
-    "color/eosin_od",
-    "color/green_mean",
-    "color/green_std",
-    "color/hematoxylin_od",
-    "color/red_mean",
-    "color/red_std",
-    "color/sharpness",
-    "color/tissue_fraction",
-)
-"""Names in the order of the columns of `BlockFeatures.colour` (and of the keys in a serialised Example)."""
+cv2.setNumThreads(0)  # parallelism is by shard; nested threads would only take turns
 
 TISSUE_LUMA = 220
 """A pixel darker than this luma counts as tissue; glass in bright-field scans lies above it."""
-
-STAIN_MATRIX = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
-"""Unit optical-density vectors (R, G, B) of haematoxylin, eosin and DAB: Ruifrok and Johnston,
-Anal Quant Cytol Histol 23:291-299 (2001), PMID 11531144."""
 
 OD_TICKS = 4096
 """Optical densities are summed in units of 1/4096."""

@@ -28,7 +28,7 @@ from components.core.rejects import Rejected
 from components.datasets.example import ImageEncoder, encode_colour, encode_example
 from components.datasets.layout import META_KEY, ShardSpec, sha256_file, sidecar_meta, write_sidecar
 from components.datasets.tfrecord import footer, framed_size, header
-from components.images.colour_features import COLOUR_FEATURES, BlockFeatures, block_features
+from components.images.colour_features import BlockFeatures, block_features
 from components.images.decode import decode_rgb8, fit
 from components.ingest.pseudonyms import withholding
 from components.ingest.shard_jobs import ShardResult, WriteConfig, read_plan
@@ -176,7 +176,7 @@ class _ShardWriter:
         _write_all(file, joined)
 
     def _sidecar(self, batch: pa.RecordBatch) -> pa.Table:
-        schema, n = tables.sidecar(COLOUR_FEATURES), len(self._kept)
+        schema, n = tables.sidecar(tables.COLOUR_FEATURES), len(self._kept)
         meta = {
             "count": n,
             "bytes": self.offset,
@@ -203,7 +203,7 @@ class _ShardWriter:
             "pixel_hash": arrow_arrays.digests(self._hashes, 16),
             "perceptual_hash": np.concatenate([f.perceptual_hash for f in self._features]),
             "constant": np.concatenate([f.constant for f in self._features]),
-            **{name: colour[:, i] for i, name in enumerate(COLOUR_FEATURES)},
+            **{name: colour[:, i] for i, name in enumerate(tables.COLOUR_FEATURES)},
         }
         columns["label_name"] = pc.take(arrow_arrays.strings(self.config.classes), columns["label"])
         return arrow_arrays.table(columns, schema)

@@ -13,20 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.errors import DataError
-
-COLOUR_FEATURES = (
-    "color/red_mean",
-    "color/green_mean",
-    "color/blue_mean",
-    "color/red_std",
-    "color/green_std",
-    "color/blue_std",
-    "color/hematoxylin_od",
-    "color/eosin_od",
-    "color/tissue_fraction",
-    "color/sharpness",
-)
-"""Columns of the features, in this order; computed once at ingest."""
+from schemas.tables import COLOUR_COLUMNS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +34,7 @@ class ColourBaseline:
         """Probabilities of patches.
 
         Args:
-            features: [N, 10], columns as in `COLOUR_FEATURES`.
+            features: [N, 10], columns as in `COLOUR_COLUMNS`.
 
         Returns:
             P(positive) [N] for two classes, else [N, C]; a class that training did not hold has probability
@@ -67,9 +54,9 @@ class ColourBaseline:
 
 def _checked(features: npt.ArrayLike) -> npt.NDArray[np.float32]:
     x = np.asarray(features, np.float32)
-    if x.ndim != 2 or x.shape[1] != len(COLOUR_FEATURES):
+    if x.ndim != 2 or x.shape[1] != len(COLOUR_COLUMNS):
         raise DataError(
-            f"The colour baseline needs {len(COLOUR_FEATURES)} colour features per patch but was given an"
+            f"The colour baseline needs {len(COLOUR_COLUMNS)} colour features per patch but was given an"
             f" array of shape {x.shape}.",
             "Ingest the data set again with this version, which writes all of them.",
         )
@@ -85,7 +72,7 @@ def fit_baseline(
     that the bar does not move from run to run.
 
     Args:
-        features: [N, 10], columns as in `COLOUR_FEATURES`.
+        features: [N, 10], columns as in `COLOUR_COLUMNS`.
         labels: Class numbers, [N].
         n_classes: Classes of the task.
         seed: Of the estimator; same input and seed, same model.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.errors import UsageError
-from components.metrics.colour_baseline import COLOUR_FEATURES
+from schemas.tables import COLOUR_COLUMNS
 
 FORMAT = 1
 
@@ -58,7 +58,7 @@ class GroupMeans:
         groups: Names, [G].
         splits: Split of each group, [G].
         patches: Patches of each group, [G].
-        means: Mean of each feature over the group's patches, [G, 10], columns as `COLOUR_FEATURES`.
+        means: Mean of each feature over the group's patches, [G, 10], columns as `COLOUR_COLUMNS`.
         patch_std: Deviation of each feature over all patches of a split: split -> [10].
     """
 
@@ -75,7 +75,7 @@ def group_means(groups: npt.ArrayLike, splits: npt.ArrayLike, features: npt.Arra
     Args:
         groups: Group of each patch, [N].
         splits: Split of each patch, [N].
-        features: [N, 10], columns as `COLOUR_FEATURES`.
+        features: [N, 10], columns as `COLOUR_COLUMNS`.
     """
     x, of = np.asarray(features, np.float64), np.asarray(splits, np.str_)
     names, first, index = np.unique(np.asarray(groups, np.str_), return_index=True, return_inverse=True)
@@ -114,7 +114,7 @@ def statistics(data: GroupMeans, facts: Mapping[str, Any]) -> dict[str, Any]:
                     "group_std": float(means[:, i].std(ddof=1)) if len(means) > 1 else 0.0,
                     "group_quantiles": {str(q): float(quantiles[j, i]) for j, q in enumerate(QUANTILES)},
                 }
-                for i, name in enumerate(COLOUR_FEATURES)
+                for i, name in enumerate(COLOUR_COLUMNS)
             },
         }
     own = {}
@@ -122,7 +122,7 @@ def statistics(data: GroupMeans, facts: Mapping[str, Any]) -> dict[str, Any]:
         own = {
             str(g): [round(float(v), 6) for v in row] for g, row in zip(data.groups, data.means, strict=True)
         }
-    return {**facts, "format": FORMAT, "features": list(COLOUR_FEATURES), "splits": splits, "groups": own}
+    return {**facts, "format": FORMAT, "features": list(COLOUR_COLUMNS), "splits": splits, "groups": own}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,16 +179,16 @@ def compare(
         raise UsageError(
             f"There is no colour feature {unknown[0]!r}.", f"Features are {', '.join(THRESHOLDS)}."
         )
-    if champion.get("format") != FORMAT or champion.get("features") != list(COLOUR_FEATURES):
+    if champion.get("format") != FORMAT or champion.get("features") != list(COLOUR_COLUMNS):
         raise UsageError(
             "The champion's colour statistics were written by another version of histoline.",
             "Train with --accept-drift REASON once: the next champion carries statistics of this version.",
         )
     then = champion["splits"]["train"]
-    mean = np.array([then["features"][name]["group_mean"] for name in COLOUR_FEATURES])
-    spread = np.array([then["features"][name]["group_std"] for name in COLOUR_FEATURES])
+    mean = np.array([then["features"][name]["group_mean"] for name in COLOUR_COLUMNS])
+    spread = np.array([then["features"][name]["group_std"] for name in COLOUR_COLUMNS])
     # Groups that are all alike make any change look infinite; patches then tell what is much.
-    patch = np.array([then["features"][name]["std"] for name in COLOUR_FEATURES])
+    patch = np.array([then["features"][name]["std"] for name in COLOUR_COLUMNS])
     spread = np.maximum(spread, np.maximum(0.1 * patch, 1e-6))
     n = int(then["groups"])
     shifts: list[Shift] = []
@@ -200,7 +200,7 @@ def compare(
             return
         found = rows.mean(axis=0)
         chance = Z * math.sqrt(1 / len(rows) + 1 / others) if others else 0.0
-        for i, name in enumerate(COLOUR_FEATURES):
+        for i, name in enumerate(COLOUR_COLUMNS):
             difference = float((found[i] - origin[i]) / spread[i])
             limit = max(limits[name], chance)
             shifts.append(

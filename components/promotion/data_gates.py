@@ -17,10 +17,10 @@ from components.datasets import manifest as manifests
 from components.datasets.verify import Verified, verify_bytes
 from components.errors import DataError
 from components.metrics import drift
-from components.metrics.colour_baseline import COLOUR_FEATURES
 from components.promotion import champion as champions
 from components.storage.base import Storage
 from components.training import run_record
+from schemas.tables import COLOUR_COLUMNS
 
 STATISTICS = "statistics.json"
 """Colour statistics of a run's data set, in the run folder and in `assets.extra/` of a version."""
@@ -138,9 +138,9 @@ def read_group_means(storage: Storage, dataset_dir: str, manifest: Mapping[str, 
         shard["file"].rsplit(".", 1)[0] for facts in manifest["splits"].values() for shard in facts["shards"]
     ]
     files = storage.local_copies([f"{dataset_dir}/sidecars/{stem}.parquet" for stem in stems])
-    columns = ["group_id", "split", *COLOUR_FEATURES]
+    columns = ["group_id", "split", *COLOUR_COLUMNS]
     table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
-    features = np.stack([table[name].to_numpy() for name in COLOUR_FEATURES], axis=1)
+    features = np.stack([table[name].to_numpy() for name in COLOUR_COLUMNS], axis=1)
     return drift.group_means(table["group_id"].to_pylist(), table["split"].to_pylist(), features)
 
 

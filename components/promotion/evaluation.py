@@ -19,7 +19,7 @@ from components.datasets.sidecars import digest_of_split, read_split, shard_file
 from components.errors import DataError
 from components.metrics import summary
 from components.metrics.bootstrap import BootstrapPlan
-from components.metrics.colour_baseline import COLOUR_FEATURES, fit_baseline
+from components.metrics.colour_baseline import fit_baseline
 from components.promotion import champion as champions
 from components.promotion import scoring_process as fresh
 from components.promotion.champion import Champion
@@ -31,6 +31,7 @@ from components.promotion.served_model import NotServable, model_digest, read_fa
 from components.promotion.test_set_reuse import count_look
 from components.storage.base import Storage
 from components.training import run_record
+from schemas.tables import COLOUR_COLUMNS
 
 PREDICTIONS, COMPARISON = "predictions.parquet", "comparison.parquet"
 MEASURED = ("group_id", "label", "magnification", "tumor_type")
@@ -141,7 +142,7 @@ def _open(storage: Storage, run_dir: str) -> _Run:
             "Train again on the data set as it is now.",
         )
     home = champions.home(record["dataset"], record["task"])
-    columns = ("patch_id", "pixel_hash", *MEASURED, *COLOUR_FEATURES)
+    columns = ("patch_id", "pixel_hash", *MEASURED, *COLOUR_COLUMNS)
     test = read_split(storage, record["dataset_dir"], manifest, "test", columns)
     model_dir = storage.local_tree(f"{run_dir}/model")
     return _Run(storage, run_dir, record, manifest, home, champions.load(storage, home), test, model_dir)
@@ -178,13 +179,13 @@ def _score(run: _Run, out: Path, predictor: fresh.Predictor) -> _Scored:
 
 def _baseline(run: _Run) -> np.ndarray:
     """Probabilities of the colour baseline on the test patches, fitted on train."""
-    train = run.read("train", ("label", *COLOUR_FEATURES))
+    train = run.read("train", ("label", *COLOUR_COLUMNS))
     fitted = fit_baseline(_features(train), train.column("label").to_numpy(), run.n_classes)
     return fitted.predict(_features(run.test))
 
 
 def _features(table: pa.Table) -> np.ndarray:
-    return np.stack([table.column(name).to_numpy() for name in COLOUR_FEATURES], axis=1)
+    return np.stack([table.column(name).to_numpy() for name in COLOUR_COLUMNS], axis=1)
 
 
 def _decide(run: _Run, scored: _Scored, baseline: np.ndarray, report: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from typing import Any
 from components.datasets import manifest as manifests
 from components.report.evidence import Evidence
 from components.report.pixels import data_uri
+from schemas.tables import SPLITS
 
 PER_CODE = 6
 """Thumbnails shown of each reject code."""
-
-SPLITS = ("train", "eval", "test")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from components.errors import UsageError
-from components.splits.ledger import SMALLEST_RATIO, SPLITS, Ledger
+from components.splits.ledger import SMALLEST_RATIO, Ledger
 from components.splits.planner import GroupCounts, Groups, Plan, make_plan, place, ratios_or_default, resolve, to_parts
+from schemas.tables import SPLITS
 
 _TRAIN, _EVAL, _TEST = range(3)
 _MOST_FOLDS = 100

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.errors import UsageError
+from schemas.tables import SPLITS
 
-SPLITS = ("train", "eval", "test")
 DEFAULT_RATIOS = (0.7, 0.1, 0.2)
 FORMAT_VERSION = 1
 ALGORITHM_VERSION = 1

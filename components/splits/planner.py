@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from components.errors import DataError, UsageError
-from components.splits.ledger import ALGORITHM_VERSION, DEFAULT_RATIOS, SPLITS, Ledger, check_ratios
+from components.splits.ledger import ALGORITHM_VERSION, DEFAULT_RATIOS, Ledger, check_ratios
 from components.splits.placement import Problem, apportion
 from components.splits.tables import (
     Infeasible,
@@ -24,6 +24,7 @@ from components.splits.tables import (
     split_table,
     split_warnings,
 )
+from schemas.tables import SPLITS
 
 ON_INFEASIBLE = ("fail", "train-only", "drop-class")
 _TRAIN = 0

@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from components.errors import UsageError
-from components.splits.ledger import DEFAULT_RATIOS, SPLITS, Ledger, check_ratios
+from components.splits.ledger import DEFAULT_RATIOS, Ledger, check_ratios
 from components.splits.placement import Problem, apportion
 from components.splits.tables import class_counts
+from schemas.tables import SPLITS
 
 _SPLIT_COLUMNS = ("split", "fold_split", "set", "partition", "subset")
 _UNIT_COLUMNS = {

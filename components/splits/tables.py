@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from components.errors import DataError
-from components.splits.ledger import SPLITS, Ledger
+from components.splits.ledger import Ledger
+from schemas.tables import SPLITS
 
 TOO_FEW_TEST_GROUPS = 5  # below this the gate can form no interval
 _MAX_OFF = 0.05  # a split's share of patches may miss its target by this much without a warning

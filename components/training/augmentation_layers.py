@@ -14,11 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from components.images.stain_vectors import STAIN_MATRIX
 from components.training.augmentation import Augmentation
-
-STAIN_MATRIX = np.array(((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776)), "float32")
-"""Optical-density vectors (R, G, B) of haematoxylin, eosin and DAB: Ruifrok and Johnston,
-Anal Quant Cytol Histol 23:291-299 (2001). The same numbers as in components.images.colour_features."""
 
 _LN10 = math.log(10.0)
 
@@ -205,7 +202,8 @@ class StainJitter(_Augment):
         """Unmixing, jitter and mixing are one 3x3 matrix and one vector per image, so they are applied at once."""
         factor = self.draw((count, 1, 3), 1 - self.strength, 1 + self.strength)
         shift = self.draw((count, 1, 3), -self.strength, self.strength)
-        mix, unmix = ops.convert_to_tensor(STAIN_MATRIX), ops.convert_to_tensor(np.linalg.inv(STAIN_MATRIX))
+        stains = np.array(STAIN_MATRIX, "float32")
+        mix, unmix = ops.convert_to_tensor(stains), ops.convert_to_tensor(np.linalg.inv(stains))
         matrix = ops.matmul(unmix[None] * factor, mix)  # [N, 3, 3]
         density = ops.reshape(optical_density(images), (count, -1, 3))
         jittered = ops.matmul(density, matrix) + ops.matmul(shift, mix)
@@ -247,16 +245,6 @@ def optical_density(images: Any) -> Any:
 def grey_levels(density: Any) -> Any:
     """The inverse of `optical_density`."""
     return ops.exp(density * -_LN10) * 256.0 - 1.0
-
-
-def rgb_to_hed(images: Any) -> Any:
-    """Densities of haematoxylin, eosin and DAB, [..., 3], of RGB grey levels 0-255."""
-    return ops.matmul(optical_density(images), ops.convert_to_tensor(np.linalg.inv(STAIN_MATRIX)))
-
-
-def hed_to_rgb(stains: Any) -> Any:
-    """The inverse of `rgb_to_hed`."""
-    return grey_levels(ops.matmul(stains, ops.convert_to_tensor(STAIN_MATRIX)))
 
 
 def bilinear(images: Any, y: Any, x: Any) -> Any:

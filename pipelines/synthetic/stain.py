@@ -14,13 +14,12 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from components.images.stain_vectors import EOSIN, HAEMATOXYLIN
+
 Field = NDArray[np.float32]
 
-HAEMATOXYLIN = (0.650, 0.704, 0.286)
-EOSIN = (0.072, 0.990, 0.105)
-"""Stain vectors in optical density (R, G, B), Ruifrok and Johnston (2001)."""
 EOSIN_SCANNED = (0.216, 0.801, 0.558)
-"""Eosin as QuPath expects it."""
+"""Stain vector of eosin in optical density (R, G, B), as QuPath expects it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from components.core.rejects import REJECT_KINDS
-from components.datasets.example import FEATURE_KEYS, decode_example, decode_pixels
+from components.datasets.example import decode_example, decode_pixels
 from components.datasets.tfrecord import read_at
 from components.errors import DataError, UsageError
 from schemas.tables import PATCHES, REJECTS
@@ -153,7 +153,7 @@ class TestExamples:
         assert found.keys() == rows.keys()
         for patch_id, (split, example) in found.items():
             row = rows[patch_id]
-            assert set(example) == {*FEATURE_KEYS, "image/raw"}
+            assert set(example) == {*help.FEATURE_KEYS, "image/raw"}
             assert split == row["split"] == done.splits[row["group_id"]]
             for name in ("label", "x", "y", "magnification"):
                 assert example[name] == row[name]
@@ -183,7 +183,7 @@ class TestExamples:
         paths = {r["patch_id"]: r["path"] for r in result.patches}
         for patch_id, (_, example) in help.examples(result.folder).items():
             assert example["image/encoded"] == (root / paths[patch_id]).read_bytes()
-            assert set(example) == {*FEATURE_KEYS, "image/encoded"}
+            assert set(example) == {*help.FEATURE_KEYS, "image/encoded"}
 
     def test_encoded_is_refused_where_sources_are_no_png_or_scaled(self, tmp_path: Path) -> None:
         for dataset in ("pcam", "breakhis"):

@@ -23,9 +23,14 @@ from components.ingest.config import IngestConfig
 from components.ingest.plan import Planned, plan_ingest
 from components.ingest.shard_writer import write_shard
 from components.storage.open import open_storage
+from schemas.tables import COLOUR_FEATURES, SPLITS
 
 ROOT = Path(__file__).resolve().parents[2]
-SPLITS = ("train", "eval", "test")
+FEATURE_KEYS = {
+    *COLOUR_FEATURES, "group_id", "image/height", "image/width", "label", "label/name", "magnification", "patch_id",
+    "slide_id", "tumor_type", "x", "y",
+}  # fmt: skip
+"""Features of every Example, the image's own aside."""
 
 
 def config(root: Path, workspace: Path, dataset: str = "idc", **given: Any) -> IngestConfig:

@@ -17,7 +17,7 @@ from components.datasets.example import (
     encode_example,
     encode_feature,
 )
-from components.images.colour_features import COLOUR_FEATURES
+from schemas.tables import COLOUR_FEATURES
 
 
 def encode(pixels: np.ndarray, colour: np.ndarray, **fields: object) -> bytes:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.images.colour_features import COLOUR_FEATURES, STAIN_MATRIX, TISSUE_LUMA, block_features
+from components.images.colour_features import TISSUE_LUMA, block_features
+from components.images.stain_vectors import STAIN_MATRIX
+from schemas.tables import COLOUR_COLUMNS, COLOUR_FEATURES
 
 
 def plain(image: np.ndarray) -> dict[str, float]:
@@ -91,3 +93,17 @@ def test_optical_density_of_white_is_zero():
     white = block_features(np.full((1, 5, 5, 3), 255, np.uint8)).colour[0]
     assert white[COLOUR_FEATURES.index("color/hematoxylin_od")] == 0
     assert math.isclose(white[COLOUR_FEATURES.index("color/tissue_fraction")], 0)
+
+
+def test_both_orders_of_the_features_are_those_of_files_that_exist() -> None:
+    """Shards and sidecars hold them sorted; statistics.json of a champion and the baseline by kind."""
+    names = [name.removeprefix("color/") for name in COLOUR_FEATURES]
+    assert names == [
+        *("blue_mean", "blue_std", "eosin_od", "green_mean", "green_std", "hematoxylin_od"),
+        *("red_mean", "red_std", "sharpness", "tissue_fraction"),
+    ]
+    columns = [name.removeprefix("color/") for name in COLOUR_COLUMNS]
+    assert columns == [
+        *("red_mean", "green_mean", "blue_mean", "red_std", "green_std", "blue_std"),
+        *("hematoxylin_od", "eosin_od", "tissue_fraction", "sharpness"),
+    ]

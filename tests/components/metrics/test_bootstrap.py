@@ -203,7 +203,37 @@ def test_paired_difference_of_no_patches_and_of_different_shapes():
 def test_tails_are_read_further_out_with_few_groups(groups):
     quantile = scipy.stats.t.ppf(0.975, groups - 1) * math.sqrt(groups / (groups - 1))
     tail = intervals.expanded_tail(0.95, groups)
-    assert tail == pytest.approx(scipy.stats.norm.cdf(-quantile), rel=0.03) and tail < 0.025
+    assert tail == pytest.approx(scipy.stats.norm.cdf(-quantile), rel=1e-9) and tail < 0.025
+
+
+@pytest.mark.parametrize(
+    "confidence, groups, quantile",
+    [
+        # Closed forms of Student's quantile for 1, 2 and 4 degrees of freedom, then the printed tables.
+        (0.95, 2, math.tan(math.pi * 0.475)),
+        (0.95, 3, 0.95 * math.sqrt(2 / (1 - 0.95**2))),
+        (0.90, 5, 2.131846786326649),
+        (0.95, 5, 2.776445105197793),
+        (0.95, 11, 2.228138851986273),
+        (0.99, 31, 2.749995653567230),
+        (0.95, 61, 2.000297821058262),
+        (0.95, 121, 1.979930405052777),
+    ],
+)
+def test_tails_follow_the_tables_of_student(confidence, groups, quantile):
+    expected = NormalDist().cdf(-math.sqrt(groups / (groups - 1)) * quantile)
+    assert intervals.expanded_tail(confidence, groups) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("groups", [5, 10, 20, 30, 60, 280])
+def test_tails_differ_from_the_series_of_abramowitz_and_stegun_by_its_error_alone(groups):
+    """26.7.5, three terms: what gave the limits before scipy did."""
+    z, free = NormalDist().inv_cdf(0.975), groups - 1
+    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+    term = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * free**4)
+    old, new = (NormalDist().cdf(-math.sqrt(groups / free) * quantile) for quantile in (t, t + term))
+    assert intervals.expanded_tail(0.95, groups) == pytest.approx(new, abs=abs(new - old) / 2 + 1e-9)
 
 
 def test_smallest_detectable_difference():

@@ -7,13 +7,14 @@ import pytest
 
 from components.errors import DataError
 from components.metrics import point
-from components.metrics.colour_baseline import COLOUR_FEATURES, fit_baseline
+from components.metrics.colour_baseline import fit_baseline
+from schemas.tables import COLOUR_COLUMNS
 
 
 def coloured(seed: int, n: int, n_classes: int):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, n_classes, n)
-    x = rng.normal(size=(n, len(COLOUR_FEATURES))).astype(np.float32)
+    x = rng.normal(size=(n, len(COLOUR_COLUMNS))).astype(np.float32)
     x[:, 0] += 2 * y
     return x, y
 

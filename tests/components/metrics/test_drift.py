@@ -12,23 +12,23 @@ from hypothesis import strategies as st
 
 from components.errors import UsageError
 from components.metrics import drift
-from components.metrics.colour_baseline import COLOUR_FEATURES
+from schemas.tables import COLOUR_COLUMNS
 
 PATCHES = 6
-RED = COLOUR_FEATURES.index("color/red_mean")
+RED = COLOUR_COLUMNS.index("color/red_mean")
 
 
 def cohort(seed: int, patients: int, first: int = 0, shift: float = 0.0) -> drift.GroupMeans:
     """Patients with a stain of their own (deviation 10), patches around it (5); `shift` is added to red."""
     rng = np.random.default_rng(seed)
-    own = rng.normal(150, 10, (patients, len(COLOUR_FEATURES)))
+    own = rng.normal(150, 10, (patients, len(COLOUR_COLUMNS)))
     own[:, RED] += shift
     names = np.repeat([f"p{first + i:04}" for i in range(patients)], PATCHES)
     splits = np.repeat(
         ["train" if i % 10 < 7 else "eval" if i % 10 == 7 else "test" for i in range(patients)], PATCHES
     )
     return drift.group_means(
-        names, splits, np.repeat(own, PATCHES, axis=0) + rng.normal(0, 5, (len(names), len(COLOUR_FEATURES)))
+        names, splits, np.repeat(own, PATCHES, axis=0) + rng.normal(0, 5, (len(names), len(COLOUR_COLUMNS)))
     )
 
 
@@ -46,7 +46,7 @@ def drifted(now: drift.GroupMeans, then: drift.GroupMeans) -> set[tuple[str, str
 
 
 def test_group_means_are_means_per_group() -> None:
-    features = np.zeros((3, len(COLOUR_FEATURES)))
+    features = np.zeros((3, len(COLOUR_COLUMNS)))
     features[:, RED] = [1, 3, 10]
     got = drift.group_means(["b", "b", "a"], ["train", "train", "test"], features)
     assert got.groups.tolist() == ["a", "b"] and got.splits.tolist() == ["test", "train"]

@@ -106,7 +106,7 @@ def test_colours_come_from_the_records(made: ingest_help.Result) -> None:
         for _, data in read_records(shard):
             example = decode_example(data)
             reds.setdefault(example["group_id"].decode(), []).append(example["color/red_mean"])
-    column = list(drift.COLOUR_FEATURES).index("color/red_mean")
+    column = list(drift.COLOUR_COLUMNS).index("color/red_mean")
     assert dict(zip(got.groups.tolist(), got.means[:, column], strict=True)) == pytest.approx(
         {group: np.mean(values) for group, values in reds.items()}
     )
@@ -153,8 +153,8 @@ def test_every_feature_of_an_example_is_in_the_schema(dataset: str, task: str) -
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    from components.datasets.example import FEATURE_KEYS
     from schemas import classes
+    from tests.support.ingest_help import FEATURE_KEYS
 
     manifest = {
         "dataset": dataset,

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import UsageError
-from components.splits.ledger import DEFAULT_RATIOS, SPLITS, Ledger, parse_ratios
+from components.splits.ledger import DEFAULT_RATIOS, Ledger, parse_ratios
 from schemas import load_json
+from schemas.tables import SPLITS
 
 VALIDATOR = jsonschema.Draft202012Validator(load_json("splits.schema.json"))
 IDS = st.text(st.characters(codec=None), min_size=1, max_size=8)  # lone surrogates, newlines, anything

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from components.errors import DataError, UsageError
 from components.splits.folds import plan_folds
-from components.splits.ledger import SPLITS, Ledger
+from components.splits.ledger import Ledger
 from components.splits.planner import Plan, plan_splits
+from schemas.tables import SPLITS
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).parent / "golden" / "splits.json"
