@@ -207,7 +207,9 @@ def test_an_unknown_run_is_not_found(client: Any, workspace: Path, known: Any) -
     assert tab(client).status_code == 404
 
 
-@pytest.mark.parametrize("text", [HOSTILE, "{0.__class__}", "%s %(x)s", "\u202ereversed", "a" * 10_000])
+@pytest.mark.parametrize(
+    "text", [HOSTILE, "{0.__class__}", "{{ 7777 * 7777 }}{% raw %}", "%s %(x)s", "\u202ereversed", "a" * 10_000]
+)
 def test_everything_that_is_shown_is_escaped(client: Any, workspace: Path, known: Any, text: str) -> None:
     run_id = text[:200]
     from histoline_pages.facts import DagRunFacts
@@ -220,7 +222,7 @@ def test_everything_that_is_shown_is_escaped(client: Any, workspace: Path, known
               paths={"same_as": f"runs/{text}/x/y".replace("script>/", "")})  # fmt: skip
     for answer in (tab(client, run_id=run_id), client.get("/")):
         assert answer.status_code == 200
-        assert "<script" not in answer.text
+        assert "<script" not in answer.text and str(7777 * 7777) not in answer.text
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def _html(text: str | bytes, status: int = 200) -> Response:
 
 
 def _not_found() -> Response:
-    return _html(pages.page("Not found", pages.said("There is no such run in this workspace.")), 404)
+    return _html(pages.message("Not found", "There is no such run in this workspace."), 404)
 
 
 def build_app() -> FastAPI:
@@ -94,7 +94,7 @@ def build_app() -> FastAPI:
     @app.exception_handler(HTTPException)
     def refused(_: Request, error: HTTPException) -> Response:
         text = "Please log in to Airflow first." if error.status_code == 401 else str(error.detail)
-        return _html(pages.page("Not available", pages.said(text)), error.status_code)
+        return _html(pages.message("Not available", text), error.status_code)
 
     return app
 
