@@ -141,8 +141,8 @@ def down(home: str, as_json: bool) -> None:
         return
     with _locked(folder):
         found = control.stop(folder)
-    said = f"Airflow is stopped ({len(found)} processes)." if found else "Airflow is not running."
-    console.emit({"stopped": len(found)}, as_json, lambda: click.echo(said))
+    message = f"Airflow is stopped ({len(found)} processes)." if found else "Airflow is not running."
+    console.emit({"stopped": len(found)}, as_json, lambda: click.echo(message))
 
 
 @command.command("supervise", hidden=True)

@@ -60,8 +60,8 @@ def build() -> dict[str, Any]:
 
 
 def _field(option: str, section: str, title: str, description: str, default: Any, **schema: Any) -> dict[str, Any]:
-    told = {"option": option, "section": section, "title": title, "description": description, "default": default}
-    return {**told, **schema}
+    shown = {"option": option, "section": section, "title": title, "description": description, "default": default}
+    return {**shown, **schema}
 
 
 def _task(adapter: Any) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def command(output: str, check: bool, as_json: bool) -> None:
             raise DataError(f"{path} is not what the code says.", "Run: histoline catalog, and commit the file.")
     else:
         path.write_text(made, encoding="utf-8")
-    said = f"{path} is up to date." if check else f"Wrote {path}."
-    console.emit({"file": str(path), "written": not check}, as_json, lambda: click.echo(said))
+    message = f"{path} is up to date." if check else f"Wrote {path}."
+    console.emit({"file": str(path), "written": not check}, as_json, lambda: click.echo(message))
 
 
 if __name__ == "__main__":

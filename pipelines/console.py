@@ -68,7 +68,7 @@ class Progress:
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total, self._done = what, total, 0
-        self._started = self._said = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -91,8 +91,8 @@ class Progress:
         rate = self._done / max(now - self._started, 1e-9)
         if self._bar is not None:
             self._bar.update(self._task, advance=n, rate=f"{rate:,.0f}/s")
-        elif now - self._said >= LINE_EVERY_SECONDS:
-            self._said = now
+        elif now - self._last_line >= LINE_EVERY_SECONDS:
+            self._last_line = now
             left = (self._total - self._done) / max(rate, 1e-9)
             log(f"{self._what}: {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left:,.0f} s left")
 
@@ -103,8 +103,8 @@ class Progress:
             self._bar.stop()
 
 
-def told(error: BaseException) -> HistolineError | None:
-    """The error that can be told to the user as one paragraph, where there is one."""
+def user_error(error: BaseException) -> HistolineError | None:
+    """The error that the user gets as one paragraph; None for a bug, which gets a traceback."""
     if isinstance(error, HistolineError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -132,7 +132,7 @@ def run(command: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        problem = told(error)
+        problem = user_error(error)
         if problem is not None:
             log(str(problem), "error")
             return problem.exit_code

@@ -98,8 +98,8 @@ def check_packages(locked: Mapping[str, str], installed: Mapping[str, str]) -> C
         finding = f"{len(missing)} of {len(locked)} locked packages are missing: {_some(missing)}"
         return Check("packages", "fail", finding, "Run `make setup`.")
     if other:
-        told = [f"{name} {installed[name]} (lock: {locked[name]})" for name in other]
-        finding = f"{len(other)} of {len(locked)} packages differ from the lock: {_some(told)}"
+        differing = [f"{name} {installed[name]} (lock: {locked[name]})" for name in other]
+        finding = f"{len(other)} of {len(locked)} packages differ from the lock: {_some(differing)}"
         return Check("packages", "warn", finding, "Run `make setup` for the tested versions.")
     return Check("packages", "ok", f"{len(locked)} packages as locked")
 

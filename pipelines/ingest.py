@@ -274,8 +274,8 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
         if outcome is None:
             outcome = _run(options, workers, runner_args(extra))
     except Exception as error:
-        told = console.told(error)
-        leave_result({"state": "failed", "task": options["task"], "reason": str(told or error)})
+        known = console.user_error(error)
+        leave_result({"state": "failed", "task": options["task"], "reason": str(known or error)})
         raise
     console.emit(document(outcome), as_json, lambda: show(outcome))
     leave_result(small(outcome))

@@ -286,9 +286,9 @@ def test_full_disk_is_temporary_and_the_next_run_goes_on(tmp_path: Path, small_d
     trees.idc_tree(tmp_path / "raw", 12, 4)  # 800 KB of pixels
     with pytest.raises((TemporaryError, OSError)) as caught:
         ingest(tmp_path / "raw", small_disk)
-    from pipelines.console import told
+    from pipelines.console import user_error
 
-    problem = told(caught.value)
+    problem = user_error(caught.value)
     assert problem is not None and problem.exit_code == 75 and "disk is full" in str(problem)
     assert not list(small_disk.rglob("manifest.json"))
     grow(small_disk)
