@@ -25,28 +25,19 @@ class Hardware:
         gpu: Whether they are GPUs.
         policy: Keras' dtype policy, `float32` or `mixed_float16`.
         strategy: MirroredStrategy over several devices, None for a single one.
-        deterministic: Whether the same seed must give the same weights.
+        jit_compile: Whether steps are compiled with XLA.
     """
 
     devices: tuple[str, ...]
     gpu: bool
     policy: str
     strategy: Any = None
-    deterministic: bool = False
+    jit_compile: bool = False
 
     @property
     def replicas(self) -> int:
         """Copies of the model that train side by side."""
         return len(self.devices)
-
-    @property
-    def jit_compile(self) -> bool:
-        """Whether steps are compiled with XLA: on one GPU, where determinism is not asked for.
-
-        On a CPU it made training three times as slow; together with MirroredStrategy it fails (Keras 3.12 on TensorFlow
-        2.16: a replica's step reaches for the other device's variables); and not all that it makes is deterministic.
-        """
-        return self.gpu and self.replicas == 1 and not self.deterministic
 
     def scaled(self, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
         """The optimizer with loss scaling where replicas train in float16; Keras adds it elsewhere."""
@@ -85,7 +76,24 @@ def find_hardware(config: TrainingConfig) -> Hardware:
         )
     strategy = tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else None
     policy = dtype_policy(config.mixed_precision, bool(gpus))
-    return Hardware(devices, bool(gpus), policy, strategy, config.deterministic)
+    return Hardware(devices, bool(gpus), policy, strategy, use_xla(config, bool(gpus), len(devices)))
+
+
+def use_xla(config: TrainingConfig, gpu: bool, devices: int) -> bool:
+    """Whether steps are compiled: by default on one GPU, where determinism is not asked for.
+
+    On a CPU it made training three times as slow, and not all that it makes is deterministic. Together with
+    MirroredStrategy it fails (Keras 3.12 on TensorFlow 2.16: a replica reaches for the other device's variables).
+
+    Raises:
+        UsageError: It is asked for on several devices.
+    """
+    if config.xla == "on" and devices > 1:
+        raise UsageError(
+            f"xla is on, which {devices} devices side by side can't do.",
+            "Set xla to auto, or leave one device visible (CUDA_VISIBLE_DEVICES=0).",
+        )
+    return config.xla == "on" or (config.xla == "auto" and gpu and devices == 1 and not config.deterministic)
 
 
 class ReplicaSeedGenerator(keras.random.SeedGenerator):

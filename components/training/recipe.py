@@ -150,6 +150,7 @@ class TrainingConfig:
         early_stopping: See `EarlyStopping`.
         augmentation: See `Augmentation`.
         mixed_precision: `auto` (on a GPU only), `on` or `off`.
+        xla: Whether steps are compiled: `auto` (on one GPU, unless `deterministic`), `on` (one device) or `off`.
         seed: Of initial weights, shuffling, dropout and augmentation.
         deterministic: Same seed, same weights, at some cost in speed.
         threshold: How the operating point is chosen on eval: `max_balanced_accuracy`, `f1`, `youden` or
@@ -174,6 +175,7 @@ class TrainingConfig:
     early_stopping: EarlyStopping = EarlyStopping()
     augmentation: aug.Augmentation = aug.Augmentation()
     mixed_precision: str = "auto"
+    xla: str = "auto"
     seed: int = 0
     deterministic: bool = False
     threshold: str = "max_balanced_accuracy"
@@ -209,9 +211,10 @@ class TrainingConfig:
         put("early_stopping", EarlyStopping.read(_plain(self.early_stopping), self.task))
         put("augmentation", aug.from_value(self.augmentation))
         # YAML 1.1 reads a bare on or off as a truth value.
-        given: Any = self.mixed_precision
-        word = ("off", "on")[bool(given)] if given in (True, False) else given
-        put("mixed_precision", choice("mixed_precision", word, ("auto", "off", "on")))
+        for name in ("mixed_precision", "xla"):
+            given: Any = getattr(self, name)
+            word = ("off", "on")[bool(given)] if given in (True, False) else given
+            put(name, choice(name, word, ("auto", "off", "on")))
         put("seed", number("seed", self.seed, 0, 2**31 - 1, integer=True))
         boolean("deterministic", self.deterministic)
         put("threshold", _threshold(self.threshold))

@@ -47,6 +47,14 @@ def test_one_gpu_needs_no_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_xla_is_left_where_determinism_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 1)
     assert not find_hardware(recipe(deterministic=True)).jit_compile
+    assert find_hardware(recipe(deterministic=True, xla="on")).jit_compile
+    assert not find_hardware(recipe(xla="off")).jit_compile
+
+
+def test_xla_on_several_devices_is_refused_before_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 2)
+    with pytest.raises(UsageError, match="xla is on, which 2 devices side by side can't do. Set xla to auto"):
+        find_hardware(recipe(xla="on"))
 
 
 REPLICAS = """

@@ -103,6 +103,7 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
         ({"augmentation": "lite"}, "Did you mean 'light'"),
         ({"augmentation.stain": "9"}, "augmentation.stain"),
         ({"mixed_precision": "maybe"}, "mixed_precision"),
+        ({"xla": "maybe"}, "xla is 'maybe'.*one of auto, off, on"),
         ({"mixed_precision": "[1]"}, "mixed_precision is \\[1\\].*auto, off, on"),
         ({"deterministic": "1"}, "true or false"),
         ({"threshold": "sensitivity=1.2"}, "sensitivity=0.95"),
