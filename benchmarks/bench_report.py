@@ -25,6 +25,8 @@ from common import Criteria, emit
 
 sys.path.insert(0, str(common.ROOT))
 
+from components.datasets import manifest as manifests
+from components.storage.open import open_storage
 from tests.support import ingest_help, model_help, report_help
 
 PATIENTS = 60
@@ -41,11 +43,11 @@ def prepare(patches: int) -> tuple[Path, str, int]:
     common.python([*ingest, "--ratios", "10/10/80"])
     latest = json.loads((workspace / "datasets" / "idc" / "binary" / "latest.json").read_text())
     folder = workspace / latest["dataset_dir"]
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = manifests.load(open_storage(str(folder.parent)), folder.name)
     studio = report_help.Studio(workspace, ingest_help.Result(folder, manifest, True, None))  # type: ignore[arg-type]
     studio.run("champion", 2.0)
     studio.run("candidate", 2.2, champion=2.0)
-    return workspace, "candidate", manifest["splits"]["eval"]["patches"] + manifest["splits"]["test"]["patches"]
+    return workspace, "candidate", manifest.splits["eval"].patches + manifest.splits["test"].patches
 
 
 def main() -> None:

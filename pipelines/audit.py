@@ -23,8 +23,8 @@ def command(folder: str, as_json: bool) -> None:
     from components.ingest.worker_pool import helper_pool
 
     storage, name, manifest = open_dataset(folder)
-    shards = [(s, f"{name}/Split-{s}/{shard['file']}") for s, f in manifest["splits"].items() for shard in f["shards"]]
-    with helper_pool(cores()) as pool, console.Progress("records", manifest["written"]) as progress:
+    shards = [(split, f"{name}/{manifest.path(split, shard)}") for split, shard in manifest.all_shards()]
+    with helper_pool(cores()) as pool, console.Progress("records", manifest.written) as progress:
         facts = []
         for fact in pool.map(read_shard, [storage.root] * len(shards), [p for _, p in shards], [s for s, _ in shards]):
             facts.append(fact)
@@ -33,12 +33,12 @@ def command(folder: str, as_json: bool) -> None:
     document = {
         "ok": not result.findings,
         "dataset_dir": storage.uri(name),
-        "flags": manifest["flags"],
+        "flags": manifest.flags,
         **dataclasses.asdict(result),
     }
 
     def show() -> None:
-        unit = manifest["group_unit"]
+        unit = manifest.group_unit
         for finding in result.findings:
             click.echo(finding)
         if not result.findings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,22 +28,22 @@ def list_(workspace: str, as_json: bool) -> None:
     from components.datasets.retention import list_datasets
 
     infos = list_datasets(open_workspace(workspace))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i in infos:
-        m = i.manifest or {}
-        groups = sum(f["groups"] for f in m.get("splits", {}).values())
+        manifest = i.manifest
+        groups = sum(facts.groups for facts in manifest.splits.values()) if manifest else 0
         rows.append(
             {
                 "dataset": i.dataset,
                 "task": i.task,
                 "plan_id": i.plan_id,
                 "state": i.state,
-                "created": m.get("created", ""),
-                "patches": m.get("written", 0),
+                "created": manifest.created if manifest else "",
+                "patches": manifest.written if manifest else 0,
                 "groups": groups,
-                "group_unit": m.get("group_unit", ""),
+                "group_unit": manifest.group_unit if manifest else "",
                 "bytes": i.bytes,
-                "flags": m.get("flags", []),
+                "flags": list(manifest.flags) if manifest else [],
                 "path": i.path,
                 "problem": i.problem,
             }
@@ -91,12 +92,14 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
     is_latest = chosen == (latest or {}).get("plan_id")
     outcome = Outcome("committed", storage.uri(f"{home}/{chosen}"), manifest, is_latest, "", {})
 
+    values = manifest.to_document()
+
     def show() -> None:
         show_outcome(outcome)
         for name in ("created", "content_digest", "input", "image_format", "stored_size"):
-            click.echo(f"{name}: {manifest[name]}")
+            click.echo(f"{name}: {values[name]}")
 
-    console.emit(manifest, as_json, show)
+    console.emit(values, as_json, show)
 
 
 @command.command("prune")
@@ -158,7 +161,7 @@ def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_js
     opaque = [
         i.path
         for i in infos
-        if i.manifest and i.manifest["config"]["key_fingerprint"] not in ("", key.fingerprint if key else "")
+        if i.manifest and i.manifest.key_fingerprint not in ("", key.fingerprint if key else "")
     ]
     held = d.holding(storage, infos, wanted)
     models = d.trained_on(storage, held)

@@ -12,7 +12,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from components.errors import TemporaryError, UsageError
 from pipelines import console
 from pipelines.beam.flags import check_beam_args, check_own_typos, import_beam, runner_args
 from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, task_option, workspace_option
+
+if TYPE_CHECKING:
+    from components.datasets.manifest import Manifest
 
 LOCK = ".lock"
 
@@ -31,7 +34,7 @@ class Outcome:
     Attributes:
         state: `committed`, `unchanged` (stood already) or `folds` (only ledgers were planned).
         dataset_dir: Full name of the data set's folder.
-        manifest: The manifest; empty for `folds`.
+        manifest: The manifest; None for `folds`.
         is_latest: True where latest.json names this data set.
         split_table: Patches and groups by class and split, as planned.
         timings: Seconds by stage.
@@ -40,7 +43,7 @@ class Outcome:
 
     state: str
     dataset_dir: str
-    manifest: dict[str, Any]
+    manifest: Manifest | None
     is_latest: bool
     split_table: str
     timings: dict[str, float]
@@ -101,7 +104,7 @@ def _ingest(
     lap("plan_s")
     uri = storage.uri(planned.write.dataset_dir)
     if config.plans_folds_only:
-        return Outcome("folds", storage.uri(f"{config.home}/folds"), {}, False, planned.split_table, timings)
+        return Outcome("folds", storage.uri(f"{config.home}/folds"), None, False, planned.split_table, timings)
     if planned.committed:
         manifest = manifests.load(storage, planned.write.dataset_dir)
         latest = move_latest(config, planned, manifest, request)
@@ -130,46 +133,40 @@ def _ingest(
 def summary(outcome: Outcome) -> list[str]:
     """The lines that every ingest ends with."""
     manifest = outcome.manifest
+    assert manifest is not None
     kinds: dict[str, list[str]] = {}
-    for code, facts in manifest["rejects"].items():
-        kinds.setdefault(facts["kind"], []).append(f"{code} {facts['count']:,}")
-    rejected = sum(facts["count"] for facts in manifest["rejects"].values())
-    lines = [f"{manifest['found']:,} images found, {manifest['written']:,} written, {rejected:,} rejected"]
+    for code, facts in manifest.rejects.items():
+        kinds.setdefault(facts.kind, []).append(f"{code} {facts.count:,}")
+    rejected = sum(facts.count for facts in manifest.rejects.values())
+    lines = [f"{manifest.found:,} images found, {manifest.written:,} written, {rejected:,} rejected"]
     lines += [f"  {kind}: {', '.join(codes)}" for kind, codes in sorted(kinds.items())]
-    near = manifest["near_duplicates"]["pairs_across_splits"]
+    near = manifest.near_duplicates.pairs_across_splits
     if near:
-        example = " and ".join(manifest["near_duplicates"]["examples"][0])
+        example = " and ".join(manifest.near_duplicates.examples[0])
         lines.append(f"near-duplicates across splits: {near:,} pairs, such as {example}")
-    absent = manifest["ids_without_file"]["count"]
+    absent = manifest.ids_without_file.count
     if absent:
         lines.append(f"ids in the label file without an image: {absent:,}")
-    lines += [f"WARNING: {text}; never promoted" for text in _flag_texts(manifest)]
+    lines += [f"WARNING: {text}; never promoted" for text in manifest.flag_reasons]
     return lines + [f"warning: {text}" for text in warnings(manifest)]
 
 
-def warnings(manifest: dict[str, Any]) -> list[str]:
+def warnings(manifest: Manifest) -> list[str]:
     """The manifest's warnings, and whether images of the download are missing."""
     from components.adapters.downloads import shortfall
 
-    rejects = {code: facts["count"] for code, facts in manifest["rejects"].items()}
-    missing = shortfall(manifest["dataset"], manifest["found"], rejects)
-    return [*manifest["warnings"], *([missing] if missing else [])]
-
-
-def _flag_texts(manifest: dict[str, Any]) -> list[str]:
-    from components.datasets.manifest import flags
-
-    return flags(manifest)
+    rejects = {code: facts.count for code, facts in manifest.rejects.items()}
+    missing = shortfall(manifest.dataset, manifest.found, rejects)
+    return [*manifest.warnings, *([missing] if missing else [])]
 
 
 def show(outcome: Outcome) -> None:
     """Prints the human summary."""
-    if outcome.state == "folds":
+    if outcome.manifest is None:
         click.echo(outcome.split_table)
         click.echo(f"Fold ledgers are in {outcome.dataset_dir}; write one with --fold 1.")
         return
-    manifest = outcome.manifest
-    _show_splits(manifest)
+    _show_splits(outcome.manifest)
     for line in summary(outcome):
         click.echo(line)
     said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
@@ -177,16 +174,16 @@ def show(outcome: Outcome) -> None:
     click.echo(f"{said} in {outcome.dataset_dir}{took}{'' if outcome.is_latest else '; latest.json names another'}")
 
 
-def _show_splits(manifest: dict[str, Any]) -> None:
+def _show_splits(manifest: Manifest) -> None:
     """Prints a table with a row for each split; for more than three classes, one for each class."""
-    unit, classes, splits = manifest["group_unit"], manifest["classes"], manifest["splits"]
+    unit, classes, splits = manifest.group_unit, manifest.classes, manifest.splits
     names = ("train", "eval", "test")
-    share = {s: f"{splits[s]['patches'] / max(manifest['written'], 1):.1%}" for s in names}
+    share = {s: f"{splits[s].patches / max(manifest.written, 1):.1%}" for s in names}
     both = {
-        (s, c): f"{splits[s]['by_class'][c]:,} ({splits[s]['groups_by_class'][c]:,})" for s in names for c in classes
+        (s, c): f"{splits[s].by_class[c]:,} ({splits[s].groups_by_class[c]:,})" for s in names for c in classes
     }
-    whole = {s: (f"{splits[s]['patches']:,}", f"{splits[s]['groups']:,}") for s in names}
-    title = f"{manifest['dataset']} {manifest['task']}, split by {unit}"
+    whole = {s: (f"{splits[s].patches:,}", f"{splits[s].groups:,}") for s in names}
+    title = f"{manifest.dataset} {manifest.task}, split by {unit}"
     if len(classes) <= 3:
         columns = ["split", "share", f"{unit}s", "patches", *(f"{c} ({unit}s)" for c in classes)]
         rows = [[s, share[s], whole[s][1], whole[s][0], *(both[s, c] for c in classes)] for s in names]
@@ -199,7 +196,7 @@ def _show_splits(manifest: dict[str, Any]) -> None:
 
 def document(outcome: Outcome) -> dict[str, Any]:
     """What --json prints, and Airflow reads."""
-    manifest = outcome.manifest
+    manifest = outcome.manifest.to_document() if outcome.manifest else {}
     facts = {
         k: manifest.get(k)
         for k in ("dataset", "task", "plan_id", "content_digest", "found", "written", "rejects", "flags")
@@ -213,7 +210,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "splits": splits,
         "near_duplicates": manifest.get("near_duplicates"),
         "ids_without_file": manifest.get("ids_without_file"),
-        "warnings": warnings(manifest) if manifest else [],
+        "warnings": warnings(outcome.manifest) if outcome.manifest else [],
         "timings": {k: round(v, 3) for k, v in outcome.timings.items()},
     }
 
@@ -316,7 +313,7 @@ def unchanged(options: dict[str, Any], started: float) -> Outcome | None:
     manifest = find_unchanged(storage, home, options["input_root"], request_digest(options))
     if manifest is None:
         return None
-    uri = storage.uri(f"{home}/{manifest['plan_id']}")
+    uri = storage.uri(f"{home}/{manifest.plan_id}")
     seconds = time.monotonic() - started
     return Outcome("unchanged", uri, manifest, True, "", {"check_s": seconds}, seconds)
 

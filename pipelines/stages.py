@@ -200,7 +200,7 @@ class Run:
             root=str(root / "artifacts" / name),
             metadata_file=str(root / "metadata" / f"{name}.sqlite"),
             # Under pseudonymisation the manifest withholds the raw folder.
-            raw=manifest["input"] or f"withheld:{manifest['plan_id']}",
+            raw=manifest.input or f"withheld:{manifest.plan_id}",
             dataset_dir=record["dataset_dir"],
             examples_dir=str(root / record["dataset_dir"]),
             schema_file=str(write_schema(manifest, root / "artifacts" / name / "schemas")),
@@ -209,7 +209,7 @@ class Run:
             training=json.dumps(record["config"], sort_keys=True),
             floors=record["config"]["floors"],
             task=record["task"],
-            slices=slices_for(manifest["splits"]["test"]["groups"], *self._kinds(record["dataset_dir"])),
+            slices=slices_for(manifest.splits["test"].groups, *self._kinds(record["dataset_dir"])),
             source_digest=source_digest(),
             beam_args=tuple(record["options"].get("beam_args") or ("--runner=FnApiRunner",)),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,11 @@ from components.errors import DataError, UsageError
 from pipelines import console
 from pipelines.options import json_option
 
+if TYPE_CHECKING:
+    from components.datasets.manifest import Manifest
 
-def open_dataset(folder: str) -> tuple[Any, str, dict[str, Any]]:
+
+def open_dataset(folder: str) -> tuple[Any, str, Manifest]:
     """Opens a committed data set given by its folder.
 
     Args:
@@ -51,20 +54,20 @@ def command(folder: str, deep: bool, sample: int, input_root: str, path_map: str
     if sample < 0:
         raise UsageError(f"--sample {sample} is negative.", "Give a count, or 0 for all.")
     storage, name, manifest = open_dataset(folder)
-    total = sum(s["bytes"] for f in manifest["splits"].values() for s in f["shards"])
+    total = sum(shard.bytes for _, shard in manifest.all_shards())
     with console.Progress("bytes", total) as progress:
         result = verify_bytes(storage, name, manifest, progress.advance)
     findings = result.findings
     compared = 0
     if deep and not findings:
         findings += ledger_finding(storage, name, manifest)
-        root = input_root or manifest["input"]
+        root = input_root or manifest.input
         if not root:
             raise UsageError("The manifest of a pseudonymised data set does not tell the raw folder.", "Give --input.")
         if not root.startswith("gs://") and not Path(root).is_dir():
             raise UsageError(f"The raw folder {root} is not there.", "Give --input.")
         tokens = read_path_map(Path(path_map)) if path_map else None
-        with console.Progress("records", min(sample or manifest["written"], manifest["written"])) as progress:
+        with console.Progress("records", min(sample or manifest.written, manifest.written)) as progress:
             again = verify_deep(storage, name, manifest, root, sample, tokens, progress.advance)
         findings += again.findings
         compared = again.compared

@@ -7,12 +7,16 @@ import datetime
 import functools
 import json
 import math
+import types
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from components.errors import DataError, UsageError
 from schemas import load_json
+
+T = TypeVar("T")
 
 
 def now() -> str:
@@ -72,11 +76,11 @@ def dump(document: Mapping[str, Any], schema: str) -> bytes:
     Raises:
         ValueError: The document does not follow its schema: a bug, found before anything is written.
     """
-    told = plain(document)
-    wrong = problem(told, schema)
+    values = plain(document)
+    wrong = problem(values, schema)
     if wrong:
         raise ValueError(f"the document breaks {schema}: {wrong}")
-    return (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def parse(data: bytes, schema: str, where: str, fix: str) -> dict[str, Any]:
@@ -92,20 +96,72 @@ def parse(data: bytes, schema: str, where: str, fix: str) -> dict[str, Any]:
         UsageError: It is of a newer format.
         DataError: It is damaged or was edited.
     """
+    document = decode(data, load_json(schema)["properties"]["format"]["const"], where, "what its name says", fix)
+    wrong = problem(document, schema)
+    if wrong:
+        raise DataError(f"{where} breaks its schema: {wrong}.", fix)
+    return document
+
+
+def decode(data: bytes, newest: int, where: str, kind: str, fix: str) -> dict[str, Any]:
+    """Reads a document that carries its `format`, and checks nothing else of it.
+
+    Args:
+        data: The file's bytes.
+        newest: The newest format that this code reads.
+        where: Full name of the file, for messages.
+        kind: What it should be, such as `a manifest`.
+        fix: What to do where it is damaged.
+
+    Raises:
+        UsageError: It is of a newer format.
+        DataError: It is no JSON object with a format.
+    """
     try:
         document = json.loads(data)
         version = document["format"]
         if not isinstance(version, int):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{where} is damaged: it is not what its name says.", fix) from None
-    known = load_json(schema)["properties"]["format"]["const"]
-    if version > known:
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"{where} is damaged: it is not {kind}.", fix) from None
+    if version > newest:
         raise UsageError(
-            f"{where} has format {version}; this histoline reads up to {known}.",
+            f"{where} has format {version}; this histoline reads up to {newest}.",
             "Upgrade histoline to read it.",
         )
-    wrong = problem(document, schema)
-    if wrong:
-        raise DataError(f"{where} breaks its schema: {wrong}.", fix)
     return dict(document)
+
+
+def typed(kind: type[T], values: Any) -> T:
+    """Puts plain JSON values that were checked against their schema into a type.
+
+    Objects become the dataclass, or dict, that the field's annotation names; arrays become tuples.
+
+    Args:
+        kind: A dataclass, by whose annotations the values are taken.
+        values: What `json.loads` gave.
+    """
+    made: T = _typed(kind, values)
+    return made
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(kind):
+        annotations = _annotations(kind)  # type: ignore[arg-type]
+        return kind(**{name: _typed(annotations[name], item) for name, item in value.items()})  # type: ignore[operator]
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):  # X | None: the only union of these documents
+        return _typed(next(part for part in parts if part is not type(None)), value)
+    if origin is tuple:
+        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(_typed(part, item) for part, item in zip(kinds, value, strict=True))
+    if origin is Mapping:
+        return {name: _typed(parts[1], item) for name, item in value.items()}
+    return value
+
+
+@functools.cache
+def _annotations(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

@@ -14,6 +14,7 @@ import xxhash
 from components.core import arrow_arrays
 from components.datasets.duplicates import Rows, resolve
 from components.datasets.example import decode_example, decode_pixels
+from components.datasets.manifest import Manifest
 from components.datasets.tfrecord import CorruptRecord, read_records
 from components.storage.base import Storage
 from components.storage.open import open_storage
@@ -21,7 +22,7 @@ from schemas.tables import SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardFacts:
+class ShardRecords:
     """What one shard's records say.
 
     Attributes:
@@ -43,7 +44,7 @@ class ShardFacts:
     problem: str = ""
 
 
-def read_shard(root: str, path: str, split: str) -> ShardFacts:
+def read_shard(root: str, path: str, split: str) -> ShardRecords:
     """Reads every record of a shard.
 
     Args:
@@ -65,7 +66,7 @@ def read_shard(root: str, path: str, split: str) -> ShardFacts:
     except (CorruptRecord, ValueError, KeyError) as error:
         problem = f"{path}: {error}"
     pairs = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
-    return ShardFacts(split, ids, groups, np.array(labels, np.int32), pairs, np.array(constant, bool), problem)
+    return ShardRecords(split, ids, groups, np.array(labels, np.int32), pairs, np.array(constant, bool), problem)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Audited:
     near_duplicates: int
 
 
-def audit(storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: list[ShardFacts]) -> Audited:
+def audit(storage: Storage, dataset_dir: str, manifest: Manifest, shards: list[ShardRecords]) -> Audited:
     """Checks that no group and no picture stands in two splits, and that all counts reconcile.
 
     Args:
@@ -97,7 +98,7 @@ def audit(storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: 
         shards: `read_shard` of every shard that the manifest names.
     """
     findings = [f"{s.problem} (histoline verify says more)" for s in shards if s.problem]
-    classes, unit = manifest["classes"], manifest["group_unit"]
+    classes, unit = manifest.classes, manifest.group_unit
     splits_of: dict[str, set[str]] = collections.defaultdict(set)
     seen: collections.Counter[tuple[str, int]] = collections.Counter()
     for shard in shards:
@@ -108,41 +109,37 @@ def audit(storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: 
     if shared:
         named = "; ".join(f"{g!r} in {' and '.join(sorted(splits_of[g]))}" for g in shared[:5])
         findings.append(f"{len(shared)} {unit}s stand in more than one split: {named}. Such a set can't judge a model")
-    findings += _count_findings(manifest, seen, classes)
+    findings += _count_findings(manifest, seen)
     findings += _table_findings(storage, dataset_dir, manifest, shards)
     resolution = _identical(shards)
     policies = "ingest again with --on-duplicate keep-train and --on-conflict reject-all"
     findings += [f"{v}: {policies}" for v in resolution.violations[:20]]
-    near = manifest["near_duplicates"]["pairs_across_splits"]
+    near = manifest.near_duplicates.pairs_across_splits
     return Audited(findings, sum(len(s.patch_id) for s in shards), len(shared), resolution.within_split, near)
 
 
-def _count_findings(
-    manifest: dict[str, Any], seen: collections.Counter[tuple[str, int]], classes: list[str]
-) -> list[str]:
+def _count_findings(manifest: Manifest, seen: collections.Counter[tuple[str, int]]) -> list[str]:
     findings = []
-    for split, facts in manifest["splits"].items():
-        for label, name in enumerate(classes):
-            if seen[split, label] != facts["by_class"][name]:
-                findings.append(
-                    f"{split} holds {seen[split, label]} {name}, the manifest says {facts['by_class'][name]}"
-                )
-            in_train = manifest["splits"]["train"]["by_class"][name]
-            if not seen[split, label] and in_train and manifest["policies"]["on_infeasible"] == "fail":
+    for split, facts in manifest.splits.items():
+        for label, name in enumerate(manifest.classes):
+            if seen[split, label] != facts.by_class[name]:
+                findings.append(f"{split} holds {seen[split, label]} {name}, the manifest says {facts.by_class[name]}")
+            in_train = manifest.splits["train"].by_class[name]
+            if not seen[split, label] and in_train and manifest.policies.on_infeasible == "fail":
                 findings.append(f"{split} holds no {name}")
     return findings
 
 
 def _table_findings(
-    storage: Storage, dataset_dir: str, manifest: dict[str, Any], shards: list[ShardFacts]
+    storage: Storage, dataset_dir: str, manifest: Manifest, shards: list[ShardRecords]
 ) -> list[str]:
     findings = []
     listed = pq.read_table(
         storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=["patch_id", "group_id", "split", "label"]
     )
     rejected = pq.read_metadata(storage.local_copy(f"{dataset_dir}/rejects.parquet")).num_rows
-    if len(listed) + rejected != manifest["found"]:
-        findings.append(f"{len(listed)} written + {rejected} rejected is not {manifest['found']} found")
+    if len(listed) + rejected != manifest.found:
+        findings.append(f"{len(listed)} written + {rejected} rejected is not {manifest.found} found")
     says = {r["patch_id"]: (r["group_id"], r["split"], r["label"]) for r in listed.to_pylist()}
     holds = {
         patch: (group, shard.split, label)
@@ -162,7 +159,7 @@ def _table_findings(
     return findings
 
 
-def _identical(shards: list[ShardFacts]) -> Any:
+def _identical(shards: list[ShardRecords]) -> Any:
     ids = pa.chunked_array([arrow_arrays.strings(s.patch_id) for s in shards], pa.string())
     rows = Rows(
         patch_id=ids,

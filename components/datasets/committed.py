@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.errors import DataError
 from components.images.decode import shrink_factor
 from components.storage.open import open_storage
@@ -45,45 +46,43 @@ class DatasetFiles:
     """
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     splits: dict[str, Split]
 
     @property
     def name(self) -> str:
         """Of the data set, such as `idc`."""
-        return str(self.manifest["dataset"])
+        return self.manifest.dataset
 
     @property
     def task(self) -> str:
         """`binary` or `subtype`."""
-        return str(self.manifest["task"])
+        return self.manifest.task
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in label order."""
-        return tuple(self.manifest["classes"])
+        return self.manifest.classes
 
     @property
     def image_format(self) -> str:
         """`raw` or `encoded`."""
-        return str(self.manifest["image_format"])
+        return self.manifest.image_format
 
     @property
     def source_size(self) -> tuple[int, int]:
         """(width, height) in pixels of a regular source image."""
-        width, height = self.manifest["source_size"]
-        return width, height
+        return self.manifest.source_size
 
     @property
     def stored_size(self) -> tuple[int, int]:
         """(width, height) in pixels as stored."""
-        width, height = self.manifest["stored_size"]
-        return width, height
+        return self.manifest.stored_size
 
     @property
     def label_region(self) -> tuple[int, int, int, int] | None:
         """(left, top, width, height) in stored pixels that the label speaks of, rounded outwards; None: all."""
-        region = self.manifest["label_region"]
+        region = self.manifest.label_region
         if region is None:
             return None
         k = shrink_factor(self.source_size, self.stored_size)
@@ -120,21 +119,20 @@ def open_dataset(dataset_dir: str | Path, cache_dir: Path | None = None) -> Data
     storage = open_storage(root)
     manifest = manifests.load(storage, last)
     folder = Path(storage.local_tree(last, cache_dir))
-    splits = {split: _split(folder, split, manifest) for split in manifest["splits"]}
+    splits = {split: _split(folder, split, manifest) for split in manifest.splits}
     return DatasetFiles(folder, manifest, splits)
 
 
-def _split(folder: Path, name: str, manifest: dict[str, Any]) -> Split:
-    facts = manifest["splits"][name]
+def _split(folder: Path, name: str, manifest: Manifest) -> Split:
     shards = []
-    for shard in facts["shards"]:
-        path = folder / f"Split-{name}" / shard["file"]
+    for shard in manifest.shards(name):
+        path = folder / manifest.path(name, shard)
         size = path.stat().st_size if path.is_file() else None
-        if size != shard["bytes"]:
-            found = "is missing" if size is None else f"has {size:,} bytes instead of {shard['bytes']:,}"
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size:,} bytes instead of {shard.bytes:,}"
             raise DataError(f"{path} {found}.", "Run the ingest again: it writes what is missing.")
         shards.append(path)
-    by_class = tuple(int(facts["by_class"].get(c, 0)) for c in manifest["classes"])
+    by_class = tuple(manifest.splits[name].by_class.get(c, 0) for c in manifest.classes)
     return Split(name, tuple(shards), by_class)
 
 

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import DataError
+from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
+from components.errors import DataError, HistolineError
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.version import INGEST_VERSION, __version__
@@ -43,7 +45,7 @@ def read_latest(storage: Storage, home: str) -> dict[str, Any] | None:
 
 
 def write_latest(
-    storage: Storage, home: str, manifest: Mapping[str, Any], request: str, fingerprint: str, extensions: list[str]
+    storage: Storage, home: str, manifest: Manifest, request: str, fingerprint: str, extensions: list[str]
 ) -> None:
     """Lets latest.json name a committed data set.
 
@@ -56,9 +58,9 @@ def write_latest(
         extensions: Those that the fingerprint was taken with.
     """
     latest = {
-        "dataset_dir": f"{home}/{manifest['plan_id']}",
-        "plan_id": manifest["plan_id"],
-        "content_digest": manifest["content_digest"],
+        "dataset_dir": f"{home}/{manifest.plan_id}",
+        "plan_id": manifest.plan_id,
+        "content_digest": manifest.content_digest,
         "request": request,
         "fingerprint": fingerprint,
         "extensions": sorted(extensions),
@@ -84,7 +86,7 @@ def request_digest(options: Mapping[str, Any]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def find_unchanged(storage: Storage, home: str, input_root: str, request: str) -> dict[str, Any] | None:
+def find_unchanged(storage: Storage, home: str, input_root: str, request: str) -> Manifest | None:
     """The manifest of the latest data set, where this very request on this very folder made it and it is whole.
 
     Args:
@@ -94,8 +96,6 @@ def find_unchanged(storage: Storage, home: str, input_root: str, request: str) -
         request: `request_digest` of the ingest at hand.
     """
     from components.adapters.listing import fingerprint_folder
-    from components.datasets import manifest as manifests
-    from components.errors import HistolineError
 
     try:
         latest = read_latest(storage, home)

@@ -1,20 +1,20 @@
-"""Where things lie in a data set's folder, and what a sidecar says of its shard."""
+"""Where things lie in a data set's folder. Imports no library, since an ingest with nothing to do needs it too."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from schemas.tables import REPETITIVE
+def shard_path(split: str, file: str) -> str:
+    """Path of a shard, relative to the data set's folder."""
+    return f"Split-{split}/{file}"
 
-META_KEY = b"histoline"
-"""Under which our facts stand in the metadata of Parquet and Arrow files."""
+
+def sidecar_path(file: str) -> str:
+    """Path of the sidecar of a shard's file, relative to the data set's folder."""
+    return f"sidecars/{file.rsplit('.', 1)[0]}.parquet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,35 +32,19 @@ class ShardSpec:
     of: int
 
     @property
-    def stem(self) -> str:
-        """Name without folder and extension."""
-        return f"{self.split}-{self.index:05d}-of-{self.of:05d}"
-
-    @property
     def file(self) -> str:
         """File name of the records."""
-        return f"{self.stem}.tfrecord"
+        return f"{self.split}-{self.index:05d}-of-{self.of:05d}.tfrecord"
 
     @property
     def path(self) -> str:
         """Path of the records, relative to the data set's folder."""
-        return f"Split-{self.split}/{self.file}"
+        return shard_path(self.split, self.file)
 
     @property
     def sidecar(self) -> str:
         """Path of the sidecar, relative to the data set's folder."""
-        return f"sidecars/{self.stem}.parquet"
-
-
-def sidecar_meta(schema: pa.Schema) -> dict[str, Any]:
-    """What a sidecar says of its shard: count, bytes, sha256, rejects, dropped."""
-    meta: dict[str, Any] = json.loads((schema.metadata or {})[META_KEY])
-    return meta
-
-
-def write_sidecar(table: pa.Table, file: str | Path) -> None:
-    """Writes a sidecar's table, whose metadata `sidecar_meta` reads."""
-    pq.write_table(table, file, compression="zstd", write_statistics=False, use_dictionary=REPETITIVE)
+        return sidecar_path(self.file)
 
 
 def sha256_file(path: str | Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
+from components.datasets.manifest import Manifest
 from components.errors import HistolineError
 from components.splits.ledger import Ledger
 from components.storage.base import Storage
@@ -35,7 +36,7 @@ class DatasetInfo:
     path: str
     state: str
     bytes: int
-    manifest: dict[str, Any] | None
+    manifest: Manifest | None
     problem: str = ""
 
 
@@ -54,7 +55,7 @@ def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[D
             latest = (read_latest(storage, home) or {}).get("plan_id")
             plans = [p for p in storage.list_dirs(home) if p != "folds" and not p.startswith(".")]
             infos = [_info(storage, name, each, plan, latest) for plan in plans]
-            found += sorted(infos, key=lambda i: (i.manifest or {}).get("created", ""), reverse=True)
+            found += sorted(infos, key=lambda i: i.manifest.created if i.manifest else "", reverse=True)
     return found
 
 

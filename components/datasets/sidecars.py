@@ -1,25 +1,41 @@
-"""What is known of a committed data set's patches without reading a shard: the sidecars' columns, split by split."""
+"""What is known of a data set's patches without reading a shard: the sidecars, split by split."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.datasets.manifest import Manifest
 from components.errors import DataError
 from components.storage.base import Storage
+from schemas.tables import REPETITIVE
+
+META_KEY = b"histoline"
+"""Under which our facts stand in the metadata of Parquet and Arrow files."""
 
 
-def shard_files(manifest: Mapping[str, Any], dataset_dir: str, split: str) -> list[tuple[str, str]]:
+def sidecar_meta(schema: pa.Schema) -> dict[str, Any]:
+    """What a sidecar says of its shard: count, bytes, sha256, rejects, dropped."""
+    meta: dict[str, Any] = json.loads((schema.metadata or {})[META_KEY])
+    return meta
+
+
+def write_sidecar(table: pa.Table, file: str | Path) -> None:
+    """Writes a sidecar's table, whose metadata `sidecar_meta` reads."""
+    pq.write_table(table, file, compression="zstd", write_statistics=False, use_dictionary=REPETITIVE)
+
+
+def shard_files(manifest: Manifest, dataset_dir: str, split: str) -> list[tuple[str, str]]:
     """(shard, sidecar) of a split in the manifest's order, relative to the workspace."""
-    files = [shard["file"] for shard in manifest["splits"][split]["shards"]]
     return [
-        (f"{dataset_dir}/Split-{split}/{file}", f"{dataset_dir}/sidecars/{file.rsplit('.', 1)[0]}.parquet")
-        for file in files
+        (f"{dataset_dir}/{manifest.path(split, shard)}", f"{dataset_dir}/{manifest.sidecar(shard)}")
+        for shard in manifest.shards(split)
     ]
 
 
@@ -29,7 +45,7 @@ def read_sidecars(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
 
 
 def read_split(
-    storage: Storage, dataset_dir: str, manifest: Mapping[str, Any], split: str, columns: Sequence[str]
+    storage: Storage, dataset_dir: str, manifest: Manifest, split: str, columns: Sequence[str]
 ) -> pa.Table:
     """Columns of a split, in the order of its records.
 
@@ -50,10 +66,10 @@ def read_split(
             f"The {split} split of {storage.uri(dataset_dir)} is empty.",
             "Ingest more groups, or with another --ratio, so that every split holds some.",
         )
-    if len(table) != manifest["splits"][split]["patches"]:
+    if len(table) != manifest.splits[split].patches:
         raise DataError(
             f"The sidecars of the {split} split of {storage.uri(dataset_dir)} hold {len(table)} rows, but its manifest"
-            f" says {manifest['splits'][split]['patches']}.",
+            f" says {manifest.splits[split].patches}.",
             "Run `histoline verify` on it; ingest again where it fails.",
         )
     return table

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +16,8 @@ from components.core.machine import cores
 from components.core.rejects import Rejected
 from components.datasets import manifest as manifests
 from components.datasets.example import decode_example, decode_pixels
-from components.datasets.layout import sha256_file
+from components.datasets.layout import sha256_file, shard_path
+from components.datasets.manifest import Manifest
 from components.datasets.tfrecord import CorruptRecord, read_at, read_records
 from components.errors import UsageError
 from components.storage.atomic_files import TMP
@@ -42,7 +42,7 @@ class Verified:
 
 
 def verify_bytes(
-    storage: Storage, dataset_dir: str, manifest: dict[str, Any], progress: Callable[[int], None] = lambda n: None
+    storage: Storage, dataset_dir: str, manifest: Manifest, progress: Callable[[int], None] = lambda n: None
 ) -> Verified:
     """Reads every file of a data set and compares it with the manifest.
 
@@ -53,12 +53,10 @@ def verify_bytes(
         progress: Told the bytes of each file as it has been read.
     """
     have = dict(storage.list_files(dataset_dir))
-    wanted: dict[str, str] = {f"{dataset_dir}/{name}": digest for name, digest in manifest["files"].items()}
-    for split, facts in manifest["splits"].items():
-        for shard in facts["shards"]:
-            wanted[f"{dataset_dir}/Split-{split}/{shard['file']}"] = shard["sha256"]
-            stem = shard["file"].rsplit(".", 1)[0]
-            wanted[f"{dataset_dir}/sidecars/{stem}.parquet"] = shard["sidecar_sha256"]
+    wanted: dict[str, str] = {f"{dataset_dir}/{name}": digest for name, digest in manifest.files.items()}
+    for split, shard in manifest.all_shards():
+        wanted[f"{dataset_dir}/{manifest.path(split, shard)}"] = shard.sha256
+        wanted[f"{dataset_dir}/{manifest.sidecar(shard)}"] = shard.sidecar_sha256
     own = {f"{dataset_dir}/{manifests.NAME}"}
     short = len(dataset_dir) + 1
     findings = [f"{path[short:]} is missing" for path in wanted if path not in have]
@@ -102,7 +100,7 @@ def _where(shard: Path) -> str:
 def verify_deep(
     storage: Storage,
     dataset_dir: str,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     input_root: str,
     sample: int,
     path_map: dict[str, str] | None,
@@ -126,14 +124,14 @@ def verify_deep(
 
     columns = ["patch_id", "path", "split", "shard", "offset"]
     table = pq.read_table(storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)
-    if manifest["config"]["key_fingerprint"] and path_map is None:
+    if manifest.key_fingerprint and path_map is None:
         raise UsageError(
             "The data set is pseudonymised: its records don't tell where their sources are.", "Give --path-map."
         )
     n = len(table)
     chosen = range(n) if not sample or sample >= n else sorted({int(i * n / sample) for i in range(sample)})
     source = open_source(input_root)
-    source_size, stored_size = tuple(manifest["source_size"]), tuple(manifest["stored_size"])
+    source_size, stored_size = manifest.source_size, manifest.stored_size
     findings: list[str] = []
     read = 0
     for row in table.take(list(chosen)).to_pylist():
@@ -144,7 +142,7 @@ def verify_deep(
             findings.append(f"{row['path']}: its source can't be read under {input_root}")
             continue
         read += len(data)
-        shard = storage.local_copy(f"{dataset_dir}/Split-{row['split']}/{row['shard']}")
+        shard = storage.local_copy(f"{dataset_dir}/{shard_path(row['split'], row['shard'])}")
         try:
             got = decode_pixels(decode_example(read_at(shard, row["offset"])))
             want = fit_independent(decode_independent(data, Path(path).suffix.lower()), source_size, stored_size)
@@ -162,8 +160,8 @@ def verify_deep(
     return Verified(findings, len(chosen), read, len(chosen))
 
 
-def ledger_finding(storage: Storage, dataset_dir: str, manifest: dict[str, Any]) -> list[str]:
+def ledger_finding(storage: Storage, dataset_dir: str, manifest: Manifest) -> list[str]:
     """The ledger in splits.json is the one that the manifest was made with."""
     text = storage.read_bytes(f"{dataset_dir}/splits.json")
-    same = hashlib.sha256(text).hexdigest() == manifest["ledger"]["sha256"]
+    same = hashlib.sha256(text).hexdigest() == manifest.ledger.sha256
     return [] if same else ["splits.json is not the ledger of this data set"]

@@ -29,7 +29,18 @@ from components.datasets import manifest as manifests
 from components.datasets.content_digest import ContentDigest, hash_pairs
 from components.datasets.duplicates import Resolution, Rows, near_duplicates, resolve
 from components.datasets.latest_pointer import write_latest
-from components.datasets.layout import ShardSpec, sha256_file, sidecar_meta
+from components.datasets.layout import ShardSpec, sha256_file
+from components.datasets.manifest import (
+    IdsWithoutFile,
+    LedgerFile,
+    Manifest,
+    NearDuplicates,
+    Policies,
+    RejectFacts,
+    ShardFacts,
+    SplitFacts,
+)
+from components.datasets.sidecars import sidecar_meta
 from components.errors import DataError
 from components.ingest.config import IngestConfig
 from components.ingest.plan import Planned, reject_table
@@ -66,7 +77,7 @@ class Written:
     sidecar_sha256: str
 
 
-def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
+def commit(config: IngestConfig, planned: Planned) -> Manifest:
     """Resolves duplicates, audits, and commits what the shard writers left.
 
     Returns:
@@ -88,12 +99,12 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
         near = comparing.result()
     rejects = _write_rejects(config, planned, storage, discovered, shards)
     storage.write_atomic(f"{home}/splits.json", planned.ledger.encode())
-    written = sum(s["patches"] for s in splits.values())
+    written = sum(s.patches for s in splits.values())
     problems = [
         f"class {name} has no patch left in {split}"
         for split, names in planned.expected.items()
         for name in names
-        if not splits[split]["by_class"][name]
+        if not splits[split].by_class[name]
     ]
     if written + len(rejects) != planned.found:
         problems.append(
@@ -107,23 +118,23 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
         )
     tables = ("patches.parquet", "rejects.parquet", "splits.json")
     pictures = [path[len(home) + 1 :] for path, _ in storage.list_files(f"{home}/thumbnails")]
-    manifest = {
+    manifest = Manifest(
         **_describe(config, planned),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "content_digest": content_digest,
-        "written": written,
-        "rejects": _count_rejects(rejects),
-        "splits": splits,
-        "policies": {
-            "on_duplicate": config.on_duplicate,
-            "on_conflict": config.on_conflict,
-            "on_infeasible": config.on_infeasible,
-            "copies_kept_within_split": resolution.within_split,
-            "blank_copies_exempt": resolution.blank_copies,
-        },
-        "near_duplicates": near,
-        "files": {name: sha256_file(storage.local_copy(f"{home}/{name}")) for name in (*tables, *pictures)},
-    }
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        content_digest=content_digest,
+        written=written,
+        rejects=_count_rejects(rejects),
+        splits=splits,
+        policies=Policies(
+            on_duplicate=config.on_duplicate,
+            on_conflict=config.on_conflict,
+            on_infeasible=config.on_infeasible,
+            copies_kept_within_split=resolution.within_split,
+            blank_copies_exempt=resolution.blank_copies,
+        ),
+        near_duplicates=near,
+        files={name: sha256_file(storage.local_copy(f"{home}/{name}")) for name in (*tables, *pictures)},
+    )
     sealed = manifests.dump(manifest)
     storage.delete_tree(f"{home}/{TMP}")
     storage.sweep(home)
@@ -131,7 +142,7 @@ def commit(config: IngestConfig, planned: Planned) -> dict[str, Any]:
     return manifests.load(storage, home)
 
 
-def move_latest(config: IngestConfig, planned: Planned, manifest: dict[str, Any], request: str = "") -> bool:
+def move_latest(config: IngestConfig, planned: Planned, manifest: Manifest, request: str = "") -> bool:
     """Lets latest.json name this data set, where the ingest was a plain one; tells whether it does now.
 
     Args:
@@ -160,24 +171,24 @@ def _describe(config: IngestConfig, planned: Planned) -> dict[str, Any]:
         "plan_id": planned.plan_id,
         "input": "" if config.pseudonymise else shown,
         "config": planned.identity,
-        "classes": list(adapter.classes(config.task)),
+        "classes": adapter.classes(config.task),
         "group_unit": planned.group_unit,
-        "source_size": list(adapter.source_size),
-        "stored_size": list(config.stored_size),
+        "source_size": adapter.source_size,
+        "stored_size": config.stored_size,
         "image_format": config.image_format,
-        "label_region": list(adapter.label_region) if adapter.label_region else None,
+        "label_region": adapter.label_region,
         "microns_per_pixel": adapter.microns_per_pixel,
         "found": planned.found,
-        "ledger": {"path": "splits.json", "sha256": hashlib.sha256(planned.ledger.encode()).hexdigest()},
-        "ids_without_file": planned.ids_without_file,
-        "flags": planned.flags,
-        "warnings": planned.warnings,
+        "ledger": LedgerFile("splits.json", hashlib.sha256(planned.ledger.encode()).hexdigest()),
+        "ids_without_file": IdsWithoutFile(**planned.ids_without_file),
+        "flags": tuple(planned.flags),
+        "warnings": tuple(planned.warnings),
     }
 
 
-def _count_rejects(rejects: pa.Table) -> dict[str, dict[str, Any]]:
+def _count_rejects(rejects: pa.Table) -> dict[str, RejectFacts]:
     counts = collections.Counter(rejects.column("code").to_pylist())
-    return {code: {"kind": REJECT_KINDS[code], "count": n} for code, n in sorted(counts.items())}
+    return {code: RejectFacts(REJECT_KINDS[code], n) for code, n in sorted(counts.items())}
 
 
 def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
@@ -212,7 +223,7 @@ def _check_faults(
 
 def _resolve(
     config: IngestConfig, planned: Planned, storage: Storage, shards: list[Written], threads: Executor
-) -> tuple[Resolution, Future[dict[str, Any]]]:
+) -> tuple[Resolution, Future[NearDuplicates]]:
     """Applies the policies; shards that lose records are rewritten and read again in place.
 
     Returns:
@@ -258,7 +269,7 @@ def _resolve(
     return resolution, near
 
 
-def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> dict[str, Any]:
+def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> NearDuplicates:
     def numbers(name: str) -> npt.NDArray[Any]:
         return np.concatenate([arrow_arrays.values(s.table.column(name)) for s in shards])
 
@@ -271,8 +282,10 @@ def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> dict[str
         np.stack([numbers(f"color/{c}_mean")[at] for c in ("red", "green", "blue")], 1),
         numbers("color/tissue_fraction")[at],
     )
-    examples = [[f"{rows.name(at[i])} ({SPLITS[rows.split[at[i]]]})" for i in pair] for pair in pairs[:MAX_EXAMPLES]]
-    return {"pairs_across_splits": len(pairs), "examples": examples, "plain_textures_skipped": crowded}
+    examples = [
+        tuple(f"{rows.name(at[i])} ({SPLITS[rows.split[at[i]]]})" for i in pair) for pair in pairs[:MAX_EXAMPLES]
+    ]
+    return NearDuplicates(len(pairs), tuple(examples), crowded)
 
 
 def _remove_strays(storage: Storage, home: str, specs: list[ShardSpec]) -> None:
@@ -285,36 +298,42 @@ def _remove_strays(storage: Storage, home: str, specs: list[ShardSpec]) -> None:
 
 def _write_patches(
     planned: Planned, storage: Storage, shards: list[Written], threads: Executor
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, SplitFacts], str]:
     """Writes patches.parquet shard by shard and counts on the way; returns `splits` and the content digest."""
     home, classes = planned.write.dataset_dir, planned.write.classes
-    splits: dict[str, Any] = {
-        s: {"patches": 0, "by_class": dict.fromkeys(classes, 0), "groups_by_class": {}, "shards": []} for s in SPLITS
-    }
+    by_class = {s: dict.fromkeys(classes, 0) for s in SPLITS}
+    files: dict[str, list[ShardFacts]] = {s: [] for s in SPLITS}
     groups: dict[str, dict[str, set[str]]] = {s: {c: set() for c in classes} for s in SPLITS}
     digest = ContentDigest()
     scratch = storage.scratch(home)
     writing = threads.submit(_write_table, scratch / "patches", shards)
     for shard in shards:
-        split, seen = splits[shard.spec.split], groups[shard.spec.split]
+        counts, seen = by_class[shard.spec.split], groups[shard.spec.split]
         labels = arrow_arrays.values(shard.table.column("label"))
         group_ids = shard.table.column("group_id")
         digest.add(hash_pairs(shard.table.column("pixel_hash")), labels, group_ids, shard.spec.split)
-        split["patches"] += len(shard.table)
         for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
-            split["by_class"][classes[number]] += int(count)
+            counts[classes[number]] += int(count)
             if count:
                 seen[classes[number]].update(
                     pc.unique(pc.filter(group_ids, arrow_arrays.numbers(labels == number))).to_pylist()
                 )
-        facts = {name: shard.meta[name] for name in ("count", "bytes", "sha256")}
-        split["shards"].append({"file": shard.spec.file, **facts, "sidecar_sha256": shard.sidecar_sha256})
+        meta = shard.meta
+        facts = ShardFacts(shard.spec.file, meta["count"], meta["bytes"], meta["sha256"], shard.sidecar_sha256)
+        files[shard.spec.split].append(facts)
     writing.result()
     storage.commit_file(scratch / "patches", f"{home}/patches.parquet")
     shutil.rmtree(scratch, ignore_errors=True)
-    for s in SPLITS:
-        splits[s]["groups"] = len(set().union(*groups[s].values()))
-        splits[s]["groups_by_class"] = {c: len(g) for c, g in groups[s].items()}
+    splits = {
+        s: SplitFacts(
+            patches=sum(by_class[s].values()),
+            by_class=by_class[s],
+            groups_by_class={c: len(g) for c, g in groups[s].items()},
+            shards=tuple(files[s]),
+            groups=len(set().union(*groups[s].values())),
+        )
+        for s in SPLITS
+    }
     return splits, digest.hexdigest()
 
 

@@ -29,7 +29,8 @@ from components.core.json_documents import canonical
 from components.core.machine import give_memory_back
 from components.core.rejects import REJECT_KINDS, REJECT_SCHEMA
 from components.datasets import manifest as manifests
-from components.datasets.layout import META_KEY, ShardSpec
+from components.datasets.layout import ShardSpec
+from components.datasets.sidecars import META_KEY
 from components.errors import DataError
 from components.ingest import ledger_choice
 from components.ingest.config import IngestConfig

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core import arrow_arrays
-from components.datasets.layout import META_KEY, ShardSpec, sidecar_meta, write_sidecar
+from components.datasets.layout import ShardSpec
+from components.datasets.sidecars import META_KEY, sidecar_meta, write_sidecar
 from components.datasets.tfrecord import footer, header, read_records
 from components.ingest.shard_jobs import WriteConfig
 from components.storage.open import open_storage

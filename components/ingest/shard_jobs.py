@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from components.datasets.layout import META_KEY, ShardSpec
+from components.datasets.layout import ShardSpec
+from components.datasets.sidecars import META_KEY
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ from components.adapters.raw_files import Source, open_source
 from components.core import arrow_arrays
 from components.core.rejects import Rejected
 from components.datasets.example import ImageEncoder, encode_colour, encode_example
-from components.datasets.layout import META_KEY, ShardSpec, sha256_file, sidecar_meta, write_sidecar
+from components.datasets.layout import ShardSpec, sha256_file
+from components.datasets.sidecars import META_KEY, sidecar_meta, write_sidecar
 from components.datasets.tfrecord import footer, framed_size, header
 from components.images.colour_features import BlockFeatures, block_features
 from components.images.decode import decode_rgb8, fit

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from components.core import arrow_arrays
 from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.datasets.sidecars import digest_of_split, read_split
 from components.errors import DataError, UsageError
 from components.metrics import summary
@@ -62,13 +63,13 @@ class Task:
 
     model: ModelSource
     dataset_dir: str
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     plan: Plan
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
 
 
-def prepare(storage: Storage, model: ModelSource, dataset_dir: str, manifest: Mapping[str, Any]) -> Task:
+def prepare(storage: Storage, model: ModelSource, dataset_dir: str, manifest: Manifest) -> Task:
     """Settles what is evaluated, before anything heavy is loaded.
 
     Args:
@@ -81,9 +82,9 @@ def prepare(storage: Storage, model: ModelSource, dataset_dir: str, manifest: Ma
         UsageError: Classes or sizes are not the model's, or the model has seen every group.
     """
     where = storage.uri(dataset_dir)
-    if tuple(manifest["classes"]) != model.classes:
+    if manifest.classes != model.classes:
         raise UsageError(
-            f"{where} has the classes {', '.join(manifest['classes'])}; the model {model.uri} knows"
+            f"{where} has the classes {', '.join(manifest.classes)}; the model {model.uri} knows"
             f" {', '.join(model.classes)}.",
             "Give a data set of the model's own task.",
         )
@@ -97,7 +98,7 @@ def prepare(storage: Storage, model: ModelSource, dataset_dir: str, manifest: Ma
             f"The model {model.uri} was trained on all {len(there)} groups of {where}: nothing is left to evaluate on.",
             "Give a data set that holds other patients.",
         )
-    unit = manifest["group_unit"]
+    unit = manifest.group_unit
     facts = {
         "model": model.uri,
         "version": model.version,
@@ -112,19 +113,19 @@ def prepare(storage: Storage, model: ModelSource, dataset_dir: str, manifest: Ma
             f"{len(left_out):,} {unit}s with {facts['left_out_patches']:,} patches were left out, because the model was"
             " trained or tuned on them."
         )
-    warnings += [f"About the data set: {text}." for text in manifests.flags(dict(manifest))]
+    warnings += [f"About the data set: {text}." for text in manifest.flag_reasons]
     return Task(model, dataset_dir, manifest, plan, facts, tuple([*plan.warnings, *warnings]))
 
 
-def _seen(storage: Storage, model: ModelSource, manifest: Mapping[str, Any]) -> tuple[frozenset[str], list[str]]:
+def _seen(storage: Storage, model: ModelSource, manifest: Manifest) -> tuple[frozenset[str], list[str]]:
     """Groups that the model has seen, and what has to be said where that can't be told."""
     seen = model.train_groups()
     if seen is None:
         text = "The model does not say which groups it was trained on: none could be left out."
         return frozenset(), [text]
-    if manifest["content_digest"] == model.facts.get("content_digest"):
+    if manifest.content_digest == model.facts.get("content_digest"):
         return seen, []  # its own data set: the names are certainly the same
-    key = manifest["config"].get("key_fingerprint", "")
+    key = manifest.key_fingerprint
     own = _own_key(storage, model)
     if key != own and (key or own):
         text = "Ids are pseudonyms of another key than the model's: whether it was trained on these groups is unknown."
@@ -138,12 +139,12 @@ def _own_key(storage: Storage, model: ModelSource) -> str | None:
     place = f"datasets/{facts['dataset']}/{facts['task']}/{facts.get('plan_id')}"
     if not storage.exists(f"{place}/{manifests.NAME}"):
         return None
-    return str(manifests.load(storage, place)["config"].get("key_fingerprint", ""))
+    return manifests.load(storage, place).key_fingerprint
 
 
 def reason(task: Task) -> str:
     """What the run says of itself, in one sentence."""
-    facts, unit = task.facts, task.manifest["group_unit"]
+    facts, unit = task.facts, task.manifest.group_unit
     count = facts["left_out_groups"]
     left = f"; {count:,} {unit}s that it was trained on are left out" if count else ""
     return (
@@ -161,7 +162,7 @@ def begin(storage: Storage, folder: str, task: Task) -> None:
     options = {"evaluation": dict(task.facts)}
     if run_record.exists(storage, folder):
         record = run_record.read(storage, folder)
-        same = record["options"] == options and record["manifest_digest"] == task.manifest["manifest_digest"]
+        same = record["options"] == options and record["manifest_digest"] == task.manifest.manifest_digest
         if record["code"] != CODE or not same or record["digests"].get("model") != task.model.digest:
             raise UsageError(
                 f"Run {folder.rsplit('/', 1)[1]!r} exists already, with another purpose, model or data set.",
@@ -269,7 +270,7 @@ def _scored(storage: Storage, task: Task, table: pa.Table) -> summary.ScoredSpli
 
 def _count_look(storage: Storage, folder: str, task: Task) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """Counts a look at the data set's test split, which this evaluation is too."""
-    if not task.manifest["splits"]["test"]["patches"]:
+    if not task.manifest.splits["test"].patches:
         return None, {}
     names = ("patch_id", "group_id", "label", "pixel_hash")
     digest = digest_of_split(read_split(storage, task.dataset_dir, task.manifest, "test", names))

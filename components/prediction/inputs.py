@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from components.core import arrow_arrays
 from components.core.rejects import REJECT_SCHEMA
 from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.datasets.sidecars import shard_files
 from components.errors import UsageError
 from components.prediction.plan import UNKNOWN_LABEL, image_parts, record_parts
@@ -93,27 +94,27 @@ def plan_dataset(model: ModelSource, storage: Storage, folder: str, leave_out: f
     check_size(model, manifest, storage.uri(folder))
     patches = pq.read_table(storage.local_copy(f"{folder}/patches.parquet"))
     warnings = []
-    if tuple(manifest["classes"]) != model.classes:
+    if manifest.classes != model.classes:
         index = patches.schema.get_field_index("label")
         unknown = arrow_arrays.repeat(UNKNOWN_LABEL, len(patches), pa.int32())
         patches = patches.set_column(index, patches.schema.field(index), unknown)
         warnings.append(
-            f"The data set's classes ({', '.join(manifest['classes'])}) are not the model's"
+            f"The data set's classes ({', '.join(manifest.classes)}) are not the model's"
             f" ({', '.join(model.classes)}): labels are left out."
         )
-    shards = [(split, shard) for split in manifest["splits"] for shard, _ in shard_files(manifest, folder, split)]
+    shards = [(split, shard) for split in manifest.splits for shard, _ in shard_files(manifest, folder, split)]
     parts = record_parts(patches, shards, leave_out)
-    facts = {"dataset": manifest["manifest_digest"], "leave_out": sorted(leave_out)}
+    facts = {"dataset": manifest.manifest_digest, "leave_out": sorted(leave_out)}
     return Plan(parts, storage.uri(folder), storage.root, REJECT_SCHEMA.empty_table(), warnings, facts)
 
 
-def check_size(model: ModelSource, manifest: dict[str, Any], where: str) -> None:
+def check_size(model: ModelSource, manifest: Manifest, where: str) -> None:
     """Refuses a data set whose images the model can't take.
 
     Raises:
         UsageError: Says both sizes.
     """
-    width, height = manifest["stored_size"]
+    width, height = manifest.stored_size
     if (width, height) != model.stored_size:
         need = "x".join(map(str, model.stored_size))
         raise UsageError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.datasets.verify import Verified, verify_bytes
 from components.errors import DataError
 from components.metrics import drift
@@ -43,7 +44,7 @@ class DriftError(DataError):
         return (type(self), (self.what, self.fix, self.drift))
 
 
-def check_intact(storage: Storage, dataset_dir: str, manifest: dict[str, Any]) -> Verified:
+def check_intact(storage: Storage, dataset_dir: str, manifest: Manifest) -> Verified:
     """Compares every file with its checksum in the manifest.
 
     Files that no step reads (outside the Split folders, not in the manifest) are no reason to stop.
@@ -123,7 +124,7 @@ def check_anomalies(folder: Path) -> None:
         )
 
 
-def read_group_means(storage: Storage, dataset_dir: str, manifest: Mapping[str, Any]) -> drift.GroupMeans:
+def read_group_means(storage: Storage, dataset_dir: str, manifest: Manifest) -> drift.GroupMeans:
     """Colour features of all patches from the sidecars, averaged over groups.
 
     Args:
@@ -134,10 +135,7 @@ def read_group_means(storage: Storage, dataset_dir: str, manifest: Mapping[str, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stems = [
-        shard["file"].rsplit(".", 1)[0] for facts in manifest["splits"].values() for shard in facts["shards"]
-    ]
-    files = storage.local_copies([f"{dataset_dir}/sidecars/{stem}.parquet" for stem in stems])
+    files = storage.local_copies([f"{dataset_dir}/{manifest.sidecar(shard)}" for _, shard in manifest.all_shards()])
     columns = ["group_id", "split", *COLOUR_COLUMNS]
     table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
     features = np.stack([table[name].to_numpy() for name in COLOUR_COLUMNS], axis=1)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.datasets.sidecars import digest_of_split, read_split, shard_files
 from components.errors import DataError
 from components.metrics import summary
@@ -44,7 +45,7 @@ class _Run:
     storage: Storage
     folder: str
     record: Mapping[str, Any]
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     home: str
     champion: Champion | None
     test: pa.Table
@@ -52,7 +53,7 @@ class _Run:
 
     @property
     def n_classes(self) -> int:
-        return len(self.manifest["classes"])
+        return len(self.manifest.classes)
 
     def read(self, split: str, columns: tuple[str, ...]) -> pa.Table:
         return read_split(self.storage, self.record["dataset_dir"], self.manifest, split, columns)
@@ -135,7 +136,7 @@ def evaluate(
 def _open(storage: Storage, run_dir: str) -> _Run:
     record = run_record.read(storage, run_dir)
     manifest = manifests.load(storage, record["dataset_dir"])
-    if manifest["manifest_digest"] != record["manifest_digest"]:
+    if manifest.manifest_digest != record["manifest_digest"]:
         raise DataError(
             f"{storage.uri(record['dataset_dir'])} is not the data set that run {record['run_id']} was trained on: its"
             " manifest has changed.",
@@ -157,11 +158,11 @@ def _score(run: _Run, out: Path, predictor: fresh.Predictor) -> _Scored:
         shards[split] = list(zip(local[::2], local[1::2], strict=True))
     entries = promoted(run.champion)
     others = {name: str(version_dir(run.storage, run.home, e.version)) for name, e in entries.items()}
-    source, stored = run.manifest["source_size"], run.manifest["stored_size"]
+    source, stored = run.manifest.source_size, run.manifest.stored_size
     request = fresh.Request(
         model_dir=str(run.model_dir),
         model_version=run.record["run_id"],
-        classes=tuple(run.manifest["classes"]),
+        classes=run.manifest.classes,
         source_size=(source[0], source[1]),
         stored_size=(stored[0], stored[1]),
         shards=shards,
@@ -215,7 +216,7 @@ def _decide(run: _Run, scored: _Scored, baseline: np.ndarray, report: Mapping[st
         answers_reason=problem,
         disjointness=proof,
         disjointness_reason=leak,
-        group_unit=run.manifest["group_unit"],
+        group_unit=run.manifest.group_unit,
     )
     decision = decide(inputs, policy)
     return {
@@ -279,7 +280,7 @@ def _measure(run: _Run, predictions: pa.Table, facts: Mapping[str, Any], policy:
         "metrics": {name: summary.with_intervals(split, plan) for name, split in made.items()},
         "per_group": {name: summary.per_group(split) for name, split in made.items()},
         "recognition": {name: summary.recognition(split) for name, split in made.items()},
-        "slices": summary.slices(made["test"], list(run.manifest["classes"])),
+        "slices": summary.slices(made["test"], list(run.manifest.classes)),
         "calibration": {
             **(run.record["calibration"] or {}),
             "served": {name: summary.calibration(split) for name, split in made.items()},

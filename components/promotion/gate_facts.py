@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.errors import DataError
 from components.promotion import champion as champions
 from components.promotion.champion import Champion, Promotion
@@ -30,12 +30,12 @@ def gate_policy(given: Mapping[str, Any]) -> GatePolicy:
     return GatePolicy(criterion, margin, resamples=int(given.get("n_resamples", GatePolicy.resamples)))
 
 
-def disjointness(manifest: Mapping[str, Any]) -> tuple[Disjointness, str]:
+def disjointness(manifest: Manifest) -> tuple[Disjointness, str]:
     """Whether a data set is provably patient-disjoint, and why it is not, as a clause."""
-    reason = "; ".join(manifests.flags(dict(manifest)))
-    if "leaky" in manifest["flags"]:
+    reason = "; ".join(manifest.flag_reasons)
+    if "leaky" in manifest.flags:
         return "leaky", reason
-    return ("unproven", reason) if manifest["flags"] else ("disjoint", "")
+    return ("unproven", reason) if manifest.flags else ("disjoint", "")
 
 
 def promoted(champion: Champion | None) -> dict[str, Promotion]:
@@ -64,7 +64,7 @@ def opponents(
     storage: Storage,
     home: str,
     champion: Champion | None,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     scores: Mapping[str, np.ndarray],
     test_groups: np.ndarray,
 ) -> tuple[dict[str, GateModel], list[str]]:
@@ -79,10 +79,10 @@ def opponents(
         test_groups: Groups of the test patches.
     """
     models, warnings = {}, []
-    key = manifest["config"].get("key_fingerprint", "")
+    key = manifest.key_fingerprint
     for name, entry in promoted(champion).items():
         trained_on = read_train_groups(version_dir(storage, home, entry.version))
-        if trained_on is None or (entry.group_unit, entry.group_key) != (manifest["group_unit"], key):
+        if trained_on is None or (entry.group_unit, entry.group_key) != (manifest.group_unit, key):
             # Nobody can tell which of today's groups it saw, so it may have seen any.
             trained_on = frozenset(test_groups.tolist())
             warnings.append(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from components.datasets.manifest import Manifest
 from components.promotion.champion import Promotion
 
 FILE = "README.md"
@@ -20,7 +22,7 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
-def render(record: Mapping[str, Any], manifest: Mapping[str, Any], entry: Promotion) -> str:
+def render(record: Mapping[str, Any], manifest: Manifest, entry: Promotion) -> str:
     """The card.
 
     Args:
@@ -44,7 +46,7 @@ def promotion_section(entry: Promotion) -> str:
     return f"{_PROMOTION}\n{lines}{again}"
 
 
-def _front_matter(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def _front_matter(record: Mapping[str, Any], manifest: Manifest) -> str:
     import yaml
 
     values = record["metrics"].get("test", {}).get("values", {})
@@ -68,13 +70,13 @@ def _front_matter(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
     return f"---\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _body(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    classes = ", ".join(escape(name) for name in manifest["classes"])
-    width, height = manifest["source_size"]
-    unit = _UNITS.get(manifest["group_unit"], manifest["group_unit"])
+def _body(record: Mapping[str, Any], manifest: Manifest) -> str:
+    classes = ", ".join(escape(name) for name in manifest.classes)
+    width, height = manifest.source_size
+    unit = _UNITS.get(manifest.group_unit, manifest.group_unit)
     cut = record["threshold"]
-    decides = f"at a threshold of {cut:.4f} on P({escape(manifest['classes'][-1])})" if cut is not None else "by argmax"
-    if len(manifest["classes"]) > 2:
+    decides = f"at a threshold of {cut:.4f} on P({escape(manifest.classes[-1])})" if cut is not None else "by argmax"
+    if len(manifest.classes) > 2:
         decides = "by argmax"
     return f"""
 # {escape(record["dataset"])}, {escape(record["task"])}: {escape(record["config"].get("model", "model"))}
@@ -101,7 +103,7 @@ def _body(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
 {_by_class(manifest)}
 ## Evaluation
 
-On the test split{_looks(record)}. Intervals: 95 %, bootstrap over {manifest["group_unit"]}s.
+On the test split{_looks(record)}. Intervals: 95 %, bootstrap over {manifest.group_unit}s.
 
 | metric | value | 95 % interval |
 |---|---|---|
@@ -117,34 +119,35 @@ def _number(value: Any, sign: str = "") -> str:
     return "unknown" if value is None else format(value, f"{sign}.3f")
 
 
-def _splits(manifest: Mapping[str, Any]) -> str:
-    unit = manifest["group_unit"]
-    splits = manifest["splits"].items()
-    return ", ".join(f"{name} {facts['patches']:,} patches of {facts['groups']} {unit}s" for name, facts in splits)
+def _splits(manifest: Manifest) -> str:
+    unit = manifest.group_unit
+    splits = manifest.splits.items()
+    return ", ".join(f"{name} {facts.patches:,} patches of {facts.groups} {unit}s" for name, facts in splits)
 
 
-def _scale(manifest: Mapping[str, Any]) -> str:
-    scale = manifest["microns_per_pixel"]
+def _scale(manifest: Manifest) -> str:
+    scale = manifest.microns_per_pixel
     return "physical size unknown" if scale is None else f"{scale:g} micrometres a pixel"
 
 
-def _found(manifest: Mapping[str, Any]) -> str:
+def _found(manifest: Manifest) -> str:
     """How many images were found and why some were not written."""
-    rejects = sorted(manifest["rejects"].items(), key=lambda item: -item[1]["count"])
-    told = ", ".join(f"{one['count']:,} {escape(code.replace('_', ' '))} ({one['kind']})" for code, one in rejects)
-    policies = ", ".join(f"{key.replace('_', ' ')}: {escape(value)}" for key, value in manifest["policies"].items())
-    left = f"left out: {told}" if told else "none left out"
-    return f"{manifest['found']:,} images found, {manifest['written']:,} written; {left}. Policies: {policies}."
+    rejects = sorted(manifest.rejects.items(), key=lambda item: -item[1].count)
+    counts = ", ".join(f"{facts.count:,} {escape(code.replace('_', ' '))} ({facts.kind})" for code, facts in rejects)
+    chosen = dataclasses.asdict(manifest.policies).items()
+    policies = ", ".join(f"{key.replace('_', ' ')}: {escape(value)}" for key, value in chosen)
+    left = f"left out: {counts}" if counts else "none left out"
+    return f"{manifest.found:,} images found, {manifest.written:,} written; {left}. Policies: {policies}."
 
 
-def _by_class(manifest: Mapping[str, Any]) -> str:
+def _by_class(manifest: Manifest) -> str:
     """Table of patches and groups by class and split."""
-    splits, unit = manifest["splits"], manifest["group_unit"]
+    splits, unit = manifest.splits, manifest.group_unit
     heads = " | ".join(f"{name} patches | {unit}s" for name in splits)
     lines = [f"| class | {heads} |", "|---|" + "--:|" * (2 * len(splits))]
-    for name in manifest["classes"]:
+    for name in manifest.classes:
         cells = " | ".join(
-            f"{one['by_class'].get(name, 0):,} | {one['groups_by_class'].get(name, 0):,}" for one in splits.values()
+            f"{facts.by_class.get(name, 0):,} | {facts.groups_by_class.get(name, 0):,}" for facts in splits.values()
         )
         lines.append(f"| {escape(name)} | {cells} |")
     return "\n".join(lines) + "\n"

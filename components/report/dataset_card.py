@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.report.evidence import Evidence
 from components.report.pixels import data_uri
 from schemas.tables import SPLITS
@@ -69,9 +68,9 @@ class Card:
     warnings: tuple[str, ...]
 
 
-def patch_size(manifest: dict[str, Any]) -> str:
+def patch_size(manifest: Manifest) -> str:
     """Width and height of a patch in micrometres, or that they are unknown."""
-    scale, (width, height) = manifest["microns_per_pixel"], manifest["source_size"]
+    scale, (width, height) = manifest.microns_per_pixel, manifest.source_size
     if scale is None:
         return f"unknown ({width} x {height} pixels)"
     return f"{width * scale:.1f} x {height * scale:.1f} µm ({width} x {height} pixels at {scale:g} µm)"
@@ -86,47 +85,44 @@ def card(evidence: Evidence, thumbnails: int = PER_CODE) -> Card | None:
     """
     if evidence.manifest is None:
         return None
-    manifest = dict(evidence.manifest)
-    splits = manifest["splits"]
+    manifest, splits = evidence.manifest, evidence.manifest.splits
     rows = [
         (
             str(name).replace("_", " "),
-            tuple((splits[s]["by_class"].get(name, 0), splits[s]["groups_by_class"].get(name, 0)) for s in SPLITS),
+            tuple((splits[s].by_class.get(name, 0), splits[s].groups_by_class.get(name, 0)) for s in SPLITS),
         )
-        for name in manifest["classes"]
+        for name in manifest.classes
     ]
-    rows.append(("all", tuple((splits[s]["patches"], splits[s]["groups"]) for s in SPLITS)))
-    stored = " x ".join(map(str, manifest["stored_size"]))
-    region = manifest["label_region"]
+    rows.append(("all", tuple((splits[s].patches, splits[s].groups) for s in SPLITS)))
+    stored = " x ".join(map(str, manifest.stored_size))
+    region = manifest.label_region
     facts = [
-        ("Found", f"{manifest['found']:,} images"),
-        ("Written", f"{manifest['written']:,} patches"),
-        ("Rejected", f"{manifest['found'] - manifest['written']:,}"),
+        ("Found", f"{manifest.found:,} images"),
+        ("Written", f"{manifest.written:,} patches"),
+        ("Rejected", f"{manifest.found - manifest.written:,}"),
         ("Patch size", patch_size(manifest)),
-        ("Stored as", f"{stored} pixels, {manifest['image_format']}"),
-        ("Split by", str(manifest["group_unit"])),
-        ("Made", f"{manifest['created']} by histoline {manifest['histoline_version']}"),
+        ("Stored as", f"{stored} pixels, {manifest.image_format}"),
+        ("Split by", manifest.group_unit),
+        ("Made", f"{manifest.created} by histoline {manifest.histoline_version}"),
     ]
     if region:
         facts.insert(5, ("Label speaks of", f"the {region[2]} x {region[3]} pixels at {region[0]}, {region[1]}"))
-    near = manifest["near_duplicates"]
-    policies = [(key.replace("_", " "), str(value)) for key, value in manifest["policies"].items()]
-    if "pairs_across_splits" in near:
-        policies.append(("near duplicates across splits", f"{near['pairs_across_splits']:,} pairs"))
+    policies = [(key.replace("_", " "), str(value)) for key, value in dataclasses.asdict(manifest.policies).items()]
+    policies.append(("near duplicates across splits", f"{manifest.near_duplicates.pairs_across_splits:,} pairs"))
     return Card(
         rows=tuple(rows),
         facts=tuple(facts),
         policies=tuple(policies),
         rejects=_rejects(evidence, manifest, thumbnails),
-        flags=tuple(manifests.flags(manifest)),
-        warnings=tuple(map(str, manifest["warnings"])),
+        flags=tuple(manifest.flag_reasons),
+        warnings=manifest.warnings,
     )
 
 
-def _rejects(evidence: Evidence, manifest: dict[str, Any], limit: int) -> tuple[Rejected, ...]:
+def _rejects(evidence: Evidence, manifest: Manifest, limit: int) -> tuple[Rejected, ...]:
     rows = evidence.rejects.to_pylist() if evidence.rejects is not None else []
     found = []
-    for code, told in sorted(manifest["rejects"].items(), key=lambda item: (-item[1]["count"], item[0])):
+    for code, facts in sorted(manifest.rejects.items(), key=lambda item: (-item[1].count, item[0])):
         mine = [row for row in rows if row["code"] == code]
         pictures: list[Thumbnail] = []
         for row in mine:
@@ -137,5 +133,5 @@ def _rejects(evidence: Evidence, manifest: dict[str, Any], limit: int) -> tuple[
                 uri = data_uri(evidence.storage.read_bytes(path))
                 pictures.append(Thumbnail(row["path"], row["detail"], uri))
         examples = tuple((row["path"], row["detail"]) for row in mine[:3]) if not pictures else ()
-        found.append(Rejected(code, told["kind"], told["count"], examples, tuple(pictures)))
+        found.append(Rejected(code, facts.kind, facts.count, examples, tuple(pictures)))
     return tuple(found)

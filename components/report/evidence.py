@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.datasets import manifest as manifests
+from components.datasets.manifest import Manifest
 from components.errors import HistolineError
 from components.promotion import champion as champions
 from components.promotion import evaluation
@@ -98,7 +99,7 @@ class Evidence:
     storage: Storage
     folder: str
     record: Mapping[str, Any]
-    manifest: Mapping[str, Any] | None
+    manifest: Manifest | None
     champion: Champion | None
     splits: Mapping[str, Scored]
     rivals: Mapping[str, Rival]
@@ -169,7 +170,7 @@ def collect(storage: Storage, folder: str) -> Evidence:
 
 def _dataset(
     storage: Storage, record: Mapping[str, Any], notes: list[str]
-) -> tuple[dict[str, Any] | None, pa.Table | None, pa.Table | None]:
+) -> tuple[Manifest | None, pa.Table | None, pa.Table | None]:
     place = record["dataset_dir"]
     try:
         manifest = manifests.load(storage, place)
@@ -178,7 +179,7 @@ def _dataset(
             f"The data set {place} is no longer there, or is damaged: images, slide maps and its card can't be shown."
         )
         return None, None, None
-    if manifest["manifest_digest"] != record["manifest_digest"]:
+    if manifest.manifest_digest != record["manifest_digest"]:
         notes.append(f"The data set {place} is not the one that this run was made on, so nothing of it is shown.")
         return None, None, None
     patches, rejects = (_table(storage, f"{place}/{name}.parquet") for name in ("patches", "rejects"))

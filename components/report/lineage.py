@@ -31,7 +31,7 @@ def lineage(evidence: Evidence) -> list[Link]:
     data = (("plan", record["plan_id"]), ("content", record["content_digest"]), ("manifest", record["manifest_digest"]))
     raw = "unknown, as the data set is gone"
     if manifest is not None:
-        raw = str(manifest["input"]) or "withheld (pseudonymised)"
+        raw = manifest.input or "withheld (pseudonymised)"
     recipe = str(record["config"].get("title") or record["config"].get("model", ""))
     pushed = "not pushed"
     if record["version"] is not None:

@@ -145,7 +145,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "notes": evidence.notes,
         "test": test,
         "prevalence": _prevalence(evidence),
-        "size": dataset_card.patch_size(dict(evidence.manifest)) if evidence.manifest else "unknown",
+        "size": dataset_card.patch_size(evidence.manifest) if evidence.manifest else "unknown",
         "rows": measures.headline(evidence, sources),
         "rivals": evidence.rivals,
         "sources": sources,
@@ -193,10 +193,10 @@ def _prevalence(evidence: Evidence) -> float | None:
 
 def _region(evidence: Evidence) -> dict[str, float] | None:
     """What of a patch the label speaks of, in percent of its sides; None for all of it."""
-    region = evidence.manifest["label_region"] if evidence.manifest else None
+    region = evidence.manifest.label_region if evidence.manifest else None
     if not region or evidence.manifest is None:
         return None
-    width, height = evidence.manifest["source_size"]
+    width, height = evidence.manifest.source_size
     sides = {"left": (0, width), "top": (1, height), "width": (2, width), "height": (3, height)}
     return {side: round(100 * region[i] / length, 2) for side, (i, length) in sides.items()}
 

@@ -79,7 +79,6 @@ class ModelFacts:
     def of(cls, config: TrainingConfig, data: DatasetFiles) -> ModelFacts:
         """Puts together what recipe and data set say."""
         manifest = data.manifest
-        region = manifest["label_region"]
         return cls(
             dataset=data.name,
             adapter=data.name,
@@ -88,9 +87,9 @@ class ModelFacts:
             source_size=data.source_size,
             stored_size=data.stored_size,
             input_size=config.image_size or (data.stored_size[1], data.stored_size[0]),
-            label_region=tuple(region) if region else None,
-            plan_id=manifest["plan_id"],
-            content_digest=manifest["content_digest"],
+            label_region=manifest.label_region,
+            plan_id=manifest.plan_id,
+            content_digest=manifest.content_digest,
             model=config.model,
             config=config.to_dict(),
             config_digest=config.digest(),

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
+from components.datasets.manifest import Manifest
 from components.errors import UsageError
 from components.storage.base import Storage
 from components.training import presets, run_record
@@ -39,7 +40,7 @@ class Inputs:
     dataset: str
     task: str
     dataset_dir: str
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     config: TrainingConfig
     options: Mapping[str, Any]
 
@@ -48,7 +49,7 @@ class Inputs:
         parts = [
             self.dataset,
             self.task,
-            self.manifest["content_digest"],
+            self.manifest.content_digest,
             self.config.digest(),
             source_digest(),
         ]
@@ -61,7 +62,7 @@ def new_run_id(model: str) -> str:
     return f"{now:%Y%m%d-%H%M%S}-{model}-{secrets.token_hex(2)}"
 
 
-def find_dataset(storage: Storage, dataset: str, task: str, data: str = "") -> tuple[str, dict[str, Any]]:
+def find_dataset(storage: Storage, dataset: str, task: str, data: str = "") -> tuple[str, Manifest]:
     """The data set to train on: the one that is named, or the latest.
 
     Args:
@@ -89,9 +90,9 @@ def find_dataset(storage: Storage, dataset: str, task: str, data: str = "") -> t
     else:
         folder = _inside(storage, home, data)
     manifest = manifests.load(storage, folder)
-    if (manifest["dataset"], manifest["task"]) != (dataset, task):
+    if (manifest.dataset, manifest.task) != (dataset, task):
         raise UsageError(
-            f"{storage.uri(folder)} is {manifest['dataset']} {manifest['task']}, not {dataset} {task}.",
+            f"{storage.uri(folder)} is {manifest.dataset} {manifest.task}, not {dataset} {task}.",
             "Name another folder with --data, or train for its data set and task.",
         )
     return folder, manifest
@@ -158,11 +159,11 @@ def settle(
         DataError: The manifest is damaged.
     """
     folder, manifest = find_dataset(storage, dataset, task, data)
-    width, height = manifest["stored_size"]
-    region = tuple(manifest["label_region"]) if manifest["label_region"] else None
+    width, height = manifest.stored_size
+    region = manifest.label_region
     config.check_data(dataset, task, height, width, region)
     for split in ("train", "eval", "test"):
-        if not manifest["splits"][split]["patches"]:
+        if not manifest.splits[split].patches:
             raise UsageError(f"{storage.uri(folder)} has no patches in {split}.", "Ingest more patients.")
     return Inputs(dataset, task, folder, manifest, config, options)
 
@@ -183,7 +184,7 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> dict[str, Any]:
         same = (
             record["config"] == json.loads(inputs.config.to_json())
             and record["dataset_dir"] == inputs.dataset_dir
-            and record["manifest_digest"] == inputs.manifest["manifest_digest"]
+            and record["manifest_digest"] == inputs.manifest.manifest_digest
         )
         if same and record["options"] == inputs.options:
             return record

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from components.core import json_documents
+from components.datasets.manifest import Manifest
 from components.errors import EXIT_BUG, HistolineError, UsageError
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import HeldLock, Storage
@@ -70,7 +71,7 @@ def create(
     *,
     config: Mapping[str, Any],
     dataset_dir: str,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     options: Mapping[str, Any] | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -113,9 +114,12 @@ def create(
         "config": dict(config),
         "options": dict(options or {}),
         "dataset_dir": dataset_dir,
-        **{key: manifest[key] for key in ("plan_id", "content_digest", "manifest_digest", "group_unit")},
-        "classes": list(manifest["classes"]),
-        "flags": list(manifest["flags"]),
+        "plan_id": manifest.plan_id,
+        "content_digest": manifest.content_digest,
+        "manifest_digest": manifest.manifest_digest,
+        "group_unit": manifest.group_unit,
+        "classes": list(manifest.classes),
+        "flags": list(manifest.flags),
         "floors": {},
         "metrics": {},
         "per_group": {},

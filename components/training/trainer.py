@@ -133,7 +133,7 @@ def train(
 
 def run_key(config: TrainingConfig, data: DatasetFiles) -> str:
     """Tells whether a checkpoint or a finished model belongs to this recipe and these data."""
-    text = f"{config.digest()}:{data.manifest['content_digest']}:{data.manifest['plan_id']}"
+    text = f"{config.digest()}:{data.manifest.content_digest}:{data.manifest.plan_id}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from components.datasets.manifest import Manifest
 from components.errors import UsageError
 from schemas import HERE
 
 
-def schema_text(manifest: Mapping[str, Any]) -> str:
+def schema_text(manifest: Manifest) -> str:
     """The TFDV schema of a data set, as protobuf text.
 
     Args:
@@ -23,29 +22,29 @@ def schema_text(manifest: Mapping[str, Any]) -> str:
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    file = HERE / f"{manifest['dataset']}.pbtxt"
+    file = HERE / f"{manifest.dataset}.pbtxt"
     if not file.is_file():
         raise UsageError(
-            f"There is no schema for data set {manifest['dataset']!r}.", f"Write schemas/{file.name}."
+            f"There is no schema for data set {manifest.dataset!r}.", f"Write schemas/{file.name}."
         )
     schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
     features = {feature.name: feature for feature in schema.feature}
-    wanted, other = f"image/{manifest['image_format']}", "image/raw"
+    wanted, other = f"image/{manifest.image_format}", "image/raw"
     if wanted == other:
         other = "image/encoded"
     features[wanted].presence.min_fraction = 1.0
     features[wanted].presence.min_count = 1
     schema.feature.remove(features[other])
-    features["label"].int_domain.max = len(manifest["classes"]) - 1
-    width, height = manifest["stored_size"]
+    features["label"].int_domain.max = len(manifest.classes) - 1
+    width, height = manifest.stored_size
     for name, side in (("image/width", width), ("image/height", height)):
         features[name].int_domain.min = features[name].int_domain.max = side
     names = next(domain for domain in schema.string_domain if domain.name == "label_names")
-    names.value[:] = manifest["classes"]
+    names.value[:] = manifest.classes
     return text_format.MessageToString(schema)
 
 
-def write_schema(manifest: Mapping[str, Any], folder: Path) -> Path:
+def write_schema(manifest: Manifest, folder: Path) -> Path:
     """Writes the schema into a folder under a name that tells its content, so that TFX's cache can trust the path.
 
     Args:

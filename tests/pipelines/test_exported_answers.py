@@ -53,8 +53,8 @@ def test_an_exported_model_answers(tmp_path, dataset, options):
     out = tmp_path / "out"
     out.mkdir()
     request = scoring_process.Request(
-        model_dir=str(model), model_version="run", classes=tuple(manifest["classes"]),
-        source_size=tuple(manifest["source_size"]), stored_size=tuple(manifest["stored_size"]),
+        model_dir=str(model), model_version="run", classes=manifest.classes,
+        source_size=manifest.source_size, stored_size=manifest.stored_size,
         shards=shards, others={"champion": str(model)}, out=str(out),
     )  # fmt: skip
     assert scoring_process.Request.from_json(request.to_json()) == request
@@ -62,6 +62,6 @@ def test_an_exported_model_answers(tmp_path, dataset, options):
     told = json.loads((out / scoring_process.ANSWERS).read_text())
     assert told["answers"], told["reason"]
     table = pq.read_table(out / scoring_process.PREDICTIONS)
-    assert len(table) == sum(manifest["splits"][split]["patches"] for split in ("eval", "test"))
+    assert len(table) == sum(manifest.splits[split].patches for split in ("eval", "test"))
     test = [row["probability"] for row in table.to_pylist() if row["split"] == "test"]
     assert pq.read_table(out / scoring_process.OTHERS).column("champion").to_pylist() == test

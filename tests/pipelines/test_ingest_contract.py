@@ -17,6 +17,7 @@ from PIL import Image
 
 from components.core.rejects import REJECT_KINDS
 from components.datasets.example import decode_example, decode_pixels
+from components.datasets.manifest import IdsWithoutFile
 from components.datasets.tfrecord import read_at
 from components.errors import DataError, UsageError
 from schemas.tables import PATCHES, REJECTS
@@ -66,7 +67,7 @@ class TestLayout:
         latest = json.loads((done.folder.parent / "latest.json").read_text())
         assert latest["dataset_dir"] == f"datasets/idc/binary/{done.plan_id}"
         assert latest["plan_id"] == done.plan_id
-        assert latest["content_digest"] == done.manifest["content_digest"]
+        assert latest["content_digest"] == done.manifest.content_digest
 
     def test_a_split_is_cut_into_shards_by_size_and_mixes_patients(
         self, raw: Path, tmp_path: Path, monkeypatch
@@ -99,21 +100,21 @@ class TestManifest:
         assert m["rejects"] == {"too_narrow": {"kind": "fault", "count": 1}}
 
     def test_found_is_written_plus_rejected(self, done: Result, raw: Path) -> None:
-        assert done.manifest["found"] == len(sources(raw)) == len(done.patches) + len(done.rejects)
+        assert done.manifest.found == len(sources(raw)) == len(done.patches) + len(done.rejects)
 
     def test_names_every_file_with_its_checksum(self, done: Result) -> None:
         m, content = done.manifest, help.output_bytes(done.folder)
-        said = dict(m["files"])
-        for split, facts in m["splits"].items():
-            for shard in facts["shards"]:
-                path = f"Split-{split}/{shard['file']}"
-                said[path] = shard["sha256"]
-                said[f"sidecars/{Path(path).stem}.parquet"] = shard["sidecar_sha256"]
-                assert shard["bytes"] == len(content[path])
+        said = dict(m.files)
+        for split, facts in m.splits.items():
+            for shard in facts.shards:
+                path = f"Split-{split}/{shard.file}"
+                said[path] = shard.sha256
+                said[f"sidecars/{Path(path).stem}.parquet"] = shard.sidecar_sha256
+                assert shard.bytes == len(content[path])
         assert said == {n: hashlib.sha256(d).hexdigest() for n, d in content.items() if n != "manifest.json"}
 
     def test_splits_are_told_in_their_own_order(self, done: Result) -> None:
-        assert tuple(done.manifest["splits"]) == help.SPLITS
+        assert tuple(done.manifest.splits) == help.SPLITS
 
 
 class TestTables:
@@ -261,7 +262,7 @@ class TestPlanId:
             os.utime(root / sources(root)[0], (1e9, 1e9))
         assert ids["before"][0].plan_id != ids["after"][0].plan_id
         assert ids["before"][1].plan_id == ids["after"][1].plan_id
-        assert len({r.manifest["content_digest"] for pair in ids.values() for r in pair}) == 1
+        assert len({r.manifest.content_digest for pair in ids.values() for r in pair}) == 1
 
     def test_every_option_that_decides_on_bytes_counts(self, raw: Path, done: Result, tmp_path: Path) -> None:
         options = [
@@ -298,7 +299,7 @@ class TestLatest:
     def test_leaky_ones_never_move_it(self, raw: Path, tmp_path: Path) -> None:
         leaky = ingest(raw, tmp_path, max_faults=0.5, split_by="image", set_latest=True)
         assert not leaky.is_latest and not (leaky.folder.parent / "latest.json").exists()
-        assert leaky.manifest["flags"] == ["leaky"]
+        assert leaky.manifest.flags == ("leaky",)
         places: dict[str, set[str]] = {}
         for row in leaky.patches:
             places.setdefault(row["group_id"], set()).add(row["split"])
@@ -357,7 +358,7 @@ class TestPolicies:
         places = self.places(root, tmp_path)
         self.copy(root, *places["train"][:2])
         result = ingest(root, tmp_path / "w")
-        assert result.rejects == {} and result.manifest["policies"]["copies_kept_within_split"] == 1
+        assert result.rejects == {} and result.manifest.policies.copies_kept_within_split == 1
 
     def test_one_picture_under_two_labels_is_rejected_wherever_it_stands(
         self, root: Path, tmp_path: Path
@@ -372,7 +373,7 @@ class TestPolicies:
             path = root / trees.idc_path(places[split][0], label, 1, 101)
             Image.new("RGB", (50, 50), (240, 240, 240)).save(path)
         result = ingest(root, tmp_path / "w")
-        assert result.rejects == {} and result.manifest["policies"]["blank_copies_exempt"] == 1
+        assert result.rejects == {} and result.manifest.policies.blank_copies_exempt == 1
 
     @pytest.mark.parametrize("option, label", [("on_duplicate", 0), ("on_conflict", 1)])
     def test_fail_is_a_choice_that_names_files_and_policy(
@@ -415,10 +416,10 @@ class TestGroups:
         strict = ingest(tmp_path / "raw", tmp_path / "w1", "pcam", groups_csv=mapping)
         assert list(strict.rejects.values()).count("no_group") == 4
         assert list(strict.rejects.values()).count("unlabelled") == 2
-        assert strict.manifest["group_unit"] == "slide" and strict.manifest["flags"] == []
-        assert strict.manifest["ids_without_file"] == {"count": 1, "examples": [trees.pcam_id(777)]}
+        assert strict.manifest.group_unit == "slide" and strict.manifest.flags == ()
+        assert strict.manifest.ids_without_file == IdsWithoutFile(1, (trees.pcam_id(777),))
         lax = ingest(tmp_path / "raw", tmp_path / "w2", "pcam", groups_csv=mapping, unmapped="train")
-        assert lax.manifest["flags"] == ["not_provably_patient_disjoint"]
+        assert lax.manifest.flags == ("not_provably_patient_disjoint",)
         unmapped = [r for r in lax.patches if r["patch_id"] not in named]
         assert len(unmapped) == 4 and {r["split"] for r in unmapped} == {"train"}
         assert {r["patch_id"]: r["slide_id"] for r in strict.patches} == named
@@ -427,7 +428,7 @@ class TestGroups:
         trees.pcam_tree(tmp_path / "raw", 30)
         result = ingest(tmp_path / "raw", tmp_path / "w", "pcam", group_by="image")
         assert (
-            result.manifest["flags"] == ["not_patient_clustered"] and result.manifest["group_unit"] == "image"
+            result.manifest.flags == ("not_patient_clustered",) and result.manifest.group_unit == "image"
         )
 
     def test_pcam_needs_a_word_about_patients(self, tmp_path: Path) -> None:
@@ -464,7 +465,7 @@ class TestTasksAndSizes:
         two = ingest(tmp_path / "raw", tmp_path / "w", "breakhis")
         eight = ingest(tmp_path / "raw", tmp_path / "w", "breakhis", task="subtype")
         assert two.folder.parent.name == "binary" and eight.folder.parent.name == "subtype"
-        assert len(two.manifest["classes"]) == 2 and len(eight.manifest["classes"]) == 8
+        assert len(two.manifest.classes) == 2 and len(eight.manifest.classes) == 8
         assert {r["label"] for r in eight.patches} == set(range(8)) and two.plan_id != eight.plan_id
 
     @pytest.mark.parametrize("size", [None, (700, 460), (175, 115)])
@@ -477,7 +478,7 @@ class TestTasksAndSizes:
         result = ingest(tmp_path / "raw", tmp_path / "w", "breakhis", size=size)
         width, height = size or (350, 230)
         assert {(r["width"], r["height"]) for r in result.patches} == {(width, height)}
-        assert result.manifest["stored_size"] == [width, height]
+        assert result.manifest.stored_size == (width, height)
         assert {r["original_height"] for r in result.patches if r["path"] == short} == {456}
         factor = 700 // width
         for patch_id, (_, example) in help.examples(result.folder).items():
@@ -504,8 +505,8 @@ def test_near_duplicates_across_splits_are_reported(tmp_path: Path) -> None:
         changed[0, 0] += number
         Image.fromarray(changed).save(tmp_path / "raw" / path)
     result = ingest(tmp_path / "raw", tmp_path / "w")
-    assert result.rejects == {} and result.manifest["near_duplicates"]["pairs_across_splits"] == 1
-    said = " ".join(result.manifest["near_duplicates"]["examples"][0])
+    assert result.rejects == {} and result.manifest.near_duplicates.pairs_across_splits == 1
+    said = " ".join(result.manifest.near_duplicates.examples[0])
     assert all(path in said for path in paths)
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from components.datasets import manifest as manifests
+from components.datasets.manifest import RejectFacts
 from components.errors import DataError, HistolineError, TemporaryError, UsageError
 from components.storage.local import LocalStorage
 from components.storage.open import open_storage
@@ -105,13 +106,13 @@ class TestBadImages:
         (folder,) = help.dataset_dirs(tmp_path / "w")
         assert help.reject_codes(folder) == {path: "empty_file"} and not (folder / "manifest.json").exists()
         (tmp_path / "raw" / path).unlink()
-        assert ingest(tmp_path / "raw", tmp_path / "w").manifest["written"] == 36
+        assert ingest(tmp_path / "raw", tmp_path / "w").manifest.written == 36
 
     def test_policies_and_exclusions_are_no_faults(self, tmp_path: Path) -> None:
         trees.idc_tree(tmp_path / "raw", 9, 2)
         shutil.copytree(tmp_path / "raw", tmp_path / "raw" / "IDC_regular_ps50_idx5")
         result = ingest(tmp_path / "raw", tmp_path / "w", max_faults=0)
-        assert result.manifest["rejects"] == {"nested_copy": {"kind": "excluded", "count": 36}}
+        assert result.manifest.rejects == {"nested_copy": RejectFacts("excluded", 36)}
 
 
 class TestSplitsThatCannotBe:
@@ -152,7 +153,7 @@ class TestSplitsThatCannotBe:
         trees.idc_tree(tmp_path, ["huge"], 60)
         result = ingest(tmp_path, tmp_path / "w")
         assert result.splits["huge"] == "train" and set(result.splits.values()) == set(help.SPLITS)
-        assert any("%" in text for text in result.manifest["warnings"]), "shares off the target are said"
+        assert any("%" in text for text in result.manifest.warnings), "shares off the target are said"
 
     def test_filter_that_empties_a_split(self, tmp_path: Path) -> None:
         cases = {"TA": ["14-1", "14-2", "14-3"], "DC": ["14-4", "14-5", "14-6"]}
@@ -199,7 +200,7 @@ class TestNames:
         result = ingest(tmp_path / "raw", tmp_path / "w", max_faults=0.5)
         assert {"ab", "AB"} <= result.splits.keys()
         assert len(result.rejects) == 1 and set(result.rejects.values()) == {"duplicate_id"}
-        assert result.manifest["written"] == 36
+        assert result.manifest.written == 36
 
     def test_links(self, tmp_path: Path) -> None:
         raw = tmp_path / "raw"
@@ -218,7 +219,7 @@ class TestNames:
             "kept/real.png": "bad_name",
         }
         assert inside in {r["path"] for r in result.patches}
-        assert any("loop" in text for text in result.manifest["warnings"])
+        assert any("loop" in text for text in result.manifest.warnings)
 
 
 class TestRights:
@@ -385,7 +386,7 @@ class TestRepair:
         second = ingest(raw, tmp_path / "w")
         assert not second.planned.committed and second.plan_id == first.plan_id
         assert help.everything(second.folder) == before
-        assert second.manifest["content_digest"] == first.manifest["content_digest"]
+        assert second.manifest.content_digest == first.manifest.content_digest
 
     def test_only_the_missing_shard_is_written(self, raw: Path, tmp_path: Path) -> None:
         first = ingest(raw, tmp_path / "w")
@@ -433,7 +434,7 @@ class TestManifests:
             self.load(file)
         again = ingest(tmp_path / "raw", tmp_path / "w").manifest
         times = ("created", "manifest_digest")
-        assert {k: v for k, v in again.items() if k not in times} == {
+        assert {k: v for k, v in again.to_document().items() if k not in times} == {
             k: v for k, v in before.items() if k not in times
         }
 
@@ -442,7 +443,7 @@ class TestManifests:
         file.write_text(text)
         with pytest.raises(HistolineError):
             self.load(file)
-        assert ingest(tmp_path / "raw", tmp_path / "w").manifest["written"] == 36
+        assert ingest(tmp_path / "raw", tmp_path / "w").manifest.written == 36
 
     def test_there_is_none_before_the_commit(self, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()

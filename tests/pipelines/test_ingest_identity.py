@@ -29,8 +29,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     result = ingest(raw, tmp_path_factory.mktemp("workspace"), shard_mb=1)
-    assert sum(len(s["shards"]) for s in result.manifest["splits"].values()) >= 6
-    assert {"label_conflict", "empty_file"} <= set(result.manifest["rejects"])
+    assert sum(len(s.shards) for s in result.manifest.splits.values()) >= 6
+    assert {"label_conflict", "empty_file"} <= set(result.manifest.rejects)
     return {"plan_id": result.plan_id.encode(), **help.everything(result.folder)}
 
 

@@ -69,7 +69,7 @@ def test_nothing_is_lost_and_no_group_or_picture_is_in_two_splits(patients: dict
         found = draw(root / "raw", patients)
         result = ingest(root / "raw", root / "w", max_faults=1)
         rows, rejects = result.patches, result.rejects
-        assert result.manifest["found"] == found == len(rows) + len(rejects)
+        assert result.manifest.found == found == len(rows) + len(rejects)
         assert not {r["path"] for r in rows} & rejects.keys()
         assert {p.relative_to(root / "raw").as_posix() for p in (root / "raw").rglob("*.png")} == {
             r["path"] for r in rows
@@ -82,7 +82,7 @@ def test_nothing_is_lost_and_no_group_or_picture_is_in_two_splits(patients: dict
             pixels.setdefault(example["image/raw"], set()).add((split, example["label"]))
         assert all(len(places) == 1 for places in pixels.values())
         counts = Counter(rejects.values())
-        assert {c: f["count"] for c, f in result.manifest["rejects"].items()} == counts
+        assert {c: f.count for c, f in result.manifest.rejects.items()} == counts
 
 
 @pytest.mark.integration
@@ -175,8 +175,8 @@ def test_content_digest_ignores_names_and_times_but_no_pixel(patients: dict, see
         for file in (root / "raw").rglob("*.png"):
             os.utime(file, (seed, seed))
         second = ingest(root / "raw", root / "w")
-        assert second.manifest["content_digest"] == first.manifest["content_digest"]
+        assert second.manifest.content_digest == first.manifest.content_digest
         assert second.plan_id != first.plan_id
         victim = sorted((root / "raw").rglob("*.png"))[0]
         victim.write_bytes(trees.image_bytes("changed"))
-        assert ingest(root / "raw", root / "w").manifest["content_digest"] != first.manifest["content_digest"]
+        assert ingest(root / "raw", root / "w").manifest.content_digest != first.manifest.content_digest

@@ -69,7 +69,7 @@ def test_no_file_holds_a_raw_id_or_path(raw: Path, tmp_path: Path, key: Path) ->
 
         assert not secrets(str(pq.read_table(file).to_pylist()).encode()), file
     assert not (result.folder / "thumbnails").exists()
-    assert result.manifest["input"] == ""
+    assert result.manifest.input == ""
     token = Pseudonymiser(key.read_bytes()).token
     assert result.ledger["tombstones"] == [token("group_id", PATIENTS[11])]
     assert result.splits.keys() == {token("group_id", p) for p in PATIENTS[:11]}
@@ -113,8 +113,8 @@ def test_withdrawn_groups_stay_out_under_their_token(raw: Path, tmp_path: Path, 
     assert second.ledger["tombstones"] == first.ledger["tombstones"] == [token]
     assert token not in {r["group_id"] for r in second.patches}
     assert (
-        second.manifest["written"] + sum(r["count"] for r in second.manifest["rejects"].values())
-        == second.manifest["found"]
+        second.manifest.written + sum(r.count for r in second.manifest.rejects.values())
+        == second.manifest.found
     )
 
 

@@ -193,7 +193,7 @@ class TestKills:
         code = KILL_IN_SHARD.format(victim="os.getpid()")
         text = told(help.run(*arguments(raw, tmp_path / "w", "--workers", 2), code=code), 75)
         assert "helper process was killed" in text and "--workers" in text
-        assert ingest(raw, tmp_path / "w").manifest["written"] == 72
+        assert ingest(raw, tmp_path / "w").manifest.written == 72
 
     def test_no_helper_outlives_a_killed_run(self, raw: Path, tmp_path: Path) -> None:
         with started(raw, tmp_path / "w") as process:
@@ -242,7 +242,7 @@ class TestInterruption:
             gone, alive = psutil.wait_procs(helpers, timeout=10)
             assert not alive
         assert not (tmp_path / "w" / "datasets/idc/binary/.lock").exists()
-        assert ingest(raw, tmp_path / "w").manifest["written"] == 72
+        assert ingest(raw, tmp_path / "w").manifest.written == 72
 
     def test_sigterm_leaves_nobody_behind(self, raw: Path, tmp_path: Path) -> None:
         with started(raw, tmp_path / "w") as process:

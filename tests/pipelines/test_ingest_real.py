@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from components.datasets.manifest import RejectFacts
 from tests.support.ingest_help import Result, ingest
 
 pytestmark = [pytest.mark.realdata, pytest.mark.integration]
@@ -32,13 +33,13 @@ def test_idc(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "idc"
     result = ingest(raw, tmp_path)
     said = result.manifest
-    assert (said["found"], said["written"]) == (5771, 5737)
-    assert said["rejects"] == {"too_narrow": {"kind": "fault", "count": 34}}
-    assert said["group_unit"] == "patient" and len(result.splits) == 165 and said["flags"] == []
+    assert (said.found, said.written) == (5771, 5737)
+    assert said.rejects == {"too_narrow": RejectFacts("fault", 34)}
+    assert said.group_unit == "patient" and len(result.splits) == 165 and said.flags == ()
     assert result.is_latest
     for split, share in (("train", 0.7), ("eval", 0.1), ("test", 0.2)):
-        assert abs(said["splits"][split]["patches"] / said["written"] - share) < 0.02
-        assert all(n > 0 for n in said["splits"][split]["by_class"].values())
+        assert abs(said.splits[split].patches / said.written - share) < 0.02
+        assert all(n > 0 for n in said.splits[split].by_class.values())
     check(shared_data, raw, result)
 
 
@@ -46,8 +47,8 @@ def test_breakhis(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "breakhis"
     result = ingest(raw, tmp_path, "breakhis")
     said = result.manifest
-    assert (said["found"], said["written"], said["rejects"]) == (80, 80, {})
-    assert said["group_unit"] == "patient" and said["stored_size"] == [350, 230]
+    assert (said.found, said.written, said.rejects) == (80, 80, {})
+    assert said.group_unit == "patient" and said.stored_size == (350, 230)
     assert "14-13412" in result.splits, "one group, though it shows two types"
     check(shared_data, raw, result)
 
@@ -65,7 +66,7 @@ def test_pcam(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "pcam"
     result = ingest(raw, tmp_path, "pcam", group_by="image")
     said = result.manifest
-    assert (said["found"], said["written"]) == (1600, 1446)
-    assert said["rejects"] == {"unlabelled": {"kind": "excluded", "count": 154}}
-    assert said["flags"] == ["not_patient_clustered"] and said["label_region"] == [32, 32, 32, 32]
+    assert (said.found, said.written) == (1600, 1446)
+    assert said.rejects == {"unlabelled": RejectFacts("excluded", 154)}
+    assert said.flags == ("not_patient_clustered",) and said.label_region == (32, 32, 32, 32)
     check(shared_data, raw, result)

@@ -69,7 +69,7 @@ def promoted(tmp_path_factory):
         version=7, run_id="r1", promoted_by="hand", from_version=None, when=json_documents.now(), who="test",
         why="test",
         dataset_dir=f"datasets/idc/binary/{data.plan_id}", plan_id=data.plan_id,
-        content_digest=data.manifest["content_digest"], group_unit="patient", group_key="", metric="auc",
+        content_digest=data.manifest.content_digest, group_unit="patient", group_key="", metric="auc",
         metrics={"auc": 0.5}, raises_best=False,
     )  # fmt: skip
     (model / champion.PROMOTION).write_text(json.dumps(json_documents.plain(entry)))

@@ -80,17 +80,17 @@ def test_tfma_slices_say_nothing_where_a_class_is_missing(trained: Trained) -> N
     slices = record(trained.workspace, "first")["floors"]["slices"]
     by_class = [s for s in slices if s["by"] == "class"]
     by_group = [s for s in slices if s["by"] == "group"]
-    test = trained.data.manifest["splits"]["test"]
-    assert {s["value"]: s["patches"] for s in by_class} == test["by_class"]
+    test = trained.data.manifest.splits["test"]
+    assert {s["value"]: s["patches"] for s in by_class} == test.by_class
     assert all(s["auc"] is None and s["log_loss"] is not None for s in by_class)
-    assert len(by_group) == test["groups"] and all(s["auc"] is not None for s in by_group)
+    assert len(by_group) == test.groups and all(s["auc"] is not None for s in by_group)
 
 
 def test_the_version_carries_the_statistics_that_later_data_are_compared_with(trained: Trained) -> None:
     version = record(trained.workspace, "first")["version"]
     folder = trained.workspace / "models/idc/binary" / str(version)
     told = json.loads((folder / "assets.extra/statistics.json").read_text())
-    assert told["splits"]["train"]["groups"] == trained.data.manifest["splits"]["train"]["groups"]
+    assert told["splits"]["train"]["groups"] == trained.data.manifest.splits["train"].groups
 
 
 def test_lineage_reaches_from_the_raw_folder_to_the_pushed_version(trained: Trained) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.datasets.tfrecord import footer, header, read_records
 from components.storage.open import open_storage
@@ -40,8 +42,7 @@ def reseal(folder: Path, change) -> None:
     """Rewrites the manifest with a valid digest: what a careful forger would do."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    manifest.pop("format")
-    (folder / "manifest.json").write_bytes(manifests.dump(manifest))
+    (folder / "manifest.json").write_bytes(manifests.dump(json_documents.typed(manifests.Manifest, manifest)))
 
 
 def test_a_whole_data_set_is_ok(made, capsys):
@@ -172,7 +173,7 @@ def test_audit_counts_again(dataset, capsys):
 def test_a_leaky_data_set_is_told_as_one(tmp_path, capsys):
     trees.idc_tree(tmp_path / "raw", 6, per_class=6)
     leaky = ingest_help.ingest(tmp_path / "raw", tmp_path / "w", split_by="image")
-    assert leaky.manifest["flags"] == ["leaky"] and not leaky.is_latest
+    assert leaky.manifest.flags == ("leaky",) and not leaky.is_latest
     code, told = invoke_json(capsys, "audit", leaky.folder)
     assert code == 65 and told["flags"] == ["leaky"] and told["shared_groups"] > 0
     assert "can't judge a model" in told["findings"][0]
@@ -180,6 +181,6 @@ def test_a_leaky_data_set_is_told_as_one(tmp_path, capsys):
 
 def test_manifest_follows_its_schema_or_is_not_written(made):
     with pytest.raises(ValueError, match="schema"):
-        manifests.dump({**json.loads((made[1].folder / "manifest.json").read_text()), "classes": ["one"]})
+        manifests.dump(dataclasses.replace(made[1].manifest, classes=("one",)))
     storage = open_storage(str(made[1].folder.parent))
-    assert manifests.load(storage, made[1].folder.name)["written"] == 72
+    assert manifests.load(storage, made[1].folder.name).written == 72

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.datasets.example import decode_example
-from components.datasets.manifest import load
+from components.datasets.manifest import Manifest, load
 from components.datasets.tfrecord import read_records
 from components.ingest.commit import commit, move_latest
 from components.ingest.config import IngestConfig
@@ -60,9 +60,9 @@ def ingest(root: Path, workspace: Path, dataset: str = "idc", **given: Any) -> R
 class Result:
     """A committed data set, with short ways to its parts."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], is_latest: bool, planned: Planned) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, is_latest: bool, planned: Planned) -> None:
         self.folder, self.manifest, self.is_latest, self.planned = folder, manifest, is_latest, planned
-        self.plan_id = manifest["plan_id"]
+        self.plan_id = manifest.plan_id
 
     @property
     def patches(self) -> list[dict[str, Any]]:

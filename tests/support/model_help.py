@@ -7,6 +7,7 @@ makes the model worse.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import zlib
@@ -159,7 +160,7 @@ class Workshop:
     def __init__(self, root: Path, data: ingest_help.Result, models: Path) -> None:
         self.root, self.models = root, models
         self.storage: Storage = open_storage(root)
-        self.dataset, self.task = data.manifest["dataset"], data.manifest["task"]
+        self.dataset, self.task = data.manifest.dataset, data.manifest.task
         self.dataset_dir = f"datasets/{self.dataset}/{self.task}/{data.plan_id}"
         shutil.copytree(data.folder, root / self.dataset_dir)
         self.manifest = manifests.load(self.storage, self.dataset_dir)
@@ -175,8 +176,8 @@ class Workshop:
         folder = self.models / name
         if not folder.exists():
             made = self.models / f".{name}"
-            size, source = self.manifest["stored_size"], self.manifest["source_size"]
-            save_model(made, tuple(self.manifest["classes"]), tuple(size), tuple(source), **quality)
+            size, source = self.manifest.stored_size, self.manifest.source_size
+            save_model(made, self.manifest.classes, size, source, **quality)
             made.rename(folder)
         return folder
 
@@ -190,8 +191,8 @@ class Workshop:
         model = self.root / folder / "model"
         shutil.copytree(self.model(**quality), model)
         facts = {
-            "classes": list(self.manifest["classes"]), "threshold": 0.5, "temperature": 1.0,
-            "content_digest": self.manifest["content_digest"], "histoline_version": __version__,
+            "classes": list(self.manifest.classes), "threshold": 0.5, "temperature": 1.0,
+            "content_digest": self.manifest.content_digest, "histoline_version": __version__,
         }  # fmt: skip
         extra = model / "assets.extra"
         extra.mkdir(exist_ok=True)
@@ -224,7 +225,7 @@ class Workshop:
 
     def edit_manifest(self, **changes: Any) -> None:
         """Seals the manifest again with other facts."""
-        made = manifests.dump({**{k: v for k, v in self.manifest.items() if k != "manifest_digest"}, **changes})
+        made = manifests.dump(dataclasses.replace(self.manifest, **changes))
         self.storage.write_atomic(f"{self.dataset_dir}/manifest.json", made)
         self.manifest = manifests.load(self.storage, self.dataset_dir)
 

@@ -72,7 +72,7 @@ class Studio:
     def __init__(self, root: Path, data: ingest_help.Result) -> None:
         self.root, self.data = root, data
         self.storage: Storage = open_storage(root)
-        self.dataset, self.task = data.manifest["dataset"], data.manifest["task"]
+        self.dataset, self.task = data.manifest.dataset, data.manifest.task
         self.dataset_dir = f"datasets/{self.dataset}/{self.task}/{data.plan_id}"
         self.manifest = manifests.load(self.storage, self.dataset_dir)
 
@@ -93,8 +93,8 @@ class Studio:
         extra.mkdir(parents=True)
         (extra.parent / "saved_model.pb").write_bytes(b"a stub")
         facts = {
-            "classes": list(self.manifest["classes"]), "temperature": 1.5,
-            "threshold": 0.4 if len(self.manifest["classes"]) == 2 else None,
+            "classes": list(self.manifest.classes), "temperature": 1.5,
+            "threshold": 0.4 if len(self.manifest.classes) == 2 else None,
         }  # fmt: skip
         (extra / "histoline.json").write_text(json.dumps(facts))
         trained = sorted(group for group, split in self.data.splits.items() if split != "test")

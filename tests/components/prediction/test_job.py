@@ -43,7 +43,7 @@ def test_an_image_gets_the_probability_of_its_record(tmp_path, dataset, options)
     model = predict_help.export(tmp_path / "model", data.folder)
     files = predict_help.run(model, raw, tmp_path / "files.parquet")
     records = predict_help.run(model, data.folder, tmp_path / "records.parquet")
-    assert records["predicted"] == data.manifest["written"]
+    assert records["predicted"] == data.manifest.written
     assert files["found"] == files["predicted"] + files["rejected"]
     one, two = rows(tmp_path / "files.parquet"), rows(tmp_path / "records.parquet")
     assert set(two) <= set(one)

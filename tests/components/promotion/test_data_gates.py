@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from components.metrics import drift
 from components.promotion.data_gates import DriftError, check_anomalies, check_drift, check_intact, read_group_means
 from components.storage.open import open_storage
 from pipelines.tfx.schema import schema_text, write_schema
-from tests.support import ingest_help, trees
+from tests.support import ingest_help, manifests, trees
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +142,10 @@ def test_drift_is_skipped_without_a_champion_and_says_so(made: ingest_help.Resul
 def test_the_schema_follows_the_manifest(made: ingest_help.Result, tmp_path: Path) -> None:
     text = schema_text(made.manifest)
     assert 'name: "image/raw"' in text and "image/encoded" not in text
-    encoded = schema_text({**made.manifest, "image_format": "encoded"})
+    encoded = schema_text(dataclasses.replace(made.manifest, image_format="encoded"))
     assert 'name: "image/encoded"' in encoded and "image/raw" not in encoded
     first, again = write_schema(made.manifest, tmp_path), write_schema(made.manifest, tmp_path)
-    other = write_schema({**made.manifest, "stored_size": [25, 25]}, tmp_path)
+    other = write_schema(dataclasses.replace(made.manifest, stored_size=(25, 25)), tmp_path)
     assert first == again != other and first.read_text() == text
 
 
@@ -156,16 +157,11 @@ def test_every_feature_of_an_example_is_in_the_schema(dataset: str, task: str) -
     from schemas import classes
     from tests.support.ingest_help import FEATURE_KEYS
 
-    manifest = {
-        "dataset": dataset,
-        "classes": classes(dataset, task),
-        "image_format": "raw",
-        "stored_size": [50, 40],
-    }
+    manifest = manifests.manifest(dataset=dataset, classes=classes(dataset, task), stored_size=(50, 40))
     schema = text_format.Parse(schema_text(manifest), schema_pb2.Schema())
     assert {f.name for f in schema.feature} == {*FEATURE_KEYS, "image/raw"}
     by_name = {f.name: f for f in schema.feature}
-    assert by_name["label"].int_domain.max == len(manifest["classes"]) - 1
+    assert by_name["label"].int_domain.max == len(manifest.classes) - 1
     assert (by_name["image/width"].int_domain.max, by_name["image/height"].int_domain.min) == (50, 40)
     (names,) = (d for d in schema.string_domain if d.name == "label_names")
-    assert tuple(names.value) == manifest["classes"]
+    assert tuple(names.value) == manifest.classes

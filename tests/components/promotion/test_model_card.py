@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import yaml
 
+from components.datasets.manifest import RejectFacts, SplitFacts
 from components.promotion.champion import Promotion
 from components.promotion.model_card import escape, promotion_section, render, replace_promotion
+from tests.support import manifests
 
 
 def entry(**more) -> Promotion:
@@ -22,15 +26,14 @@ def interval(estimate, low=None, high=None, reason=""):
     return {"estimate": estimate, "low": low, "high": high, "reason": reason}
 
 
-MANIFEST = {
-    "classes": ["negative", "idc"], "source_size": [50, 40], "group_unit": "slide",
-    "microns_per_pixel": None, "found": 1012, "written": 1010, "policies": {"on_duplicate": "keep-train"},
-    "rejects": {"too_narrow": {"kind": "fault", "count": 2}},
-    "splits": {
-        "train": {"patches": 1000, "groups": 5, "by_class": {"negative": 900}, "groups_by_class": {"idc": 4}},
-        "test": {"patches": 10, "groups": 2, "by_class": {"negative": 8, "idc": 2}, "groups_by_class": {"idc": 1}},
+MANIFEST = manifests.manifest(
+    source_size=(50, 40), group_unit="slide", microns_per_pixel=None, found=1012, written=1010,
+    rejects={"too_narrow": RejectFacts("fault", 2)},
+    splits={
+        "train": SplitFacts(1000, {"negative": 900}, {"idc": 4}, (), 5),
+        "test": SplitFacts(10, {"negative": 8, "idc": 2}, {"idc": 1}, (), 2),
     },
-}  # fmt: skip
+)  # fmt: skip
 RECORD = {
     "run_id": "run-1", "dataset": "idc", "task": "binary", "plan_id": "abc", "content_digest": "def", "flags": [],
     "config": {"model": "cnn_105k"}, "threshold": 0.25, "temperature": 1.5, "histoline_version": "0.1.0",
@@ -72,7 +75,7 @@ def test_the_card():
 def test_without_metrics_and_with_several_classes():
     record = {**RECORD, "metrics": {}, "looks": None, "threshold": None, "temperature": None, "weak_evidence": True,
               "gate": None, "slices": [], "per_group": {}, "calibration": None}
-    card = render(record, {**MANIFEST, "classes": ["a", "b", "c"]}, entry())
+    card = render(record, dataclasses.replace(MANIFEST, classes=("a", "b", "c")), entry())
     assert "by argmax" in card and "Weak evidence" in card and "unknown" in card
 
 

@@ -77,7 +77,7 @@ def hostile(evidence: Evidence) -> Evidence:
         "config": {**evidence.record["config"], "model": HOSTILE, "title": HOSTILE, HOSTILE: HOSTILE},
         "error": {"stage": "train", "exit_code": 70, "message": HOSTILE},
     }  # fmt: skip
-    manifest = {**evidence.manifest, "warnings": [HOSTILE], "input": HOSTILE}
+    manifest = dataclasses.replace(evidence.manifest, warnings=(HOSTILE,), input=HOSTILE)
     rejects = type(evidence.rejects).from_pylist(rows, schema=evidence.rejects.schema)
     return dataclasses.replace(
         evidence, record=record, manifest=manifest, splits={**evidence.splits, "test": split}, rejects=rejects,
@@ -108,7 +108,7 @@ def test_a_pruned_data_set_is_said_in_place_of_images(binary: Studio, tmp_path: 
 
 def test_the_part_that_the_label_speaks_of_is_framed(poor: Evidence, poor_page: str) -> None:
     assert poor.manifest is not None and "frame marks" not in poor_page
-    manifest = {**poor.manifest, "source_size": [96, 96], "label_region": [32, 32, 32, 32]}
+    manifest = dataclasses.replace(poor.manifest, source_size=(96, 96), label_region=(32, 32, 32, 32))
     text = page.render(dataclasses.replace(poor, manifest=manifest))
     assert "left: 33.33%;top: 33.33%;width: 33.33%;height: 33.33%;" in text and "frame marks" in text
 

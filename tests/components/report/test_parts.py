@@ -20,7 +20,7 @@ from components.metrics import point as m
 from components.metrics.bootstrap import BootstrapPlan
 from components.report import dataset_card, figures, gallery, lineage, measures, page, pixels, slides
 from components.report.evidence import Evidence, align, collect
-from tests.support import report_help
+from tests.support import manifests, report_help
 from tests.support.report_help import Studio
 
 
@@ -146,8 +146,10 @@ def test_the_data_set_card_reconciles(binary: Studio, poor: Evidence) -> None:
 
 
 def test_patch_size_in_micrometres() -> None:
-    assert dataset_card.patch_size({"microns_per_pixel": 0.972, "source_size": [96, 96]}).startswith("93.3 x 93.3 µm")
-    assert dataset_card.patch_size({"microns_per_pixel": None, "source_size": [5, 4]}) == "unknown (5 x 4 pixels)"
+    known = manifests.manifest(microns_per_pixel=0.972, source_size=(96, 96))
+    assert dataset_card.patch_size(known).startswith("93.3 x 93.3 µm")
+    unknown = manifests.manifest(microns_per_pixel=None, source_size=(5, 4))
+    assert dataset_card.patch_size(unknown) == "unknown (5 x 4 pixels)"
 
 
 def test_figures_take_the_pages_colours_and_repeat() -> None:
@@ -171,7 +173,7 @@ def test_lineage_goes_from_raw_to_version(binary: Studio) -> None:
     links = lineage.lineage(collect(binary.storage, "runs/idc/binary/good"))
     assert [link.title for link in links][::6] == ["Raw patches", "Pushed version"]
     assert links[0].place == str(binary.root.parent / "raw") and links[-1].place == "models/idc/binary/1700000000"
-    assert dict(links[1].digests)["content"] == binary.manifest["content_digest"]
+    assert dict(links[1].digests)["content"] == binary.manifest.content_digest
 
 
 def test_configuration_is_flattened() -> None:

@@ -142,8 +142,8 @@ def test_what_is_written_beside_the_model(folder: Path, tmp_path: Path) -> None:
     told = json.loads((out / export.FACTS).read_text())
     for key, value in {
         "classes": ["negative", "idc"], "task": "binary", "dataset": "idc", "adapter": "idc", "source_size": [50, 50],
-        "stored_size": [50, 50], "input_size": [50, 50], "plan_id": data.manifest["plan_id"],
-        "content_digest": data.manifest["content_digest"], "temperature": 1.5, "threshold": 0.25, "model": "cnn_105k",
+        "stored_size": [50, 50], "input_size": [50, 50], "plan_id": data.manifest.plan_id,
+        "content_digest": data.manifest.content_digest, "temperature": 1.5, "threshold": 0.25, "model": "cnn_105k",
         "config_digest": config.digest(), "trained_on_groups": "train_groups.json",
     }.items():  # fmt: skip
         assert told[key] == value, key

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -146,13 +147,15 @@ def test_facts(data: DatasetFiles, folder: Path) -> None:
     splits = json.loads((folder / "splits.json").read_text())["splits"]
     assert data.groups("train", "eval") == sorted(g for g, s in splits.items() if s != "test")
     assert data.stored_size == data.source_size == (50, 50) and data.label_region is None
-    assert data.splits["train"].count == data.manifest["splits"]["train"]["patches"]
+    assert data.splits["train"].count == data.manifest.splits["train"].patches
 
 
 @pytest.mark.parametrize("factor", [1, 3])
 def test_the_label_region_in_stored_pixels_is_rounded_outwards(data: DatasetFiles, factor: int) -> None:
-    manifest = {**data.manifest, "source_size": [96, 96], "label_region": [32, 32, 32, 32]}
-    manifest["stored_size"] = [96 // factor, 96 // factor]
+    size = (96 // factor, 96 // factor)
+    manifest = dataclasses.replace(
+        data.manifest, source_size=(96, 96), label_region=(32, 32, 32, 32), stored_size=size
+    )
     region = DatasetFiles(data.folder, manifest, data.splits).label_region
     assert region == ((32, 32, 32, 32) if factor == 1 else (10, 10, 12, 12))
 

@@ -40,7 +40,7 @@ def settled(
 
 def test_the_latest_data_set_is_taken_unless_one_is_named(workspace: Storage) -> None:
     inputs = settled(workspace)
-    plan = inputs.manifest["plan_id"]
+    plan = inputs.manifest.plan_id
     assert inputs.dataset_dir == f"datasets/idc/binary/{plan}"
     whole = Path(workspace.root) / inputs.dataset_dir
     assert (

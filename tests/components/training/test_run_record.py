@@ -11,12 +11,10 @@ from components.core import json_documents
 from components.errors import DataError, UsageError
 from components.storage.open import open_storage
 from components.training import run_record as r
+from tests.support import manifests
 
 FOLDER = "runs/idc/binary/run-1"
-MANIFEST = {
-    "plan_id": "0123456789abcdef", "content_digest": "0" * 64, "manifest_digest": "1" * 64, "group_unit": "patient",
-    "classes": ["negative", "idc"], "flags": [],
-}  # fmt: skip
+MANIFEST = manifests.manifest(manifest_digest="1" * 64)
 
 
 @pytest.fixture
