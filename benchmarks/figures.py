@@ -19,8 +19,8 @@ PAGE = ROOT / "docs" / "figures.md"
 
 HEAD = """# Figures
 
-Made by `python benchmarks/figures.py` from `benchmarks/results/`; each row says when, on which commit and on which
-machine it was measured. [benchmarks/README.md](../benchmarks/README.md) says what is counted.
+Made by `.venv/bin/python benchmarks/figures.py` from `benchmarks/results/`; each row says when, on
+which commit and on which machine it was measured. [benchmarks/README.md](../benchmarks/README.md) says what is counted.
 
 Files are in the page cache. The machine is a shared virtual one whose speed changes by a third within hours: look at
 the ratios, each taken within one run, rather than at the seconds.
@@ -92,7 +92,7 @@ def main() -> None:
     if not given.check:
         PAGE.write_text(made, encoding="utf-8")
     elif made != PAGE.read_text(encoding="utf-8"):
-        sys.exit(f"{PAGE.relative_to(ROOT)} is not what the results say: run python benchmarks/figures.py")
+        sys.exit(f"{PAGE.relative_to(ROOT)} is not what the results say: run .venv/bin/python benchmarks/figures.py")
 
 
 if __name__ == "__main__":
