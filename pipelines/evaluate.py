@@ -77,7 +77,7 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
             make_report(storage, folder)
     record = run_record.read(storage, folder)
     document = stages.result(storage, record)
-    return {**document, "run_dir": storage.uri(folder), "evaluation": record["options"]["evaluation"]}
+    return {**document, "run_dir": storage.uri(folder), "evaluation": record.options["evaluation"]}
 
 
 def make_report(storage: Any, folder: str) -> None:

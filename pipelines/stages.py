@@ -16,6 +16,7 @@ from components.promotion import champion
 from components.promotion.data_gates import STATISTICS
 from components.storage.base import Storage
 from components.training import run_inputs, run_record
+from components.training.run_types import RunRecord
 from components.training.source_digest import source_digest
 
 STAGES = run_record.STAGES
@@ -41,7 +42,7 @@ class Run:
         self._runner: Any = None
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """run.json as it stands."""
         return run_record.read(self.storage, self.folder)
 
@@ -63,7 +64,7 @@ class Run:
         )
         if record is not None and is_over(record):
             run_inputs.freeze(self.storage, self.folder, inputs)  # only to refuse other inputs
-            self.log(f"validate: nothing to do, the run is over ({record['decision']})")
+            self.log(f"validate: nothing to do, the run is over ({record.decision})")
             return
         run_inputs.freeze(self.storage, self.folder, inputs)
         same = None if force else run_inputs.find_same(self.storage, self.folder, inputs.digest())
@@ -72,20 +73,20 @@ class Run:
             return
         self._stage("validate")
 
-    def _unchanged(self, same: Mapping[str, Any]) -> None:
+    def _unchanged(self, same: RunRecord) -> None:
         ended = (
-            f"promoted as version {same['version']}"
-            if same["decision"] == "promoted"
+            f"promoted as version {same.version}"
+            if same.decision == "promoted"
             else "refused by the gate"
         )
         reason = (
-            f"Unchanged: data, recipe and code are those of run {same['run_id']}, which was {ended};"
+            f"Unchanged: data, recipe and code are those of run {same.run_id}, which was {ended};"
             " --force trains all the same."
         )
         with run_record.stage(self.storage, self.folder, "validate", inputs=self._inputs()):
             run_record.update(
                 self.storage, self.folder, decision="unchanged", code="unchanged", reason=reason,
-                paths={"same_as": f"{self.folder.rsplit('/', 1)[0]}/{same['run_id']}"},
+                paths={"same_as": f"{self.folder.rsplit('/', 1)[0]}/{same.run_id}"},
             )  # fmt: skip
         run_record.update(self.storage, self.folder, state="done")
         self._report()
@@ -99,14 +100,14 @@ class Run:
         """
         record = self.record
         if is_over(record):
-            self.log(f"{name}: nothing to do, the run is over ({record['decision']})")
+            self.log(f"{name}: nothing to do, the run is over ({record.decision})")
             return
         before = STAGES[STAGES.index(name) - 1]
-        if record["stages"].get(before, {}).get("state") != "done":
+        if before not in record.stages or record.stages[before].state != "done":
             raise UsageError(
-                f"Stage {name} of run {record['run_id']!r} can't begin: {before} has not ended well.",
-                f"Run: histoline step {before} {record['dataset']} --task {record['task']}"
-                f" --run-id {record['run_id']}.",
+                f"Stage {name} of run {record.run_id!r} can't begin: {before} has not ended well.",
+                f"Run: histoline step {before} {record.dataset} --task {record.task}"
+                f" --run-id {record.run_id}.",
             )
         self._stage(name)
 
@@ -119,7 +120,7 @@ class Run:
         self.log(f"{name}: begins")
         with self._told(), run_record.stage(self.storage, self.folder, name, inputs=inputs):
             after = {"train": self._trained, "push": self._pushed}.get(name)
-            if name == "push" and self.record["decision"] != "promoted":
+            if name == "push" and self.record.decision != "promoted":
                 self.log("push: skipped, the gate did not promote the model")
             elif name == "report":
                 self._report()
@@ -151,7 +152,7 @@ class Run:
         import hashlib
 
         record = self.record
-        frozen = [record[key] for key in ("config", "options", "dataset_dir", "manifest_digest")]
+        frozen = [record.config, record.options, record.dataset_dir, record.manifest_digest]
         return hashlib.sha256(json.dumps([frozen, source_digest()], sort_keys=True).encode()).hexdigest()
 
     def _run_nodes(self, name: str) -> None:
@@ -182,7 +183,7 @@ class Run:
         return nodes.NodeRunner(create_pipeline(self._config), run_id, UNCACHED)
 
     def _link_ingest(self) -> None:
-        self._runner.record_ingest(self._config.raw, self._config.examples_dir, self.record["plan_id"])
+        self._runner.record_ingest(self._config.raw, self._config.examples_dir, self.record.plan_id)
 
     def _pipeline_config(self) -> Any:
         from components.datasets import manifest as manifests
@@ -191,9 +192,9 @@ class Run:
         from pipelines.tfx.schema import write_schema
 
         record = self.record
-        name = f"{record['dataset']}-{record['task']}"
+        name = f"{record.dataset}-{record.task}"
         root = Path(self.storage.root)
-        manifest = manifests.load(self.storage, record["dataset_dir"])
+        manifest = manifests.load(self.storage, record.dataset_dir)
         return PipelineConfig(
             name=name,
             workspace=self.storage.root,
@@ -201,17 +202,17 @@ class Run:
             metadata_file=str(root / "metadata" / f"{name}.sqlite"),
             # Under pseudonymisation the manifest withholds the raw folder.
             raw=manifest.input or f"withheld:{manifest.plan_id}",
-            dataset_dir=record["dataset_dir"],
-            examples_dir=str(root / record["dataset_dir"]),
+            dataset_dir=record.dataset_dir,
+            examples_dir=str(root / record.dataset_dir),
             schema_file=str(write_schema(manifest, root / "artifacts" / name / "schemas")),
             run_folder=self.folder,
             run_dir=str(root / self.folder),
-            training=json.dumps(record["config"], sort_keys=True),
-            floors=record["config"]["floors"],
-            task=record["task"],
-            slices=slices_for(manifest.splits["test"].groups, *self._kinds(record["dataset_dir"])),
+            training=json.dumps(record.config, sort_keys=True),
+            floors=record.config["floors"],
+            task=record.task,
+            slices=slices_for(manifest.splits["test"].groups, *self._kinds(record.dataset_dir)),
             source_digest=source_digest(),
-            beam_args=tuple(record["options"].get("beam_args") or ("--runner=FnApiRunner",)),
+            beam_args=tuple(record.options.get("beam_args") or ("--runner=FnApiRunner",)),
         )
 
     def _kinds(self, dataset_dir: str) -> tuple[int, int]:
@@ -241,9 +242,9 @@ class Run:
 
     def _pushed(self) -> None:
         record = self.record
-        if record["version"] is None:  # another champion came in between, and this model no longer beats it
+        if record.version is None:  # another champion came in between, and this model no longer beats it
             return
-        place = f"{champion.home(record['dataset'], record['task'])}/{record['version']}"
+        place = f"{champion.home(record.dataset, record.task)}/{record.version}"
         run_record.update(self.storage, self.folder, paths={"version": place})
 
 
@@ -262,32 +263,31 @@ class _Lines(io.TextIOBase):
         return len(text)
 
 
-def is_over(record: Mapping[str, Any]) -> bool:
+def is_over(record: RunRecord) -> bool:
     """Whether nothing is left to do for a run, whatever code is installed today."""
-    return bool(record["state"] == "done" and record["decision"] is not None)
+    return bool(record.state == "done" and record.decision is not None)
 
 
-def result(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any]:
+def result(storage: Storage, record: RunRecord) -> dict[str, Any]:
     """The small document that a scheduler or --json gets.
 
     Args:
         storage: The workspace.
         record: run.json.
     """
-    values = (record["metrics"].get("test") or {}).get("values", {})
-    error = record["error"] or {}
+    values = record.figures()
     return {
-        "state": record["state"],
-        "stage": record["stage"],
-        "decision": record["decision"],
-        "reason": record["reason"] or error.get("message", ""),
-        "run_id": record["run_id"],
-        "dataset_dir": storage.uri(record["dataset_dir"]),
-        "content_digest": record["content_digest"],
-        "plan_id": record["plan_id"],
-        "version": record["version"],
+        "state": record.state,
+        "stage": record.stage,
+        "decision": record.decision,
+        "reason": record.reason or (record.error.message if record.error else ""),
+        "run_id": record.run_id,
+        "dataset_dir": storage.uri(record.dataset_dir),
+        "content_digest": record.content_digest,
+        "plan_id": record.plan_id,
+        "version": record.version,
         "metrics": {name: value["estimate"] for name, value in values.items()},
-        "report": storage.uri(record["report"]) if record["report"] else None,
+        "report": storage.uri(record.report) if record.report else None,
     }
 
 

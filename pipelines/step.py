@@ -37,7 +37,7 @@ def command(
     folder = run_record.run_dir(dataset, given["task"], run_id)
     if stage == "validate":
         frozen = (
-            run_record.read(storage, folder)["dataset_dir"] if run_record.exists(storage, folder) else None
+            run_record.read(storage, folder).dataset_dir if run_record.exists(storage, folder) else None
         )
         # A repeated try must not wander to a data set that was committed in between.
         again = storage.uri(frozen) if frozen and not given["data"] else None

@@ -37,6 +37,7 @@ from components.promotion.prediction_tables import predictions_schema, probabili
 from components.promotion.test_set_reuse import count_look
 from components.storage.base import Storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 
 CODE = "evaluation"
 ROLE = "test"
@@ -162,8 +163,8 @@ def begin(storage: Storage, folder: str, task: Task) -> None:
     options = {"evaluation": dict(task.facts)}
     if run_record.exists(storage, folder):
         record = run_record.read(storage, folder)
-        same = record["options"] == options and record["manifest_digest"] == task.manifest.manifest_digest
-        if record["code"] != CODE or not same or record["digests"].get("model") != task.model.digest:
+        same = record.options == options and record.manifest_digest == task.manifest.manifest_digest
+        if record.code != CODE or not same or record.digests.get("model") != task.model.digest:
             raise UsageError(
                 f"Run {folder.rsplit('/', 1)[1]!r} exists already, with another purpose, model or data set.",
                 "Choose another --run-id, or none.",
@@ -190,7 +191,7 @@ def begin(storage: Storage, folder: str, task: Task) -> None:
     )
 
 
-def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> dict[str, Any]:
+def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> RunRecord:
     """Predicts, measures, and writes predictions.parquet and run.json. The caller holds the run's lock.
 
     Args:

@@ -195,13 +195,13 @@ def drift_gate(storage: Storage, run_folder: str) -> dict[str, Any]:
         DriftError: Colours have shifted and nobody accepted it.
     """
     record = run_record.read(storage, run_folder)
-    dataset_dir = record["dataset_dir"]
+    dataset_dir = record.dataset_dir
     now = read_group_means(storage, dataset_dir, manifests.load(storage, dataset_dir))
-    facts = {key: record[key] for key in ("dataset", "task", "plan_id", "content_digest", "group_unit")}
+    facts = {key: getattr(record, key) for key in ("dataset", "task", "plan_id", "content_digest", "group_unit")}
     text = json.dumps(drift.statistics(now, facts), indent=1, allow_nan=False) + "\n"
     storage.write_atomic(f"{run_folder}/{STATISTICS}", text.encode(), tmp_dir=f"{run_folder}/.tmp")
-    version, theirs = champion_statistics(storage, record["dataset"], record["task"])
-    options = record["options"]
+    version, theirs = champion_statistics(storage, record.dataset, record.task)
+    options = record.options
     accepted = str(options.get("accept_drift") or "")
     try:
         told = check_drift(now, theirs, version, accepted, options.get("drift_thresholds"))

@@ -32,6 +32,7 @@ from components.promotion.served_model import NotServable, model_digest, read_fa
 from components.promotion.test_set_reuse import count_look
 from components.storage.base import Storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 from schemas.tables import COLOUR_COLUMNS
 
 PREDICTIONS, COMPARISON = "predictions.parquet", "comparison.parquet"
@@ -44,7 +45,7 @@ class _Run:
 
     storage: Storage
     folder: str
-    record: Mapping[str, Any]
+    record: RunRecord
     manifest: Manifest
     home: str
     champion: Champion | None
@@ -56,7 +57,7 @@ class _Run:
         return len(self.manifest.classes)
 
     def read(self, split: str, columns: tuple[str, ...]) -> pa.Table:
-        return read_split(self.storage, self.record["dataset_dir"], self.manifest, split, columns)
+        return read_split(self.storage, self.record.dataset_dir, self.manifest, split, columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ def evaluate(
     floors_report: Mapping[str, Any] | None = None,
     *,
     predictor: fresh.Predictor = fresh.in_fresh_process,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Scores the exported model, decides whether it is promoted, and writes both into run.json.
 
     Writes `predictions.parquet` and `comparison.parquet` beside it. Refusal is a normal end. A run that the gate
@@ -98,10 +99,10 @@ def evaluate(
     started = time.monotonic()
     run = _open(storage, run_dir)
     record = run.record
-    if run.champion and run.champion.pushed(record["run_id"]) and record["decision"] == "promoted":
-        return dict(record)  # against itself it would be refused, although its version is there
+    if run.champion and run.champion.pushed(record.run_id) and record.decision == "promoted":
+        return record  # against itself it would be refused, although its version is there
     test_digest = digest_of_split(run.test)
-    looks = count_look(storage, record["dataset"], record["task"], test_digest, record["run_id"])
+    looks = count_look(storage, record.dataset, record.task, test_digest, record.run_id)
     storage.sweep(run_dir)  # what a killed try left
     scratch = storage.scratch(run_dir)
     try:
@@ -135,16 +136,16 @@ def evaluate(
 
 def _open(storage: Storage, run_dir: str) -> _Run:
     record = run_record.read(storage, run_dir)
-    manifest = manifests.load(storage, record["dataset_dir"])
-    if manifest.manifest_digest != record["manifest_digest"]:
+    manifest = manifests.load(storage, record.dataset_dir)
+    if manifest.manifest_digest != record.manifest_digest:
         raise DataError(
-            f"{storage.uri(record['dataset_dir'])} is not the data set that run {record['run_id']} was trained on: its"
+            f"{storage.uri(record.dataset_dir)} is not the data set that run {record.run_id} was trained on: its"
             " manifest has changed.",
             "Train again on the data set as it is now.",
         )
-    home = champions.home(record["dataset"], record["task"])
+    home = champions.home(record.dataset, record.task)
     columns = ("patch_id", "pixel_hash", *MEASURED, *COLOUR_COLUMNS)
-    test = read_split(storage, record["dataset_dir"], manifest, "test", columns)
+    test = read_split(storage, record.dataset_dir, manifest, "test", columns)
     model_dir = storage.local_tree(f"{run_dir}/model")
     return _Run(storage, run_dir, record, manifest, home, champions.load(storage, home), test, model_dir)
 
@@ -153,7 +154,7 @@ def _score(run: _Run, out: Path, predictor: fresh.Predictor) -> _Scored:
     """Has candidate, champion and best ever scored."""
     shards = {}
     for split in fresh.SPLITS:
-        pairs = shard_files(run.manifest, run.record["dataset_dir"], split)
+        pairs = shard_files(run.manifest, run.record.dataset_dir, split)
         local = [str(path) for path in run.storage.local_copies([name for pair in pairs for name in pair])]
         shards[split] = list(zip(local[::2], local[1::2], strict=True))
     entries = promoted(run.champion)
@@ -161,7 +162,7 @@ def _score(run: _Run, out: Path, predictor: fresh.Predictor) -> _Scored:
     source, stored = run.manifest.source_size, run.manifest.stored_size
     request = fresh.Request(
         model_dir=str(run.model_dir),
-        model_version=run.record["run_id"],
+        model_version=run.record.run_id,
         classes=run.manifest.classes,
         source_size=(source[0], source[1]),
         stored_size=(stored[0], stored[1]),
@@ -195,11 +196,11 @@ def _decide(run: _Run, scored: _Scored, baseline: np.ndarray, report: Mapping[st
     facts, trained_on, problem = _facts(run)
     if not scored.answers["answers"]:
         problem = str(scored.answers["reason"]) or "it does not answer"
-    policy = gate_policy(run.record["config"].get("gate") or {})
+    policy = gate_policy(run.record.config.get("gate") or {})
     candidate = None
     changes: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
     if scored.predictions is not None:
-        candidate = GateModel(run.record["run_id"], _of_split(scored.predictions, "test"), trained_on)
+        candidate = GateModel(run.record.run_id, _of_split(scored.predictions, "test"), trained_on)
         changes = _measure(run, scored.predictions, facts, policy)
     models, warnings = opponents(run.storage, run.home, run.champion, run.manifest, scored.others, groups)
     proof, leak = disjointness(run.manifest)
@@ -249,7 +250,7 @@ def _facts(run: _Run) -> tuple[dict[str, Any], frozenset[str], str]:
     trained_on = read_train_groups(run.model_dir)
     if trained_on is None:
         return facts, frozenset(), "it does not say which groups it was trained on"
-    digest = run.record["content_digest"]
+    digest = run.record.content_digest
     same = facts.get("content_digest", digest) == digest
     return facts, trained_on, "" if same else "it says that it was trained on another data set"
 
@@ -282,7 +283,7 @@ def _measure(run: _Run, predictions: pa.Table, facts: Mapping[str, Any], policy:
         "recognition": {name: summary.recognition(split) for name, split in made.items()},
         "slices": summary.slices(made["test"], list(run.manifest.classes)),
         "calibration": {
-            **(run.record["calibration"] or {}),
+            **(run.record.calibration or {}),
             "served": {name: summary.calibration(split) for name, split in made.items()},
         },
     }

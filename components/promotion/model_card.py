@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from components.datasets.manifest import Manifest
 from components.promotion.champion import Promotion
+from components.training.run_types import RunRecord
 
 FILE = "README.md"
 RESEARCH_ONLY = "Research use only. Not a medical device: not for diagnosis, and not for decisions about patients."
@@ -22,7 +22,7 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
-def render(record: Mapping[str, Any], manifest: Manifest, entry: Promotion) -> str:
+def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
     """The card.
 
     Args:
@@ -46,19 +46,19 @@ def promotion_section(entry: Promotion) -> str:
     return f"{_PROMOTION}\n{lines}{again}"
 
 
-def _front_matter(record: Mapping[str, Any], manifest: Manifest) -> str:
+def _front_matter(record: RunRecord, manifest: Manifest) -> str:
     import yaml
 
-    values = record["metrics"].get("test", {}).get("values", {})
+    values = record.figures()
     metrics = [
         {"type": name, "name": name, "value": round(figure["estimate"], 4)}
         for name, figure in values.items()
         if figure["estimate"] is not None
     ]
-    name = f"histoline-{record['dataset']}-{record['task']}"
+    name = f"histoline-{record.dataset}-{record.task}"
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"name": record["dataset"], "type": record["dataset"], "split": "test"},
+        "dataset": {"name": record.dataset, "type": record.dataset, "split": "test"},
         "metrics": metrics,
     }
     document: dict[str, Any] = {
@@ -70,16 +70,16 @@ def _front_matter(record: Mapping[str, Any], manifest: Manifest) -> str:
     return f"---\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _body(record: Mapping[str, Any], manifest: Manifest) -> str:
+def _body(record: RunRecord, manifest: Manifest) -> str:
     classes = ", ".join(escape(name) for name in manifest.classes)
     width, height = manifest.source_size
     unit = _UNITS.get(manifest.group_unit, manifest.group_unit)
-    cut = record["threshold"]
+    cut = record.threshold
     decides = f"at a threshold of {cut:.4f} on P({escape(manifest.classes[-1])})" if cut is not None else "by argmax"
     if len(manifest.classes) > 2:
         decides = "by argmax"
     return f"""
-# {escape(record["dataset"])}, {escape(record["task"])}: {escape(record["config"].get("model", "model"))}
+# {escape(record.dataset)}, {escape(record.task)}: {escape(record.config.get("model", "model"))}
 
 **{RESEARCH_ONLY}**
 
@@ -90,13 +90,13 @@ def _body(record: Mapping[str, Any], manifest: Manifest) -> str:
 - Tells patches of breast histopathology, stained with H&E, apart: {classes}.
 - Input: RGB patches of {width}x{height} pixels ({_scale(manifest)}), as Examples (`serving_default`) or image files
   (`serve_bytes`).
-- Classes are decided {decides}; the threshold and the temperature ({_number(record["temperature"])}) were chosen on the
+- Classes are decided {decides}; the threshold and the temperature ({_number(record.temperature)}) were chosen on the
   eval split and are part of the model.
 - It has seen one data set. Other scanners, stains, laboratories and tissues were not tested.
 
 ## Data
 
-- Data set {escape(record["dataset"])}, plan `{record["plan_id"]}`, content `{record["content_digest"]}`.
+- Data set {escape(record.dataset)}, plan `{record.plan_id}`, content `{record.content_digest}`.
 - Split by {unit}: {_splits(manifest)}.
 - {_found(manifest)}
 {_flags(record)}{_drift(record)}
@@ -111,7 +111,7 @@ On the test split{_looks(record)}. Intervals: 95 %, bootstrap over {manifest.gro
 {_against(record)}{_calibration(record)}{_spread(record)}{_warnings(record)}{_slices(record)}
 ## Training
 
-Run `{record["run_id"]}`, histoline {escape(record["histoline_version"])}; the recipe is in run.json of that run.
+Run `{record.run_id}`, histoline {escape(record.histoline_version)}; the recipe is in run.json of that run.
 """
 
 
@@ -153,53 +153,55 @@ def _by_class(manifest: Manifest) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _drift(record: Mapping[str, Any]) -> str:
-    drift = record["drift"] or {}
+def _drift(record: RunRecord) -> str:
+    drift = record.drift or {}
     if not drift.get("drifted"):
         return ""
     accepted = f", accepted: {escape(drift['accepted'])}" if drift.get("accepted") else ""
     return f"- Colours differ from the champion's data in {escape(', '.join(drift['drifted']))}{accepted}.\n"
 
 
-def _against(record: Mapping[str, Any]) -> str:
+def _against(record: RunRecord) -> str:
     """What the gate compared the model with."""
+    if record.gate is None:
+        return ""
     lines = []
-    for one in (record["gate"] or {}).get("comparisons", []):
+    for one in record.gate.comparisons:
         difference = one["result"]["difference"]
         limits = "no interval"
         if difference["low"] is not None:
             limits = f"95 % interval {difference['low']:+.3f} to {difference['high']:+.3f}"
         name = {"baseline": "the colour baseline", "champion": f"champion {one['name']}"}.get(one["against"])
         if name:
-            metric = record["gate"]["metric"]
+            metric = record.gate.metric
             lines.append(f"- {metric} against {escape(name)}: {_number(difference['estimate'], '+')} ({limits}).\n")
     return "".join(["\n", *lines]) if lines else ""
 
 
-def _calibration(record: Mapping[str, Any]) -> str:
-    ece = ((record["calibration"] or {}).get("served") or {}).get("test", {}).get("ece")
+def _calibration(record: RunRecord) -> str:
+    ece = ((record.calibration or {}).get("served") or {}).get("test", {}).get("ece")
     return "" if ece is None else f"- Expected calibration error on test, as served: {ece:.3f}.\n"
 
 
-def _spread(record: Mapping[str, Any]) -> str:
+def _spread(record: RunRecord) -> str:
     """The primary metric over single patients."""
-    spread = record["per_group"].get("test", {})
+    spread = record.per_group.get("test", {})
     told = spread.get("auc") or spread.get("balanced_accuracy") or {}
     if told.get("median") is None:
         return ""
     name = "auc" if spread.get("auc") else "balanced_accuracy"
     return (
-        f"- {name} of single {record['group_unit']}s: median {told['median']:.3f}, quartiles {told['q25']:.3f} to"
+        f"- {name} of single {record.group_unit}s: median {told['median']:.3f}, quartiles {told['q25']:.3f} to"
         f" {told['q75']:.3f}, lowest {told['min']:.3f} ({told['groups']:.0f} have one).\n"
     )
 
 
-def _slices(record: Mapping[str, Any]) -> str:
+def _slices(record: RunRecord) -> str:
     """Slices of the test split, the worst accuracy of each kind first."""
-    if not record["slices"]:
+    if not record.slices:
         return ""
-    unit = record["group_unit"]
-    rows = sorted(record["slices"], key=lambda one: (one["by"], _last(one["metrics"].get("accuracy"))))
+    unit = record.group_unit
+    rows = sorted(record.slices, key=lambda one: (one["by"], _last(one["metrics"].get("accuracy"))))
     body = "".join(
         f"| {escape(one['by'].replace('_', ' '))} | {escape(one['value'])} | {one['patches']:,} | {one['groups']:,} |"
         f" {_number(one['metrics'].get('accuracy'))} |\n"
@@ -213,20 +215,20 @@ def _last(value: float | None) -> float:
     return 2.0 if value is None else value
 
 
-def _flags(record: Mapping[str, Any]) -> str:
-    return "".join(f"- Flag: {escape(flag.replace('_', ' '))}.\n" for flag in record["flags"])
+def _flags(record: RunRecord) -> str:
+    return "".join(f"- Flag: {escape(flag.replace('_', ' '))}.\n" for flag in record.flags)
 
 
-def _looks(record: Mapping[str, Any]) -> str:
-    looks = record["looks"]
+def _looks(record: RunRecord) -> str:
+    looks = record.looks
     if not looks:
         return ""
-    return f" (look {looks['count']} at this split; the more looks, the likelier a lucky figure)"
+    return f" (look {looks.count} at this split; the more looks, the likelier a lucky figure)"
 
 
-def _rows(record: Mapping[str, Any]) -> str:
+def _rows(record: RunRecord) -> str:
     rows = []
-    for name, figure in record["metrics"].get("test", {}).get("values", {}).items():
+    for name, figure in record.figures().items():
         limits = "none" if figure["low"] is None else f"{figure['low']:.3f} to {figure['high']:.3f}"
         if figure["low"] is None and figure["reason"]:
             limits = f"none ({figure['reason'].replace('_', ' ')})"
@@ -234,8 +236,8 @@ def _rows(record: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _warnings(record: Mapping[str, Any]) -> str:
-    told = list(record["metrics"].get("test", {}).get("warnings", [])) + list(record["warnings"])
-    if record["weak_evidence"]:
+def _warnings(record: RunRecord) -> str:
+    told = list(record.metrics.get("test", {}).get("warnings", [])) + list(record.warnings)
+    if record.weak_evidence:
         told.append("Weak evidence: some classes have too few groups, so all were pooled.")
     return "".join(["\n", *(f"- {escape(text)}\n" for text in told)]) if told else ""

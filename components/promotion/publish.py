@@ -13,9 +13,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from components.core import json_documents
 from components.datasets import manifest as manifests
@@ -28,6 +27,7 @@ from components.promotion.gate_facts import disjointness
 from components.promotion.served_model import model_digest
 from components.storage.base import Storage
 from components.training import run_record
+from components.training.run_types import GateRecord, RunRecord
 
 Clock = Callable[[], float]
 _TRIES = 3
@@ -69,25 +69,25 @@ def push(
         TemporaryError: The champion keeps changing.
     """
     for _ in range(_TRIES):
-        record = _evaluated(storage, run_dir)
-        home = champions.home(record["dataset"], record["task"])
-        with storage.lock(f"{home}/.lock", owner=f"push of run {record['run_id']}") as held:
+        record, gate = _evaluated(storage, run_dir)
+        home = champions.home(record.dataset, record.task)
+        with storage.lock(f"{home}/.lock", owner=f"push of run {record.run_id}") as held:
             champion = champions.load(storage, home)
-            done = champion.pushed(record["run_id"]) if champion else None
+            done = champion.pushed(record.run_id) if champion else None
             if done is not None:
                 return _tell(storage, run_dir, done).version
-            if record["decision"] != "promoted":
+            if record.decision != "promoted":
                 return None
             compared = evaluation.compared_versions(champion)
-            if all(record["gate"].get(key) == version for key, version in compared.items()):
-                entry = _entry(storage, record, "gate", who=user(), why=record["reason"])
+            if all(getattr(gate, key) == version for key, version in compared.items()):
+                entry = _entry(storage, record, gate, "gate", who=user(), why=record.reason)
                 made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
                 return _tell(storage, run_dir, made).version
         evaluation.evaluate(
-            storage, run_dir, bool(record["floors"].get("blessed")), record["floors"], predictor=predictor
+            storage, run_dir, bool(record.floors.get("blessed")), record.floors, predictor=predictor
         )
     raise TemporaryError(
-        f"The champion of {record['dataset']} {record['task']} changed {_TRIES} times while run {record['run_id']} was"
+        f"The champion of {record.dataset} {record.task} changed {_TRIES} times while run {record.run_id} was"
         " compared with it.",
         "Run again when the other runs have ended.",
     )
@@ -109,25 +109,25 @@ def promote(storage: Storage, run_dir: str, *, reason: str, who: str = "", clock
         DataError: The exported model is not the one that was evaluated.
     """
     why = _reason(reason)
-    record = _evaluated(storage, run_dir)
-    home = champions.home(record["dataset"], record["task"])
-    proof, leak = disjointness(manifests.load(storage, record["dataset_dir"]))
+    record, gate = _evaluated(storage, run_dir)
+    home = champions.home(record.dataset, record.task)
+    proof, leak = disjointness(manifests.load(storage, record.dataset_dir))
     never = leak if proof != "disjoint" else ""
-    failed = {check["code"]: check["detail"] for check in record["gate"]["checks"] if not check["passed"]}
+    failed = {check["code"]: check["detail"] for check in gate.checks if not check["passed"]}
     for code in ("leaky_split", "not_provably_disjoint", "does_not_answer"):
         never = never or failed.get(code, "")
     if never:
         raise UsageError(
-            f"Run {record['run_id']} can't be promoted, not by hand either: {never}.",
+            f"Run {record.run_id} can't be promoted, not by hand either: {never}.",
             "Train on a data set with known patients, and a model that answers.",
         )
-    with storage.lock(f"{home}/.lock", owner=f"promotion of run {record['run_id']}") as held:
+    with storage.lock(f"{home}/.lock", owner=f"promotion of run {record.run_id}") as held:
         champion = champions.load(storage, home)
-        if champion is not None and champion.origin(champion.current).run_id == record["run_id"]:
+        if champion is not None and champion.origin(champion.current).run_id == record.run_id:
             raise UsageError(
-                f"Run {record['run_id']} is the champion already, as version {champion.current.version}."
+                f"Run {record.run_id} is the champion already, as version {champion.current.version}."
             )
-        entry = _entry(storage, record, "hand", who=who or user(), why=why)
+        entry = _entry(storage, record, gate, "hand", who=who or user(), why=why)
         made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
     return _tell(storage, run_dir, made)
 
@@ -191,36 +191,36 @@ def _reason(reason: str) -> str:
     return told
 
 
-def _evaluated(storage: Storage, run_dir: str) -> dict[str, Any]:
+def _evaluated(storage: Storage, run_dir: str) -> tuple[RunRecord, GateRecord]:
     record = run_record.read(storage, run_dir)
-    if record["gate"] is None or record["decision"] is None:
+    if record.gate is None or record.decision is None:
         raise UsageError(
-            f"Run {record['run_id']} was not evaluated, so there is nothing to promote.",
+            f"Run {record.run_id} was not evaluated, so there is nothing to promote.",
             "Run `histoline step evaluate` on it first.",
         )
-    return record
+    return record, record.gate
 
 
-def _entry(storage: Storage, record: Mapping[str, Any], by: str, *, who: str, why: str) -> Promotion:
+def _entry(storage: Storage, record: RunRecord, gate: GateRecord, by: str, *, who: str, why: str) -> Promotion:
     """An entry that still lacks its version."""
-    manifest = manifests.load(storage, record["dataset_dir"])
-    values = record["metrics"].get("test", {}).get("values", {})
+    manifest = manifests.load(storage, record.dataset_dir)
+    values = record.figures()
     return Promotion(
         version=0,
-        run_id=record["run_id"],
+        run_id=record.run_id,
         promoted_by=by,
         from_version=None,
         when=json_documents.now(),
         who=who,
         why=why,
-        dataset_dir=record["dataset_dir"],
-        plan_id=record["plan_id"],
-        content_digest=record["content_digest"],
+        dataset_dir=record.dataset_dir,
+        plan_id=record.plan_id,
+        content_digest=record.content_digest,
         group_unit=manifest.group_unit,
         group_key=manifest.key_fingerprint,
-        metric=record["gate"]["metric"],
+        metric=gate.metric,
         metrics={name: figure["estimate"] for name, figure in values.items()},
-        raises_best=by == "gate" and bool(record["gate"]["becomes_best_ever"]),
+        raises_best=by == "gate" and gate.becomes_best_ever,
     )
 
 
@@ -228,19 +228,19 @@ def _publish_run(
     storage: Storage,
     home: str,
     run_dir: str,
-    record: Mapping[str, Any],
+    record: RunRecord,
     champion: Champion | None,
     entry: Promotion,
     clock: Clock,
     still_locked: Callable[[], None],
 ) -> Promotion:
     source = storage.local_tree(f"{run_dir}/model")
-    if model_digest(source) != record["digests"].get("model"):
+    if model_digest(source) != record.digests.get("model"):
         raise DataError(
-            f"The model of run {record['run_id']} is not the one that was evaluated: its files have changed.",
+            f"The model of run {record.run_id} is not the one that was evaluated: its files have changed.",
             "Evaluate the run again (histoline step evaluate).",
         )
-    manifest = manifests.load(storage, record["dataset_dir"])
+    manifest = manifests.load(storage, record.dataset_dir)
 
     def card(made: Promotion, _: Path) -> str:
         return model_card.render(record, manifest, made)

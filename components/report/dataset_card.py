@@ -128,7 +128,7 @@ def _rejects(evidence: Evidence, manifest: Manifest, limit: int) -> tuple[Reject
         for row in mine:
             if len(pictures) == limit:
                 break
-            path = f"{evidence.record['dataset_dir']}/thumbnails/{row['thumbnail']}"
+            path = f"{evidence.record.dataset_dir}/thumbnails/{row['thumbnail']}"
             if row["thumbnail"] and "/" not in row["thumbnail"] and evidence.storage.exists(path):
                 uri = data_uri(evidence.storage.read_bytes(path))
                 pictures.append(Thumbnail(row["path"], row["detail"], uri))

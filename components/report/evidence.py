@@ -23,6 +23,7 @@ from components.promotion.served_model import NotServable, read_facts, read_trai
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 
 Array = npt.NDArray[Any]
 PATCH_COLUMNS = ("patch_id", "x", "y", "magnification", "tumor_type", "shard", "offset")
@@ -98,7 +99,7 @@ class Evidence:
 
     storage: Storage
     folder: str
-    record: Mapping[str, Any]
+    record: RunRecord
     manifest: Manifest | None
     champion: Champion | None
     splits: Mapping[str, Scored]
@@ -114,22 +115,22 @@ class Evidence:
     @property
     def classes(self) -> list[str]:
         """Class names in label order."""
-        return list(self.record["classes"])
+        return list(self.record.classes)
 
     @property
     def several(self) -> bool:
         """Whether the task has more than two classes."""
-        return len(self.record["classes"]) > 2
+        return len(self.record.classes) > 2
 
     @property
     def threshold(self) -> float | None:
         """The stored cut; None for several classes and before the evaluation."""
-        return None if self.several else self.record["threshold"]
+        return None if self.several else self.record.threshold
 
     @property
     def unit(self) -> str:
         """What a group is: patient, slide or image."""
-        return str(self.record["group_unit"])
+        return str(self.record.group_unit)
 
     @property
     def primary(self) -> str:
@@ -151,7 +152,7 @@ def collect(storage: Storage, folder: str) -> Evidence:
     record = run_record.read(storage, folder)
     notes: list[str] = []
     manifest, patches, rejects = _dataset(storage, record, notes)
-    home = champions.home(record["dataset"], record["task"])
+    home = champions.home(record.dataset, record.task)
     try:
         champion, _ = champions.read(storage, home)
     except HistolineError as error:
@@ -169,9 +170,9 @@ def collect(storage: Storage, folder: str) -> Evidence:
 
 
 def _dataset(
-    storage: Storage, record: Mapping[str, Any], notes: list[str]
+    storage: Storage, record: RunRecord, notes: list[str]
 ) -> tuple[Manifest | None, pa.Table | None, pa.Table | None]:
-    place = record["dataset_dir"]
+    place = record.dataset_dir
     try:
         manifest = manifests.load(storage, place)
     except HistolineError:
@@ -179,7 +180,7 @@ def _dataset(
             f"The data set {place} is no longer there, or is damaged: images, slide maps and its card can't be shown."
         )
         return None, None, None
-    if manifest.manifest_digest != record["manifest_digest"]:
+    if manifest.manifest_digest != record.manifest_digest:
         notes.append(f"The data set {place} is not the one that this run was made on, so nothing of it is shown.")
         return None, None, None
     patches, rejects = (_table(storage, f"{place}/{name}.parquet") for name in ("patches", "rejects"))
@@ -238,13 +239,13 @@ def align(names: Array, wanted: Array) -> Array | None:
 
 
 def _rivals(
-    storage: Storage, home: str, record: Mapping[str, Any], comparison: pa.Table, test: Scored
+    storage: Storage, home: str, record: RunRecord, comparison: pa.Table, test: Scored
 ) -> dict[str, Rival]:
     order = align(texts(comparison["patch_id"]), test.patch_id)
     if order is None:
         return {}
     found = {}
-    version = (record["gate"] or {}).get("champion_version")
+    version = record.gate.champion_version if record.gate else None
     for key in ("champion", "baseline"):
         name = f"{key}_probability"
         if name not in comparison.column_names or comparison[name].null_count:

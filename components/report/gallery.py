@@ -141,7 +141,7 @@ def _evenly(order: Array, count: int) -> Array:
 def _show(
     evidence: Evidence, test: Scored, rows: Array, score: Array, what: str, probability: str
 ) -> tuple[Shown, ...]:
-    pictures = read_pictures(evidence.storage, evidence.record["dataset_dir"], test, rows.tolist())
+    pictures = read_pictures(evidence.storage, evidence.record.dataset_dir, test, rows.tolist())
     return tuple(
         Shown(
             str(test.patch_id[row]), str(test.groups[row]), float(score[row]), picture,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Iterable
-from typing import Any
 
 from markupsafe import Markup
 
@@ -16,6 +15,7 @@ from components.report.measures import TITLES
 from components.report.page import FILE, environment, reason, verdict
 from components.storage.base import Storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 
 PATH = "runs/index.html"
 LOCK = "runs/.index.lock"
@@ -110,7 +110,7 @@ def families(storage: Storage) -> tuple[list[Family], list[str]]:
     return found, broken
 
 
-def _family(storage: Storage, dataset: str, task: str, records: Iterable[tuple[str, dict[str, Any]]]) -> Family:
+def _family(storage: Storage, dataset: str, task: str, records: Iterable[tuple[str, RunRecord]]) -> Family:
     try:
         champion, _ = champions.read(storage, champions.home(dataset, task))
     except HistolineError:
@@ -128,15 +128,15 @@ def _family(storage: Storage, dataset: str, task: str, records: Iterable[tuple[s
     return Family(title, tuple(lines), served, _plot(f"trend-{dataset}-{task}", title, lines))
 
 
-def _line(storage: Storage, folder: str, record: dict[str, Any], origin: str) -> Line:
-    metric = "macro_f1" if len(record["classes"]) > 2 else "auc"
-    value = record["metrics"].get("test", {}).get("values", {}).get(metric, {})
+def _line(storage: Storage, folder: str, record: RunRecord, origin: str) -> Line:
+    metric = "macro_f1" if len(record.classes) > 2 else "auc"
+    value = record.figures().get(metric, {})
     there = storage.exists(f"{folder}/{FILE}")
     return Line(
-        run_id=record["run_id"], dataset=record["dataset"], task=record["task"], created=record["created"],
-        model=str(record["config"].get("model", "")), verdict=verdict(record), reason=reason(record),
+        run_id=record.run_id, dataset=record.dataset, task=record.task, created=record.created,
+        model=str(record.config.get("model", "")), verdict=verdict(record), reason=reason(record),
         metric=TITLES[metric], estimate=value.get("estimate"), low=value.get("low"), high=value.get("high"),
-        version=record["version"], champion=record["run_id"] == origin,
+        version=record.version, champion=record.run_id == origin,
         page=f"{folder.partition('/')[2]}/{FILE}" if there else "",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.report.evidence import Evidence
+from components.training.run_types import RunRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,22 +28,22 @@ class Link:
 def lineage(evidence: Evidence) -> list[Link]:
     """From the raw folder to the pushed version."""
     record, manifest = evidence.record, evidence.manifest
-    digests = record["digests"]
-    data = (("plan", record["plan_id"]), ("content", record["content_digest"]), ("manifest", record["manifest_digest"]))
+    digests = record.digests
+    data = (("plan", record.plan_id), ("content", record.content_digest), ("manifest", record.manifest_digest))
     raw = "unknown, as the data set is gone"
     if manifest is not None:
         raw = manifest.input or "withheld (pseudonymised)"
-    recipe = str(record["config"].get("title") or record["config"].get("model", ""))
+    recipe = str(record.config.get("title") or record.config.get("model", ""))
     pushed = "not pushed"
-    if record["version"] is not None:
-        pushed = f"models/{record['dataset']}/{record['task']}/{record['version']}"
+    if record.version is not None:
+        pushed = f"models/{record.dataset}/{record.task}/{record.version}"
     return [
         Link("Raw patches", raw, ()),
-        Link("Data set", record["dataset_dir"], data),
+        Link("Data set", record.dataset_dir, data),
         Link("Recipe and code", recipe, _known(digests, config="recipe", source="code", inputs="inputs")),
         Link("Run", evidence.folder, ()),
         Link("Test split", _test(record), _known(digests, test_split="content")),
-        Link("Exported model", record["paths"].get("model", "none"), _known(digests, model="files")),
+        Link("Exported model", record.paths.get("model", "none"), _known(digests, model="files")),
         Link("Pushed version", pushed, ()),
     ]
 
@@ -51,9 +52,9 @@ def _known(digests: Mapping[str, str], **names: str) -> tuple[tuple[str, str], .
     return tuple((title, digests[key]) for key, title in names.items() if digests.get(key))
 
 
-def _test(record: Mapping[str, Any]) -> str:
-    told = record["metrics"].get("test")
-    return f"{told['patches']:,} patches of {told['groups']} {record['group_unit']}s" if told else "not evaluated"
+def _test(record: RunRecord) -> str:
+    told = record.metrics.get("test")
+    return f"{told['patches']:,} patches of {told['groups']} {record.group_unit}s" if told else "not evaluated"
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -56,7 +56,7 @@ def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list
         evidence: Of the run.
         published: Sources, as published.json lists them.
     """
-    values = dict(evidence.record["metrics"].get("test", {}).get("values", {}))
+    values = dict(evidence.record.figures())
     test = evidence.test
     if test is not None and "ece" not in values:
         values["ece"] = ece_interval(test, _plan(evidence))
@@ -74,7 +74,7 @@ def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list
 
 
 def _plan(evidence: Evidence) -> BootstrapPlan:
-    policy = evidence.record["policy"] or {}
+    policy = evidence.record.policy or {}
     chosen = {key: policy[key] for key in ("resamples", "confidence", "seed") if key in policy}
     return BootstrapPlan(pool=evidence.several, **chosen)
 

@@ -19,6 +19,7 @@ from components.report import dataset_card, figures, gallery, lineage, measures,
 from components.report.evidence import Evidence, collect
 from components.storage.base import Storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 
 HERE = Path(__file__).parent
 FILE = "report/index.html"
@@ -129,9 +130,9 @@ def _images(evidence: Evidence, share: float) -> dict[str, Any]:
 
 def _context(evidence: Evidence) -> dict[str, Any]:
     record, test = evidence.record, evidence.test
-    sources = published(record["dataset"], record["task"])
+    sources = published(record.dataset, record.task)
     champion = evidence.champion.current if evidence.champion else None
-    shift = record["drift"] or {}
+    shift = record.drift or {}
     return {
         "run": record,
         "unit": evidence.unit,
@@ -140,7 +141,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "primary": evidence.primary,
         "verdict": verdict(record),
         "why": reason(record),
-        "is_champion": champion is not None and champion.version == record["version"],
+        "is_champion": champion is not None and champion.version == record.version,
         "champion": champion,
         "notes": evidence.notes,
         "test": test,
@@ -149,19 +150,19 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "rows": measures.headline(evidence, sources),
         "rivals": evidence.rivals,
         "sources": sources,
-        "evaluation": record["code"] == "evaluation",
+        "evaluation": record.code == "evaluation",
         "region": _region(evidence),
-        "comparisons": (record["gate"] or {}).get("comparisons", []),
-        "checks": (record["gate"] or {}).get("checks", []),
+        "comparisons": record.gate.comparisons if record.gate else (),
+        "checks": record.gate.checks if record.gate else (),
         "plots": _plots(evidence),
         "confusion": _confusion(evidence),
         "slices": measures.slice_tables(evidence),
         "drift": shift,
         "drift_rows": _drift_rows(shift),
-        "config": list(lineage.flatten(record["config"])),
-        "options": list(lineage.flatten(record["options"])) if record["options"] else [],
+        "config": list(lineage.flatten(record.config)),
+        "options": list(lineage.flatten(record.options)) if record.options else [],
         "links": lineage.lineage(evidence),
-        "said": [*record["metrics"].get("test", {}).get("warnings", []), *record["warnings"]],
+        "said": [*record.metrics.get("test", {}).get("warnings", []), *record.warnings],
     }
 
 
@@ -171,19 +172,19 @@ def published(dataset: str, task: str) -> list[dict[str, Any]]:
     return list(told.get(dataset, {}).get(task, []))
 
 
-def verdict(record: Mapping[str, Any]) -> str:
+def verdict(record: RunRecord) -> str:
     """One word on how a run stands: promoted, refused, unchanged, failed, running or evaluated."""
-    if record["state"] == "failed":
+    if record.state == "failed":
         return "failed"
-    return str(record["decision"] or ("evaluated" if record["metrics"] else record["state"]))
+    return str(record.decision or ("evaluated" if record.metrics else record.state))
 
 
-def reason(record: Mapping[str, Any]) -> str:
+def reason(record: RunRecord) -> str:
     """Why, in a sentence."""
-    error = record["error"]
-    if record["state"] == "failed" and error:
-        return f"Failed in {error['stage']} (exit {error['exit_code']}): {error['message']}"
-    return str(record["reason"] or f"The run is in stage {record['stage']}; there is no decision yet.")
+    error = record.error
+    if record.state == "failed" and error:
+        return f"Failed in {error.stage} (exit {error.exit_code}): {error.message}"
+    return str(record.reason or f"The run is in stage {record.stage}; there is no decision yet.")
 
 
 def _prevalence(evidence: Evidence) -> float | None:
@@ -204,15 +205,15 @@ def _region(evidence: Evidence) -> dict[str, float] | None:
 def _plots(evidence: Evidence) -> dict[str, Markup]:
     test, record = evidence.test, evidence.record
     plots: dict[str, Markup] = {}
-    if record["history"].get("loss"):
-        plots["learning"] = figures.learning("loss", record["history"], "loss")
+    if record.history.get("loss"):
+        plots["learning"] = figures.learning("loss", record.history, "loss")
         metric = "accuracy" if evidence.several else "auc"
-        if record["history"].get(metric):
-            plots["learning_metric"] = figures.learning("learning", record["history"], metric)
+        if record.history.get(metric):
+            plots["learning_metric"] = figures.learning("learning", record.history, metric)
     if test is None:
         return plots
     # The served probability with its temperature undone is the one before it.
-    before = calibration.apply_temperature(test.probability, 1 / (record["temperature"] or 1.0))
+    before = calibration.apply_temperature(test.probability, 1 / (record.temperature or 1.0))
     raw, served = (calibration.reliability_bins(test.labels, p) for p in (before, test.probability))
     if evidence.several:
         for kind in ("roc", "pr"):

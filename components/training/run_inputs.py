@@ -18,6 +18,7 @@ from components.errors import UsageError
 from components.storage.base import Storage
 from components.training import presets, run_record
 from components.training.recipe import TrainingConfig
+from components.training.run_types import RunRecord
 from components.training.source_digest import library_versions, source_digest
 from components.version import __version__
 
@@ -168,7 +169,7 @@ def settle(
     return Inputs(dataset, task, folder, manifest, config, options)
 
 
-def freeze(storage: Storage, folder: str, inputs: Inputs) -> dict[str, Any]:
+def freeze(storage: Storage, folder: str, inputs: Inputs) -> RunRecord:
     """Writes run.json of a new run, or gives that of the same run back.
 
     Args:
@@ -182,14 +183,14 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> dict[str, Any]:
     if run_record.exists(storage, folder):
         record = run_record.read(storage, folder)
         same = (
-            record["config"] == json.loads(inputs.config.to_json())
-            and record["dataset_dir"] == inputs.dataset_dir
-            and record["manifest_digest"] == inputs.manifest.manifest_digest
+            record.config == json.loads(inputs.config.to_json())
+            and record.dataset_dir == inputs.dataset_dir
+            and record.manifest_digest == inputs.manifest.manifest_digest
         )
-        if same and record["options"] == inputs.options:
+        if same and record.options == inputs.options:
             return record
         # Until training has begun nothing depends on what was frozen: drift may be accepted now, say.
-        if "train" in record["stages"]:
+        if "train" in record.stages:
             other = "other options" if same else "other data or another recipe"
             raise UsageError(
                 f"Run {folder.rsplit('/', 1)[1]!r} was begun with {other}.",
@@ -208,7 +209,7 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> dict[str, Any]:
     return run_record.update(storage, folder, versions={"histoline": __version__, **library_versions()})
 
 
-def find_same(storage: Storage, folder: str, digest: str) -> dict[str, Any] | None:
+def find_same(storage: Storage, folder: str, digest: str) -> RunRecord | None:
     """The newest finished run with these very inputs, which the gate has decided on; None where there is none.
 
     Args:
@@ -226,7 +227,7 @@ def find_same(storage: Storage, folder: str, digest: str) -> dict[str, Any] | No
             record = run_record.read(storage, other)
         except Exception:  # a damaged record is no reason to stop; it is not the same run
             continue
-        same = record["digests"].get("inputs") == digest
-        if same and record["state"] == "done" and record["decision"] in FINAL:
-            found = record if found is None or record["created"] > found["created"] else found
+        same = record.digests.get("inputs") == digest
+        if same and record.state == "done" and record.decision in FINAL:
+            found = record if found is None or record.created > found.created else found
     return found

@@ -7,17 +7,19 @@ Every change happens under the lock of the run folder, which a step holds for it
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 from components.core import json_documents
 from components.datasets.manifest import Manifest
 from components.errors import EXIT_BUG, HistolineError, UsageError
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import HeldLock, Storage
+from components.training.run_types import Failure, RunRecord, StageEntry
 from components.version import __version__
 
 FORMAT = 1
@@ -28,6 +30,7 @@ STAGES = ("validate", "train", "evaluate", "push", "report")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DAMAGED = "Start a new run with another --run-id."
+_MERGED = ("digests", "paths", "timings", "versions", "stages")
 
 
 def check_run_id(run_id: str) -> str:
@@ -74,7 +77,7 @@ def create(
     manifest: Manifest,
     options: Mapping[str, Any] | None = None,
     digests: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Writes the first run.json: configuration and data set, frozen.
 
     Args:
@@ -96,57 +99,34 @@ def create(
             f"A run {run_id!r} exists already: {storage.uri(str(other))}.", "Choose another --run-id."
         )
     moment = json_documents.now()
-    record = {
-        "format": FORMAT,
-        "histoline_version": __version__,
-        "run_id": run_id,
-        "dataset": dataset,
-        "task": task,
-        "created": moment,
-        "updated": moment,
-        "state": "running",
-        "stage": "validate",
-        "stages": {},
-        "error": None,
-        "decision": None,
-        "code": "",
-        "reason": "",
-        "config": dict(config),
-        "options": dict(options or {}),
-        "dataset_dir": dataset_dir,
-        "plan_id": manifest.plan_id,
-        "content_digest": manifest.content_digest,
-        "manifest_digest": manifest.manifest_digest,
-        "group_unit": manifest.group_unit,
-        "classes": list(manifest.classes),
-        "flags": list(manifest.flags),
-        "floors": {},
-        "metrics": {},
-        "per_group": {},
-        "recognition": {},
-        "slices": [],
-        "drift": None,
-        "history": {},
-        "epochs_run": None,
-        "temperature": None,
-        "threshold": None,
-        "calibration": None,
-        "gate": None,
-        "policy": None,
-        "weak_evidence": False,
-        "looks": None,
-        "smallest_detectable": None,
-        "version": None,
-        "promotion": None,
-        "report": None,
-        "digests": dict(digests or {}),
-        "paths": {},
-        "timings": {},
-        "versions": {"histoline": __version__},
-        "warnings": [],
-    }
-    write(storage, folder, record)
-    return record
+    record = RunRecord(
+        format=FORMAT,
+        histoline_version=__version__,
+        run_id=run_id,
+        dataset=dataset,
+        task=task,
+        created=moment,
+        updated=moment,
+        state="running",
+        stage="validate",
+        stages={},
+        error=None,
+        decision=None,
+        code="",
+        reason="",
+        config=dict(config),
+        options=dict(options or {}),
+        dataset_dir=dataset_dir,
+        plan_id=manifest.plan_id,
+        content_digest=manifest.content_digest,
+        manifest_digest=manifest.manifest_digest,
+        group_unit=manifest.group_unit,  # type: ignore[arg-type]  # one of the three, by the manifest's schema
+        classes=manifest.classes,
+        flags=manifest.flags,
+        digests=dict(digests or {}),
+        versions={"histoline": __version__},
+    )
+    return _write(storage, folder, record.to_document())
 
 
 def exists(storage: Storage, folder: str) -> bool:
@@ -154,11 +134,11 @@ def exists(storage: Storage, folder: str) -> bool:
     return storage.exists(f"{folder}/{NAME}")
 
 
-def read(storage: Storage, folder: str) -> dict[str, Any]:
+def read(storage: Storage, folder: str) -> RunRecord:
     """Reads a run's record.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: There is no such run, or the file is of a newer format.
         DataError: The file is damaged.
     """
     try:
@@ -167,31 +147,32 @@ def read(storage: Storage, folder: str) -> dict[str, Any]:
         raise UsageError(
             f"There is no run in {storage.uri(folder)}.", "Run `histoline step validate` (or train) first."
         ) from None
-    return json_documents.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), _DAMAGED)
+    return RunRecord.from_document(json_documents.parse(data, SCHEMA, storage.uri(f"{folder}/{NAME}"), _DAMAGED))
 
 
-def write(storage: Storage, folder: str, record: Mapping[str, Any]) -> None:
-    """Writes a run's record; nobody ever reads a part of it."""
-    storage.write_atomic(f"{folder}/{NAME}", json_documents.dump(record, SCHEMA), tmp_dir=f"{folder}/.tmp")
-
-
-def update(storage: Storage, folder: str, **changes: Any) -> dict[str, Any]:
+def update(storage: Storage, folder: str, **changes: Any) -> RunRecord:
     """Changes fields of a run's record and gives it back.
 
     Mappings named `digests`, `paths`, `timings`, `versions` and `stages` are merged into what is there; `warnings` are
     added once each; every other field is replaced.
+
+    Raises:
+        ValueError: The record no longer follows its schema; nothing is written.
     """
     record = read(storage, folder)
-    for name, value in changes.items():
-        if name in ("digests", "paths", "timings", "versions", "stages"):
-            record[name] = {**record[name], **value}
-        elif name == "warnings":
-            record[name] += [text for text in value if text not in record[name]]
-        else:
-            record[name] = value
-    record["updated"] = json_documents.now()
-    write(storage, folder, record)
-    return record
+    merged = {name: {**getattr(record, name), **value} for name, value in changes.items() if name in _MERGED}
+    warnings = dict.fromkeys([*record.warnings, *changes.get("warnings", ())])
+    moment = json_documents.now()
+    return _write(
+        storage, folder, {**record.to_document(), **changes, **merged, "warnings": list(warnings), "updated": moment}
+    )
+
+
+def _write(storage: Storage, folder: str, document: Mapping[str, Any]) -> RunRecord:
+    """Writes a run's record, of which nobody ever reads a part, and gives back what was written."""
+    data = json_documents.dump(document, SCHEMA)
+    storage.write_atomic(f"{folder}/{NAME}", data, tmp_dir=f"{folder}/.tmp")
+    return RunRecord.from_document(json.loads(data))
 
 
 def lock(storage: Storage, folder: str, owner: str) -> AbstractContextManager[HeldLock]:
@@ -210,28 +191,28 @@ def stage(storage: Storage, folder: str, name: str, *, inputs: str = "") -> Iter
         inputs: Digest of what the stage reads, kept for `is_done`.
     """
     started, clock = json_documents.now(), time.monotonic()
-    entry: dict[str, Any] = {"state": "running", "started": started, "ended": None, "seconds": None, "inputs": inputs}
+    entry = StageEntry("running", started, inputs=inputs)
     update(storage, folder, state="running", stage=name, error=None, stages={name: entry})
 
-    def ended(state: str) -> dict[str, Any]:
+    def ended(state: Literal["done", "failed"]) -> dict[str, StageEntry]:
         seconds = round(time.monotonic() - clock, 3)
-        return {name: {**entry, "state": state, "ended": json_documents.now(), "seconds": seconds}}
+        return {name: StageEntry(state, started, json_documents.now(), seconds, inputs)}
 
     try:
         yield
     except BaseException as error:
         code = error.exit_code if isinstance(error, HistolineError) else EXIT_BUG
         message = str(error) or type(error).__name__
-        told = {"stage": name, "exit_code": code, "message": message}
+        failure = Failure(name, code, message)
         # Where the disk or the lock is the trouble, its own message matters more than this record.
         with contextlib.suppress(Exception):
-            update(storage, folder, state="failed", error=told, stages=ended("failed"))
+            update(storage, folder, state="failed", error=failure, stages=ended("failed"))
         raise
     state = "done" if name == STAGES[-1] else "running"
     update(storage, folder, state=state, stages=ended("done"))
 
 
-def is_done(record: Mapping[str, Any], name: str, inputs: str) -> bool:
+def is_done(record: RunRecord, name: str, inputs: str) -> bool:
     """Says whether a stage ended well with exactly these inputs.
 
     Args:
@@ -239,5 +220,5 @@ def is_done(record: Mapping[str, Any], name: str, inputs: str) -> bool:
         name: One of `STAGES`.
         inputs: Digest of what the stage would read now.
     """
-    entry = record["stages"].get(name, {})
-    return entry.get("state") == "done" and entry.get("inputs") == inputs
+    entry = record.stages.get(name)
+    return entry is not None and entry.state == "done" and entry.inputs == inputs

@@ -88,8 +88,8 @@ def PromotionGate(
 
     storage = open_storage(workspace)
     record = run_record.read(storage, run_folder)
-    report = read_evaluation(Path(evaluation.uri), record["task"], record["config"]["floors"])
-    decision = evaluate(storage, run_folder, report["blessed"], report)["decision"]
+    report = read_evaluation(Path(evaluation.uri), record.task, record.config["floors"])
+    decision = evaluate(storage, run_folder, report["blessed"], report).decision
     promoted = decision == "promoted"
     os.makedirs(blessing.uri, exist_ok=True)
     Path(blessing.uri, "BLESSED" if promoted else "NOT_BLESSED").touch()

@@ -63,33 +63,33 @@ def measured(workspace: Path, model: Path, plan_id: str, run_id: str) -> tuple[d
 def test_every_unseen_patient_counts_and_no_other(sites):
     workspace, model, _, other, shared = sites
     record, folder = measured(workspace, model, other.plan_id, "away")
-    assert json_documents.problem(record, run_record.SCHEMA) == ""
-    assert record["decision"] is None and record["gate"] is None and record["version"] is None
-    told = record["options"]["evaluation"]
+    assert json_documents.problem(record.to_document(), run_record.SCHEMA) == ""
+    assert record.decision is None and record.gate is None and record.version is None
+    told = record.options["evaluation"]
     unseen = [row for row in other.patches if row["group_id"] not in shared]
     assert told["left_out_groups"] == 2 and told["left_out_patches"] == len(other.patches) - len(unseen)
-    assert any("2 patients" in text and "left out" in text for text in record["warnings"])
-    assert "no decision" in record["reason"] and "2 patients" in record["reason"]
+    assert any("2 patients" in text and "left out" in text for text in record.warnings)
+    assert "no decision" in record.reason and "2 patients" in record.reason
     rows = {row["patch_id"]: row for row in pq.read_table(folder / PREDICTIONS).to_pylist()}
     assert set(rows) == {row["patch_id"] for row in unseen}
     assert {row["split"] for row in rows.values()} == {"test"}
     by_hand = binary_metrics(
         np.array([row["label"] for row in unseen]),
         np.array([rows[row["patch_id"]]["probability"] for row in unseen]),
-        record["threshold"],
+        record.threshold,
     )
-    values = record["metrics"]["test"]["values"]
+    values = record.metrics["test"]["values"]
     assert values["auc"]["estimate"] == pytest.approx(by_hand["auc"])
     assert values["f1"]["estimate"] == pytest.approx(by_hand["f1"])
     assert values["auc"]["low"] < values["auc"]["estimate"] < values["auc"]["high"]
-    assert record["metrics"]["test"]["groups"] == told["groups"] == 18
-    assert record["slices"] and record["looks"]["count"] == 1
+    assert record.metrics["test"]["groups"] == told["groups"] == 18
+    assert record.slices and record.looks.count == 1
 
 
 def test_its_report_shows_images_of_every_split(sites):
     workspace, model, _, other, _ = sites
     record, folder = measured(workspace, model, other.plan_id, "pages")
-    page = (workspace / record["report"]).read_text()
+    page = (workspace / record.report).read_text()
     assert "no decision" in page and "18 patients" in page
     assert page.count("data:image/png") > 4
     assert "pages/report/index.html" in (workspace / "runs" / "index.html").read_text()
@@ -101,7 +101,7 @@ def test_on_its_own_data_only_the_test_patients_are_left(sites):
     record, folder = measured(workspace, model, own.plan_id, "own")
     test = {row["patch_id"] for row in own.patches if row["split"] == "test"}
     assert set(pq.read_table(folder / PREDICTIONS)["patch_id"].to_pylist()) == test
-    assert record["looks"]["test_digest"] == record["digests"]["test_split"]
+    assert record.looks.test_digest == record.digests["test_split"]
 
 
 def test_the_command_and_a_name_that_is_taken(sites, tmp_path):

@@ -63,13 +63,13 @@ def served(shop: Workshop) -> int:
 
 def test_the_first_model_needs_floors_and_baseline_only(shop):
     record, version = shop.train("first")
-    assert (record["decision"], record["code"], version) == ("promoted", "first_model", SECOND)
+    assert (record.decision, record.code, version) == ("promoted", "first_model", SECOND)
     check_run(record)
-    assert record["version"] == version and record["promotion"]["why"] == record["reason"]
+    assert record.version == version and record.promotion["why"] == record.reason
     champion = shop.champion
     assert (champion["version"], champion["run_id"], champion["promoted_by"]) == (version, "first", "gate")
     assert champion["dataset_dir"] == shop.dataset_dir and champion["best_ever"]["version"] == version
-    assert champion["metrics"]["auc"] == record["metrics"]["test"]["values"]["auc"]["estimate"]
+    assert champion["metrics"]["auc"] == record.metrics["test"]["values"]["auc"]["estimate"]
     folder = shop.home / str(version)
     assert (folder / "saved_model.pb").is_file() and (folder / "assets.extra/histoline.json").is_file()
     assert json.loads((folder / "assets.extra/promotion.json").read_text())["version"] == version
@@ -93,7 +93,7 @@ def test_predictions_follow_their_contract(shop):
         assert row["model_version"] == "first" and 0 <= row["probability"] <= 1
     test = [row for row in rows if row["split"] == "test"]
     auc = roc_auc([row["label"] for row in test], [row["probability"] for row in test])
-    assert record["metrics"]["test"]["values"]["auc"]["estimate"] == pytest.approx(auc)
+    assert record.metrics["test"]["values"]["auc"]["estimate"] == pytest.approx(auc)
     compared = pq.read_table(run / "comparison.parquet")
     assert compared.column("patch_id").to_pylist() == [row["patch_id"] for row in test]
     assert compared.column("champion_probability").null_count == len(test), "there was no champion"
@@ -113,7 +113,7 @@ def test_the_second_run_keeps_the_champions_own_scores(shop):
 def test_better_is_promoted(shop):
     shop.train("first", noise=1.0)
     record, version = shop.train("second", clock=SECOND + 60.0)
-    assert (record["decision"], record["code"], version) == ("promoted", "better", SECOND + 60)
+    assert (record.decision, record.code, version) == ("promoted", "better", SECOND + 60)
     assert (shop.champion["run_id"], served(shop)) == ("second", version)
     assert shop.champion["best_ever"]["run_id"] == "second"
     assert [entry["run_id"] for entry in shop.champion["history"]] == ["first", "second"]
@@ -122,40 +122,40 @@ def test_better_is_promoted(shop):
 def test_blessed_but_refused_leaves_the_champion_for_the_next_run(shop):
     _, version = shop.train("first")
     worse, pushed = shop.train("second", noise=1.0)
-    assert worse["floors"]["blessed"] and (worse["decision"], worse["code"], pushed) == ("refused", "worse", None)
+    assert worse.floors["blessed"] and (worse.decision, worse.code, pushed) == ("refused", "worse", None)
     check_run(worse)
     assert (shop.champion["run_id"], served(shop)) == ("first", version)
     third, _ = shop.train("third", noise=0.1)
-    assert third["gate"]["champion_version"] == version, "the refused run is no champion"
-    assert third["code"] == "not_distinguishable" and third["smallest_detectable"] > 0
+    assert third.gate.champion_version == version, "the refused run is no champion"
+    assert third.code == "not_distinguishable" and third.smallest_detectable > 0
     assert shop.champion["run_id"] == "first"
 
 
 def test_below_the_floors_is_refused(shop):
     folder = shop.run("first")
     record = shop.evaluate(folder, blessed=False, reason="AUC 0.91 is below the floor of 0.95", auc=0.91)
-    assert (record["decision"], record["code"]) == ("refused", "below_floors")
-    assert "below the floor of 0.95" in record["reason"] and record["floors"]["auc"] == 0.91
+    assert (record.decision, record.code) == ("refused", "below_floors")
+    assert "below the floor of 0.95" in record.reason and record.floors["auc"] == 0.91
     assert shop.push(folder) is None and not published(shop)
 
 
 def test_the_colour_baseline_must_be_beaten(shop):
     record, version = shop.train("first", signal=0.0, noise=1.0)
-    assert (record["decision"], record["code"], version) == ("refused", "baseline_not_beaten", None)
+    assert (record.decision, record.code, version) == ("refused", "baseline_not_beaten", None)
 
 
 def test_drift_in_small_steps_is_stopped_by_the_best_ever(shop):
     codes = []
     for step in range(12):
         record, version = shop.train(f"run-{step}", gate={"policy": "non-inferior", "margin": 0.03}, noise=0.04 * step)
-        codes.append(record["code"])
+        codes.append(record.code)
         if version is None:
             break
     assert codes[0] == "first_model" and set(codes[1:-1]) == {"non_inferior"} and len(codes) > 3
     assert codes[-1] == "inferior_to_best_ever"
     best = shop.champion["best_ever"]["version"]
-    last = record["gate"]["comparisons"]
-    assert record["gate"]["best_ever_version"] == best < shop.champion["version"]
+    last = record.gate.comparisons
+    assert record.gate.best_ever_version == best < shop.champion["version"]
     against = {c["against"]: c["result"]["difference"]["low"] for c in last}
     assert against["champion"] > -0.03 >= against["best_ever"], "the champion alone would have let it through"
 
@@ -167,30 +167,30 @@ def test_groups_that_the_champion_was_trained_on_are_left_out(shop):
     extra = shop.home / str(SECOND) / "assets.extra/train_groups.json"
     extra.write_text(json.dumps([*shop.groups("train", "eval"), *seen]))
     record, _ = shop.train("second")
-    against = {c["against"]: c for c in record["gate"]["comparisons"]}
+    against = {c["against"]: c for c in record.gate.comparisons}
     assert (against["champion"]["left_out"], against["champion"]["groups"]) == (4, 8)
     assert against["baseline"]["left_out"] == 0
-    assert "leaving out 4 that the other model was trained on" in record["reason"]
+    assert "leaving out 4 that the other model was trained on" in record.reason
 
 
 def test_a_champion_whose_groups_cannot_be_told_shares_no_test_group_to_compare_on(shop):
     shop.train("first", noise=1.0)
     (shop.home / str(SECOND) / "assets.extra/train_groups.json").unlink()
     record, version = shop.train("second")
-    assert (record["code"], version) == ("too_few_groups", None)
-    assert any("which groups it was trained on" in text for text in record["warnings"])
+    assert (record.code, version) == ("too_few_groups", None)
+    assert any("which groups it was trained on" in text for text in record.warnings)
 
 
 def test_a_candidate_trained_on_test_groups_is_refused(shop):
     record, _ = shop.train("first", trained_on=[*shop.groups("train"), shop.groups("test")[0]])
-    assert (record["decision"], record["code"]) == ("refused", "leaky_split")
+    assert (record.decision, record.code) == ("refused", "leaky_split")
 
 
 def test_too_few_groups_refuse_a_binary_task(tmp_path, home):
     shop = Workshop(tmp_path / "workspace", small(home, "few", 10), home / "models")
     record, version = shop.train("first")
-    assert (record["decision"], record["code"], version) == ("refused", "too_few_groups", None)
-    assert record["metrics"]["test"]["values"]["auc"]["low"] is None
+    assert (record.decision, record.code, version) == ("refused", "too_few_groups", None)
+    assert record.metrics["test"]["values"]["auc"]["low"] is None
 
 
 def test_too_few_groups_are_pooled_for_subtypes_and_called_weak(tmp_path, home):
@@ -200,12 +200,12 @@ def test_too_few_groups_are_pooled_for_subtypes_and_called_weak(tmp_path, home):
     data = ingest_help.ingest(raw, home / "made-b", "breakhis", task="subtype", ratios=(0.4, 0.2, 0.4))
     shop = Workshop(tmp_path / "workspace", data, home / "models")
     record, version = shop.train("first")
-    assert (record["decision"], record["gate"]["metric"], version) == ("promoted", "macro_f1", SECOND)
-    assert record["weak_evidence"] and "weak evidence" in record["reason"]
+    assert (record.decision, record.gate.metric, version) == ("promoted", "macro_f1", SECOND)
+    assert record.weak_evidence and "weak evidence" in record.reason
     assert "Weak evidence" in (shop.home / str(version) / "README.md").read_text()
     rows = pq.read_table(shop.root / "runs/breakhis/subtype/first/predictions.parquet").to_pylist()
     assert all(len(row["probability"]) == 8 and sum(row["probability"]) == pytest.approx(1, abs=1e-5) for row in rows)
-    assert set(record["recognition"]["test"]) == {"40", "all"}
+    assert set(record.recognition["test"]) == {"40", "all"}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_leaky_or_unproven_splits_never_promote_not_by_hand_either(shop, flag, c
     shop.edit_manifest(flags=[flag])
     folder = shop.run("first")
     record = shop.evaluate(folder)
-    assert (record["decision"], record["code"]) == ("refused", code)
+    assert (record.decision, record.code) == ("refused", code)
     assert shop.push(folder) is None
     with pytest.raises(UsageError, match="not by hand either"):
         publish.promote(shop.storage, folder, reason="I want it")
@@ -227,7 +227,7 @@ def test_leaky_or_unproven_splits_never_promote_not_by_hand_either(shop, flag, c
 def test_a_really_leaky_ingest_is_refused(tmp_path, home):
     shop = Workshop(tmp_path / "workspace", small(home, "leaky", 10, split_by="image"), home / "models")
     record, version = shop.train("first", trained_on=["nobody"])
-    assert (record["decision"], record["code"], version) == ("refused", "leaky_split", None)
+    assert (record.decision, record.code, version) == ("refused", "leaky_split", None)
 
 
 def test_a_model_that_does_not_answer_is_refused(shop):
@@ -242,7 +242,7 @@ def test_a_model_that_does_not_answer_is_refused(shop):
         (shop.root / folder / "model" / gone).unlink()
         record = shop.evaluate(folder)
         check_run(record)
-        assert (record["decision"], record["code"]) == ("refused", "does_not_answer") and said in record["reason"]
+        assert (record.decision, record.code) == ("refused", "does_not_answer") and said in record.reason
         with pytest.raises(UsageError, match="not by hand either"):
             publish.promote(shop.storage, folder, reason="I want it")
 
@@ -280,7 +280,7 @@ def test_pushing_again_gives_the_same_version(shop):
     folder = "runs/idc/binary/first"
     assert shop.push(folder, SECOND + 99.0) == version == served(shop)
     record = shop.evaluate(folder)
-    assert (record["decision"], record["version"]) == ("promoted", version), "not compared with itself"
+    assert (record.decision, record.version) == ("promoted", version), "not compared with itself"
 
 
 def test_a_crash_between_rename_and_champion_json_is_repaired_by_the_next_push(shop, monkeypatch):
@@ -303,24 +303,24 @@ def test_a_crash_between_rename_and_champion_json_is_repaired_by_the_next_push(s
     third = shop.run("third")
     # Compared with the first champion, which is not the one that is served by now.
     monkeypatch.setattr(evaluation.champions, "load", lambda s, h: champions.read(s, h)[0])
-    assert shop.evaluate(third)["gate"]["champion_version"] == SECOND
+    assert shop.evaluate(third).gate.champion_version == SECOND
     monkeypatch.undo()
     assert shop.push(third) == SECOND + 2
     assert [entry["run_id"] for entry in shop.champion["history"]] == ["first", "second", "third"]
-    assert shop.record(third)["gate"]["champion_version"] == SECOND + 1, "evaluated again before it was pushed"
-    assert shop.push(folder) == SECOND + 1 and shop.record(folder)["version"] == SECOND + 1
+    assert shop.record(third).gate.champion_version == SECOND + 1, "evaluated again before it was pushed"
+    assert shop.push(folder) == SECOND + 1 and shop.record(folder).version == SECOND + 1
 
 
 def test_a_champion_that_came_meanwhile_is_compared_with_first(shop):
     shop.train("first", noise=1.0)
     slow = shop.run("slow", noise=0.6)
-    assert shop.evaluate(slow)["decision"] == "promoted"
+    assert shop.evaluate(slow).decision == "promoted"
     shop.train("quick")
     assert shop.push(slow) is None
     record = shop.record(slow)
-    assert record["decision"] == "refused" and record["gate"]["champion_version"] == shop.champion["version"]
+    assert record.decision == "refused" and record.gate.champion_version == shop.champion["version"]
     assert shop.champion["run_id"] == "quick"
-    assert shop.evaluate(slow)["looks"]["count"] == 3, "three runs, however often each was evaluated"
+    assert shop.evaluate(slow).looks.count == 3, "three runs, however often each was evaluated"
 
 
 def test_a_lost_champion_json_is_written_again(shop):
@@ -329,7 +329,7 @@ def test_a_lost_champion_json_is_written_again(shop):
     before = shop.champion
     (shop.home / "champion.json").unlink()
     record, _ = shop.train("third", noise=1.0)
-    assert record["gate"]["champion_version"] == before["version"] and shop.champion == before
+    assert record.gate.champion_version == before["version"] and shop.champion == before
 
 
 def test_a_changed_model_is_not_pushed(shop):
@@ -364,7 +364,7 @@ def test_rollback_publishes_the_old_model_under_a_new_version(shop):
     assert f"Version {made.version}, promoted by hand (ada)" in card and card.count("## Promotion") == 1
     assert f"This is version {SECOND} published again" in card
     record, _ = shop.train("third")
-    assert record["gate"]["champion_version"] == made.version and record["code"] == "better"
+    assert record.gate.champion_version == made.version and record.code == "better"
 
 
 def test_rollback_to_where_it_makes_no_sense(shop):
@@ -394,7 +394,7 @@ def test_a_refused_candidate_is_promoted_by_hand_with_a_reason(shop):
     assert champion["best_ever"]["run_id"] == "first" and champion["who"]
     record = shop.record("runs/idc/binary/second")
     check_run(record)
-    assert (record["decision"], record["version"]) == ("refused", made.version), "the gate's word stays"
+    assert (record.decision, record.version) == ("refused", made.version), "the gate's word stays"
     with pytest.raises(UsageError, match="champion already"):
         publish.promote(shop.storage, "runs/idc/binary/second", reason="again")
     with pytest.raises(UsageError, match="needs a reason"):

@@ -35,7 +35,7 @@ def test_one_run_and_all_runs_without_tensorflow(studio: Studio, tmp_path: Path)
     told = json.loads(done.stdout)
     assert told["reports"] == [str(studio.root / "runs/idc/binary/good/report/index.html")]
     assert all(Path(file).is_file() for file in (*told["reports"], told["index"]))
-    assert studio.record("runs/idc/binary/good")["report"] == "runs/idc/binary/good/report/index.html"
+    assert studio.record("runs/idc/binary/good").report == "runs/idc/binary/good/report/index.html"
     done = train_help.run("report", "--all", "--workspace", studio.root, path=path)
     assert done.returncode == 0 and len(done.stdout.split()) == 3, done.stderr
 
@@ -77,7 +77,7 @@ def test_the_report_stage_makes_the_page(studio: Studio) -> None:
     stages_until(studio, "runs/idc/binary/good", "push")
     stages.Run(studio.storage, "runs/idc/binary/good", print).stage("report")
     record = studio.record("runs/idc/binary/good")
-    assert record["state"] == "done" and stages.result(studio.storage, record)["report"] == str(
+    assert record.state == "done" and stages.result(studio.storage, record)["report"] == str(
         studio.root / "runs/idc/binary/good/report/index.html"
     )
 

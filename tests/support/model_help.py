@@ -23,6 +23,7 @@ from components.promotion import evaluation, publish, scoring_process
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 from components.version import __version__
 from tests.support import ingest_help
 from tests.support.trees import BREAKHIS_TYPES, breakhis_path, idc_path
@@ -201,21 +202,21 @@ class Workshop:
         (extra / "train_groups.json").write_text(json.dumps(groups))
         return folder
 
-    def evaluate(self, folder: str, blessed: bool = True, **report: Any) -> dict[str, Any]:
+    def evaluate(self, folder: str, blessed: bool = True, **report: Any) -> RunRecord:
         """Evaluation in this process."""
         return evaluation.evaluate(self.storage, folder, blessed, report, predictor=scoring_process.predict)
 
     def push(self, folder: str, clock: float = 1_700_000_000.0) -> int | None:
         return publish.push(self.storage, folder, predictor=scoring_process.predict, clock=lambda: clock)
 
-    def train(self, run_id: str, clock: float = 1_700_000_000.0, **given: Any) -> tuple[dict[str, Any], int | None]:
+    def train(self, run_id: str, clock: float = 1_700_000_000.0, **given: Any) -> tuple[RunRecord, int | None]:
         """A whole run: its record and version."""
         folder = self.run(run_id, **given)
         self.evaluate(folder)
         version = self.push(folder, clock)
         return self.record(folder), version
 
-    def record(self, folder: str) -> dict[str, Any]:
+    def record(self, folder: str) -> RunRecord:
         return run_record.read(self.storage, folder)
 
     @property
@@ -230,6 +231,6 @@ class Workshop:
         self.manifest = manifests.load(self.storage, self.dataset_dir)
 
 
-def check_run(document: dict[str, Any]) -> None:
-    """The document follows run.json's schema."""
-    assert json_documents.problem(document, run_record.SCHEMA) == ""
+def check_run(record: RunRecord) -> None:
+    """The record follows run.json's schema."""
+    assert json_documents.problem(record.to_document(), run_record.SCHEMA) == ""

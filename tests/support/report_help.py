@@ -18,6 +18,7 @@ from components.promotion.prediction_tables import predictions_table, probabilit
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_record
+from components.training.run_types import RunRecord
 from tests.support import ingest_help, model_help
 
 HISTORY = {
@@ -109,7 +110,7 @@ class Studio:
         publish.push(self.storage, folder, predictor=predictor(told), clock=lambda: clock)
         return folder
 
-    def record(self, folder: str) -> dict[str, Any]:
+    def record(self, folder: str) -> RunRecord:
         """run.json."""
         return run_record.read(self.storage, folder)
 

@@ -9,6 +9,7 @@ import yaml
 from components.datasets.manifest import RejectFacts, SplitFacts
 from components.promotion.champion import Promotion
 from components.promotion.model_card import escape, promotion_section, render, replace_promotion
+from components.training.run_types import GateRecord, LookCount, RunRecord
 from tests.support import manifests
 
 
@@ -34,22 +35,29 @@ MANIFEST = manifests.manifest(
         "test": SplitFacts(10, {"negative": 8, "idc": 2}, {"idc": 1}, (), 2),
     },
 )  # fmt: skip
-RECORD = {
-    "run_id": "run-1", "dataset": "idc", "task": "binary", "plan_id": "abc", "content_digest": "def", "flags": [],
-    "config": {"model": "cnn_105k"}, "threshold": 0.25, "temperature": 1.5, "histoline_version": "0.1.0",
-    "looks": {"count": 3, "test_digest": "x"}, "weak_evidence": False,
-    "options": {}, "drift": None, "group_unit": "slide", "calibration": {"served": {"test": {"ece": 0.0312}}},
-    "per_group": {"test": {"auc": {"groups": 2.0, "median": 0.9, "q25": 0.8, "q75": 0.95, "min": 0.7}}},
-    "gate": {"metric": "auc", "comparisons": [
-        {"against": "baseline", "name": "colour baseline", "result": {"difference": interval(0.1, 0.05, 0.15)}},
-        {"against": "best_ever", "name": "5", "result": {"difference": interval(0.0)}}]},
-    "slices": [
+RECORD = RunRecord(
+    format=1, histoline_version="0.1.0", run_id="run-1", dataset="idc", task="binary", created="", updated="",
+    state="running", stage="push", stages={}, error=None, decision="promoted", code="first_model", reason="",
+    config={"model": "cnn_105k"}, options={}, dataset_dir="d", plan_id="abc", content_digest="def", manifest_digest="",
+    group_unit="slide", classes=("negative", "idc"), flags=(), threshold=0.25, temperature=1.5,
+    looks=LookCount(3, "x"), calibration={"served": {"test": {"ece": 0.0312}}},
+    per_group={"test": {"auc": {"groups": 2.0, "median": 0.9, "q25": 0.8, "q75": 0.95, "min": 0.7}}},
+    gate=GateRecord(
+        decision="promoted", code="first_model", reason="", metric="auc", checks=(), weak_evidence=False,
+        smallest_detectable=None, becomes_best_ever=True, champion_version=None, best_ever_version=5, answers={},
+        comparisons=(
+            {"against": "baseline", "name": "colour baseline", "result": {"difference": interval(0.1, 0.05, 0.15)}},
+            {"against": "best_ever", "name": "5", "result": {"difference": interval(0.0)}},
+        ),
+    ),
+    slices=(
         {"by": "tumor_type", "value": "DC", "patches": 6, "groups": 2, "metrics": {"accuracy": 0.9}},
-        {"by": "tumor_type", "value": "a|b", "patches": 4, "groups": 1, "metrics": {"accuracy": 0.5}}],
-    "warnings": ["Colour drift was accepted: <b>new</b> scanner"],
-    "metrics": {"test": {"warnings": ["Only 2 groups"], "values": {
+        {"by": "tumor_type", "value": "a|b", "patches": 4, "groups": 1, "metrics": {"accuracy": 0.5}},
+    ),
+    warnings=("Colour drift was accepted: <b>new</b> scanner",),
+    metrics={"test": {"warnings": ["Only 2 groups"], "values": {
         "auc": interval(0.91234, 0.9, 0.95), "pr_auc": interval(None), "f1": interval(0.5, reason="too_few_groups")}}},
-}  # fmt: skip
+)  # fmt: skip
 
 
 def test_the_card():
@@ -73,8 +81,10 @@ def test_the_card():
 
 
 def test_without_metrics_and_with_several_classes():
-    record = {**RECORD, "metrics": {}, "looks": None, "threshold": None, "temperature": None, "weak_evidence": True,
-              "gate": None, "slices": [], "per_group": {}, "calibration": None}
+    record = dataclasses.replace(
+        RECORD, metrics={}, looks=None, threshold=None, temperature=None, weak_evidence=True, gate=None, slices=(),
+        per_group={}, calibration=None,
+    )  # fmt: skip
     card = render(record, dataclasses.replace(MANIFEST, classes=("a", "b", "c")), entry())
     assert "by argmax" in card and "Weak evidence" in card and "unknown" in card
 

@@ -13,6 +13,7 @@ import pytest
 
 from components.report import page
 from components.report.evidence import Evidence, collect
+from components.training.run_types import Failure
 from tests.support import report_help
 from tests.support.report_help import Studio
 
@@ -30,10 +31,10 @@ def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence, poor_pag
         "lineage",
     ]  # fmt: skip
     for said in (
-        poor.record["reason"], "threshold of 0.4000", "Prevalence", "unknown (50 x 50 pixels)", "champion 1700000000",
+        poor.record.reason, "threshold of 0.4000", "Prevalence", "unknown (50 x 50 pixels)", "champion 1700000000",
         "colour baseline", "doi:10.1117/12.2043872", "Comparability", "1 of 1 shown", "too narrow", "A tiny recipe",
         "2 runs have been evaluated on this test split", "Research use only. Not a medical device", "patient maps",
-        poor.record["content_digest"], poor.record["digests"]["test_split"], "5" * 64, "not pushed",
+        poor.record.content_digest, poor.record.digests["test_split"], "5" * 64, "not pushed",
     ):  # fmt: skip
         assert said.lower() in re.sub(r"&#3[49];", "'", text).lower(), said
 
@@ -72,11 +73,11 @@ def hostile(evidence: Evidence) -> Evidence:
         facts=facts,
     )
     rows = [{**row, "path": HOSTILE, "detail": HOSTILE} for row in evidence.rejects.to_pylist()]
-    record: dict[str, Any] = {
-        **evidence.record, "reason": HOSTILE, "warnings": [HOSTILE], "options": {"accept_drift": HOSTILE},
-        "config": {**evidence.record["config"], "model": HOSTILE, "title": HOSTILE, HOSTILE: HOSTILE},
-        "error": {"stage": "train", "exit_code": 70, "message": HOSTILE},
-    }  # fmt: skip
+    record = dataclasses.replace(
+        evidence.record, reason=HOSTILE, warnings=(HOSTILE,), options={"accept_drift": HOSTILE},
+        config={**evidence.record.config, "model": HOSTILE, "title": HOSTILE, HOSTILE: HOSTILE},
+        error=Failure("train", 70, HOSTILE),
+    )  # fmt: skip
     manifest = dataclasses.replace(evidence.manifest, warnings=(HOSTILE,), input=HOSTILE)
     rejects = type(evidence.rejects).from_pylist(rows, schema=evidence.rejects.schema)
     return dataclasses.replace(
@@ -88,7 +89,7 @@ def hostile(evidence: Evidence) -> Evidence:
 @pytest.mark.parametrize("state", ["done", "failed"])
 def test_no_string_becomes_markup(poor: Evidence, poor_page: str, state: str) -> None:
     evidence = hostile(poor)
-    evidence = dataclasses.replace(evidence, record={**evidence.record, "state": state})
+    evidence = dataclasses.replace(evidence, record=dataclasses.replace(evidence.record, state=state))
     text = page.render(evidence)
     assert "<script" not in text and "<img src=http" not in text
     assert text.count("&lt;script&gt;alert(1)") > 20
@@ -114,10 +115,10 @@ def test_the_part_that_the_label_speaks_of_is_framed(poor: Evidence, poor_page: 
 
 
 def test_an_evaluation_elsewhere_says_what_it_is(poor: Evidence) -> None:
-    record = {
-        **poor.record, "decision": None, "code": "evaluation", "reason": "Evaluation only.", "gate": None,
-        "smallest_detectable": None, "drift": None, "policy": None, "history": {}, "calibration": None,
-    }  # fmt: skip
+    record = dataclasses.replace(
+        poor.record, decision=None, code="evaluation", reason="Evaluation only.", gate=None,
+        smallest_detectable=None, drift=None, policy=None, history={}, calibration=None,
+    )  # fmt: skip
     text = page.render(dataclasses.replace(poor, record=record, rivals={}))
     assert 'class="badge evaluated"' in text and "Figures on the patches that were evaluated" in text
     assert "compares with no other model" in text and 'id="gate"' not in text
@@ -156,7 +157,7 @@ def test_writing_notes_the_page_in_the_record(binary: Studio, tmp_path: Path) ->
     studio = Studio(Path(shutil.copytree(binary.root, tmp_path / "w")), binary.data)
     path = page.write(studio.storage, "runs/idc/binary/good")
     assert path == "runs/idc/binary/good/report/index.html"
-    assert studio.record("runs/idc/binary/good")["report"] == path
+    assert studio.record("runs/idc/binary/good").report == path
     assert "champion" in (studio.root / path).read_text(encoding="utf-8")
 
 

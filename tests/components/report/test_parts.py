@@ -130,7 +130,7 @@ def test_slices_are_worst_first_and_complete(poor: Evidence, types: Evidence) ->
     assert {table.by for table in measures.slice_tables(types)} == {"patient", "class", "tumour type"}
     # Where all patches are of one class, a precision would say nothing of the model.
     assert tables["class"].columns == () and "ppv" in tables["patient"].columns
-    images = dataclasses.replace(poor, record={**poor.record, "group_unit": "image"})
+    images = dataclasses.replace(poor, record=dataclasses.replace(poor.record, group_unit="image"))
     assert [table.by for table in measures.slice_tables(images)] == ["class"]
     assert measures.slice_tables(poor, limit=1)[0].total == tables["patient"].total
 

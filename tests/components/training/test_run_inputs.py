@@ -127,10 +127,10 @@ def runs(workspace: Storage) -> Storage:
 def test_freezing_twice_is_harmless_and_other_inputs_are_refused(runs: Storage) -> None:
     inputs = settled(runs)
     first = run_inputs.freeze(runs, FOLDER, inputs)
-    assert first["digests"]["inputs"] == inputs.digest() and first["versions"]["tensorflow"]
+    assert first.digests["inputs"] == inputs.digest() and first.versions["tensorflow"]
     assert run_inputs.freeze(runs, FOLDER, inputs) == first
     run_inputs.freeze(runs, FOLDER, settled(runs, {"accept_drift": "new scanner"}))  # nothing was trained yet
-    assert run_record.read(runs, FOLDER)["options"] == {"accept_drift": "new scanner"}
+    assert run_record.read(runs, FOLDER).options == {"accept_drift": "new scanner"}
     with run_record.stage(runs, FOLDER, "train"):
         pass
     with pytest.raises(UsageError, match="Choose another --run-id"):
@@ -154,7 +154,7 @@ def test_only_a_decided_run_with_the_same_inputs_makes_a_run_unchanged(runs: Sto
     finish(runs, "decided", inputs, state="done", decision="refused")
     runs.write_atomic("runs/idc/binary/damaged/run.json", b"{")
     found = run_inputs.find_same(runs, FOLDER, inputs.digest())
-    assert found is not None and found["run_id"] == "decided"
+    assert found is not None and found.run_id == "decided"
     assert run_inputs.find_same(runs, "runs/idc/binary/decided", inputs.digest()) is None
 
 

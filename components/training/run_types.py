@@ -1,0 +1,208 @@
+"""The types of run.json: what a training run was asked for, how far it came, and what was decided."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from components.core import json_documents
+
+
+@dataclasses.dataclass(frozen=True)
+class StageEntry:
+    """How far one stage came.
+
+    Attributes:
+        state: running, done or failed.
+        started: ISO 8601, UTC.
+        ended: Likewise; None while it runs.
+        seconds: That it took; None while it runs.
+        inputs: Digest of what it read; equal means that there is nothing to do.
+    """
+
+    state: Literal["running", "done", "failed"]
+    started: str
+    ended: str | None = None
+    seconds: float | None = None
+    inputs: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a run failed.
+
+    Attributes:
+        stage: In which it did.
+        exit_code: As the command ended.
+        message: The error's paragraph.
+    """
+
+    stage: str
+    exit_code: int
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LookCount:
+    """How many runs were evaluated on a test split.
+
+    Attributes:
+        count: This one included.
+        test_digest: Names the split by its content.
+    """
+
+    count: int
+    test_digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GateRecord:
+    """What the gate decided, and what it compared the model with.
+
+    Attributes:
+        decision: promoted or refused.
+        code: Of the decision.
+        reason: One sentence.
+        metric: Primary metric: auc or macro_f1.
+        checks: Every condition: `code`, `passed`, `detail`.
+        comparisons: Against baseline, champion and best ever: `against`, `name`, `result`, `groups` and more.
+        weak_evidence: A comparison that counted was pooled over classes with too few groups.
+        smallest_detectable: Smallest difference that the comparison was likely to find.
+        becomes_best_ever: Promoted, and not below the best model so far.
+        champion_version: That it was compared with; None where there was none.
+        best_ever_version: Likewise.
+        answers: What the fresh process said of the exported model.
+    """
+
+    decision: Literal["promoted", "refused"]
+    code: str
+    reason: str
+    metric: str
+    checks: tuple[Mapping[str, Any], ...]
+    comparisons: tuple[Mapping[str, Any], ...]
+    weak_evidence: bool
+    smallest_detectable: float | None
+    becomes_best_ever: bool
+    champion_version: int | None
+    best_ever_version: int | None
+    answers: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """run.json, field by field in the order of the file; `schemas/run.schema.json` is the contract.
+
+    What is empty or None was not found out yet. Mappings and entries whose keys are open stay plain JSON values.
+
+    Attributes:
+        format: Of the file.
+        histoline_version: That began the run.
+        run_id: RUN_ID.
+        dataset: Data set.
+        task: Task.
+        created: ISO 8601, UTC.
+        updated: Likewise.
+        state: running, done or failed.
+        stage: The last one that began.
+        stages: Name to how far it came.
+        error: Of a failed run.
+        decision: The gate's, or that nothing has changed; a promotion by hand leaves it.
+        code: The gate's.
+        reason: One sentence.
+        config: The frozen TrainingConfig.
+        options: Frozen options that are no part of the recipe, such as `accept_drift`.
+        dataset_dir: Folder of the data set, relative to the workspace.
+        plan_id: PLAN_ID of the data set.
+        content_digest: Of the data set, over pixels, labels, groups and splits.
+        manifest_digest: Of its manifest.
+        group_unit: patient, slide or image.
+        classes: Class names in label order.
+        flags: Why nothing made from the data set may be promoted.
+        floors: The Evaluator's verdict: `blessed`, `reason`, and what else it reports.
+        metrics: Split to patches, groups, warnings and `values`: metric to interval.
+        per_group: Split to metric to its spread over groups.
+        recognition: Split to magnification to recognition rates (Spanhol et al. 2016).
+        slices: Figures of parts of the test split.
+        drift: Of the colours against the champion's data.
+        history: Quantity to one value per epoch.
+        epochs_run: Epochs that were trained.
+        temperature: Of the exported model.
+        threshold: Of the exported model; None for more than two classes.
+        calibration: Before and after, on eval; as served.
+        gate: The gate's decision, and what the model was compared with.
+        policy: What the gate asked for.
+        weak_evidence: A comparison that counted was pooled over classes with too few groups.
+        looks: At the test split.
+        smallest_detectable: Smallest difference that the comparison was likely to find.
+        version: Of the pushed model.
+        promotion: Its entry in champion.json.
+        report: The page, relative to the workspace.
+        digests: Name to digest: `inputs`, `source`, `config`, `model`, `test_split`.
+        paths: Name to path relative to the workspace.
+        timings: Name to seconds.
+        versions: Library to version.
+        warnings: Sentences.
+    """
+
+    format: int
+    histoline_version: str
+    run_id: str
+    dataset: str
+    task: str
+    created: str
+    updated: str
+    state: Literal["running", "done", "failed"]
+    stage: Literal["validate", "train", "evaluate", "push", "report"]
+    stages: Mapping[str, StageEntry]
+    error: Failure | None
+    decision: Literal["promoted", "refused", "unchanged"] | None
+    code: str
+    reason: str
+    config: Mapping[str, Any]
+    options: Mapping[str, Any]
+    dataset_dir: str
+    plan_id: str
+    content_digest: str
+    manifest_digest: str
+    group_unit: Literal["patient", "slide", "image"]
+    classes: tuple[str, ...]
+    flags: tuple[str, ...]
+    floors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    per_group: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    recognition: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    slices: tuple[Mapping[str, Any], ...] = ()
+    drift: Mapping[str, Any] | None = None
+    history: Mapping[str, list[Any]] = dataclasses.field(default_factory=dict)
+    epochs_run: int | None = None
+    temperature: float | None = None
+    threshold: float | None = None
+    calibration: Mapping[str, Any] | None = None
+    gate: GateRecord | None = None
+    policy: Mapping[str, Any] | None = None
+    weak_evidence: bool = False
+    looks: LookCount | None = None
+    smallest_detectable: float | None = None
+    version: int | None = None
+    promotion: Mapping[str, Any] | None = None
+    report: str | None = None
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    paths: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> RunRecord:
+        """A document that follows the schema as a record."""
+        return json_documents.typed(cls, document)
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as plain JSON values, in the order of the file."""
+        return {field.name: json_documents.plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    def figures(self, split: str = "test") -> Mapping[str, Mapping[str, Any]]:
+        """Metric to interval on a split; empty before the evaluation."""
+        values: Mapping[str, Mapping[str, Any]] = self.metrics.get(split, {}).get("values", {})
+        return values
