@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+
+from components.adapters.group_files import GroupMapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +16,8 @@ class DiscoverOptions:
 
     Attributes:
         task: `binary` or `subtype`.
-        groups_csv: File with a patch id (or `path`) column and a group (patient or slide) column.
-        unmapped: `reject` (code `no_group`) or `train` for patches that `groups_csv` does not name.
+        groups: Groups of patches that replace the adapter's own (`--groups-csv`).
+        unmapped: `reject` (code `no_group`) or `train` for patches that `groups` does not name.
         group_by: Empty for the adapter's own unit, `image` where each patch is its own group.
         magnifications: Keep these only (empty: all); the rest is `filtered`.
         max_per_class: Cap per class, spread over groups deterministically; the rest is `over_cap`. 0: none.
@@ -25,7 +26,7 @@ class DiscoverOptions:
     """
 
     task: str = "binary"
-    groups_csv: Path | None = None
+    groups: GroupMapping | None = None
     unmapped: str = "reject"
     group_by: str = ""
     magnifications: tuple[int, ...] = ()

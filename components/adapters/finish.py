@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.adapters.base import Adapter, DiscoverOptions, Discovery
-from components.adapters.group_files import GroupMapping, read_groups_csv
+from components.adapters.group_files import GroupMapping
 from components.adapters.listing import Listing
 from components.adapters.patch_index import ABSENT_NUMBER, INDEX_SCHEMA
 from components.adapters.repeated_ids import reject_repeated_ids
@@ -48,10 +48,9 @@ def finish(
         unit = "image"
         sieve.set("group_id", sieve.table["patch_id"])
         warnings.append("Every patch is its own group: the splits are not patient-clustered.")
-    elif options.groups_csv:
-        mapping = read_groups_csv(options.groups_csv)
-        unit = mapping.unit
-        unmapped = _map_groups(sieve, mapping, options.unmapped, warnings)
+    elif options.groups:
+        unit = options.groups.unit
+        unmapped = _map_groups(sieve, options.groups, options.unmapped, warnings)
     classes = len(adapter.classes(options.task))
     counts = count_groups(sieve.table["group_id"], sieve.table["label"], classes)
     _exclude(sieve, options.exclude_groups, counts, warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +30,14 @@ class GroupMapping:
         groups: Group of each, never empty.
         slides: Slide of each, empty where the file has no slide column or no value.
         unit: `patient` or `slide`.
+        digest: SHA-256 of the file, hexadecimal.
     """
 
     patch_ids: pa.Array
     groups: pa.Array
     slides: pa.Array
     unit: str
+    digest: str = ""
 
 
 def patch_key(value: str) -> str:
@@ -101,7 +104,8 @@ def read_groups_csv(path: str | Path) -> GroupMapping:
         UsageError: The file is unreadable, lacks a column, or gives one patch two groups.
     """
     name = str(path)
-    rows = csv_rows(_read(path), name)
+    data = _read(path)
+    rows = csv_rows(data, name)
     _, header = next(rows, (1, []))
     id_column = find_column(header, ID_COLUMNS, name)
     patient_column = find_column(header, PATIENT_COLUMNS, name)
@@ -135,6 +139,7 @@ def read_groups_csv(path: str | Path) -> GroupMapping:
         groups=arrow_arrays.strings(group for group, _ in mapping.values()),
         slides=arrow_arrays.strings(slide for _, slide in mapping.values()),
         unit="slide" if patient_column is None else "patient",
+        digest=hashlib.sha256(data).hexdigest(),
     )
 
 

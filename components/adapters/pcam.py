@@ -72,7 +72,7 @@ class PCam:
             UsageError: Besides what every adapter raises: no label CSV, a wrong one, or nothing says which
                 patches belong together.
         """
-        if not options.groups_csv and not options.group_by:
+        if not options.groups and not options.group_by:
             raise UsageError(
                 "PCam names neither patient nor slide, so nothing says which patches may not be split.",
                 "Give --groups-csv FILE with columns id and slide (or patient); or, knowing that the splits "

@@ -139,11 +139,11 @@ def begin(adapter: Adapter, root: str, options: DiscoverOptions, magnifications:
     adapter.classes(options.task)
     if options.group_by not in ("", "image"):
         raise UsageError(f"Cannot group by {options.group_by!r}.", "The only choice is `image`.")
-    if options.group_by and options.groups_csv:
+    if options.group_by and options.groups:
         raise UsageError("--group-by image and --groups-csv contradict each other.", "Give one of them.")
     if options.unmapped not in ("reject", "train"):
         raise UsageError(f"Unmapped patches cannot be treated as {options.unmapped!r}.", "Say `reject` or `train`.")
-    if options.unmapped == "train" and not options.groups_csv:
+    if options.unmapped == "train" and not options.groups:
         raise UsageError("--unmapped train says what to do with patches that --groups-csv leaves out.", "Give both.")
     if options.max_per_class < 0:
         raise UsageError(f"--max-per-class is {options.max_per_class}.", "Give a positive number, or 0 for no cap.")

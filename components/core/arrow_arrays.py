@@ -51,13 +51,18 @@ def digests(values: Sequence[bytes], width: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(width), len(values), [None, pa.py_buffer(b"".join(values))])
 
 
+def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def values(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """A number or bool column without nulls as a NumPy array, which may not be written to.
 
     Raises:
         ValueError: It holds nulls, or is neither.
     """
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = flat(column)
     if isinstance(whole, pa.ChunkedArray):  # combine_chunks of no chunk at all
         whole = whole.chunk(0) if whole.num_chunks else None
     if whole is None or not len(whole):

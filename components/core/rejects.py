@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from components.core import arrow_arrays
+
 REJECT_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -57,3 +59,10 @@ class Rejected(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+def reject_table(rows: list[tuple[str, str, str]]) -> pa.Table:
+    """(path, code, detail) rows as a table of `REJECT_SCHEMA`; the kind follows from the code."""
+    paths, codes, details = zip(*rows) if rows else ((), (), ())
+    columns = {"path": paths, "code": codes, "kind": [REJECT_KINDS[c] for c in codes], "detail": details}
+    return arrow_arrays.table(columns, REJECT_SCHEMA)

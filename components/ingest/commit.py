@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from components.core import arrow_arrays
 from components.core.machine import give_memory_back
-from components.core.rejects import REJECT_KINDS
+from components.core.rejects import REJECT_KINDS, reject_table
 from components.datasets import manifest as manifests
 from components.datasets.content_digest import ContentDigest, hash_pairs
 from components.datasets.duplicates import Resolution, Rows, near_duplicates, resolve
@@ -43,8 +43,8 @@ from components.datasets.manifest import (
 from components.datasets.sidecars import sidecar_meta
 from components.errors import DataError
 from components.ingest.config import IngestConfig
-from components.ingest.plan import Planned, reject_table
 from components.ingest.rewrite import drop_records
+from components.ingest.shard_jobs import IngestPlan
 from components.ingest.thumbnails import write_thumbnails
 from components.storage.atomic_files import TMP
 from components.storage.base import Storage
@@ -77,7 +77,7 @@ class Written:
     sidecar_sha256: str
 
 
-def commit(config: IngestConfig, planned: Planned) -> Manifest:
+def commit(config: IngestConfig, plan: IngestPlan) -> Manifest:
     """Resolves duplicates, audits, and commits what the shard writers left.
 
     Returns:
@@ -88,27 +88,27 @@ def commit(config: IngestConfig, planned: Planned) -> Manifest:
     """
     give_memory_back()  # what writing shards left in this process
     storage = open_storage(config.workspace)
-    home = planned.write.dataset_dir
+    home = plan.write.dataset_dir
     with ThreadPoolExecutor(2) as threads:  # Arrow and NumPy let go of the GIL where the work is
-        shards = list(threads.map(lambda spec: _read_sidecar(storage, home, spec), planned.specs))
-        discovered = pq.ParquetFile(storage.local_copy(planned.rejects_path)).read()
-        _check_faults(config, planned, storage, discovered, shards)
-        resolution, comparing = _resolve(config, planned, storage, shards, threads)
-        _remove_strays(storage, home, planned.specs)
-        splits, content_digest = _write_patches(planned, storage, shards, threads)
+        shards = list(threads.map(lambda spec: _read_sidecar(storage, home, spec), plan.specs))
+        discovered = pq.ParquetFile(storage.local_copy(plan.rejects_path)).read()
+        _check_faults(config, plan, storage, discovered, shards)
+        resolution, comparing = _resolve(config, plan, storage, shards, threads)
+        _remove_strays(storage, home, plan.specs)
+        splits, content_digest = _write_patches(plan, storage, shards, threads)
         near = comparing.result()
-    rejects = _write_rejects(config, planned, storage, discovered, shards)
-    storage.write_atomic(f"{home}/splits.json", planned.ledger.encode())
+    rejects = _write_rejects(config, plan, storage, discovered, shards)
+    storage.write_atomic(f"{home}/splits.json", plan.ledger.encode())
     written = sum(s.patches for s in splits.values())
     problems = [
         f"class {name} has no patch left in {split}"
-        for split, names in planned.expected.items()
+        for split, names in plan.expected.items()
         for name in names
         if not splits[split].by_class[name]
     ]
-    if written + len(rejects) != planned.found:
+    if written + len(rejects) != plan.found:
         problems.append(
-            f"{written} written + {len(rejects)} rejected is not {planned.found} found (a bug: please report)"
+            f"{written} written + {len(rejects)} rejected is not {plan.found} found (a bug: please report)"
         )
     if problems:
         raise DataError(
@@ -119,7 +119,7 @@ def commit(config: IngestConfig, planned: Planned) -> Manifest:
     tables = ("patches.parquet", "rejects.parquet", "splits.json")
     pictures = [path[len(home) + 1 :] for path, _ in storage.list_files(f"{home}/thumbnails")]
     manifest = Manifest(
-        **_describe(config, planned),
+        **_describe(config, plan),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         content_digest=content_digest,
         written=written,
@@ -142,23 +142,23 @@ def commit(config: IngestConfig, planned: Planned) -> Manifest:
     return manifests.load(storage, home)
 
 
-def move_latest(config: IngestConfig, planned: Planned, manifest: Manifest, request: str = "") -> bool:
+def move_latest(config: IngestConfig, plan: IngestPlan, manifest: Manifest, request: str = "") -> bool:
     """Lets latest.json name this data set, where the ingest was a plain one; tells whether it does now.
 
     Args:
         config: The ingest's configuration.
-        planned: Its plan.
+        plan: Its plan.
         manifest: What was committed.
         request: `request_digest` of the options, so that the same ingest is recognised at once next time.
     """
     if config.moves_latest:
         known = "" if config.rehash else request
         extensions = sorted(config.adapter.extensions)
-        write_latest(open_storage(config.workspace), config.home, manifest, known, planned.fingerprint, extensions)
+        write_latest(open_storage(config.workspace), config.home, manifest, known, plan.fingerprint, extensions)
     return config.moves_latest
 
 
-def _describe(config: IngestConfig, planned: Planned) -> dict[str, Any]:
+def _describe(config: IngestConfig, plan: IngestPlan) -> dict[str, Any]:
     """The part of the manifest that was known before the first image was decoded."""
     adapter = config.adapter
     # A folder's name need not be UTF-8, and outside a UTF-8 locale it comes as lone surrogates.
@@ -168,21 +168,21 @@ def _describe(config: IngestConfig, planned: Planned) -> dict[str, Any]:
         "ingest_version": INGEST_VERSION,
         "dataset": config.dataset,
         "task": config.task,
-        "plan_id": planned.plan_id,
+        "plan_id": plan.plan_id,
         "input": "" if config.pseudonymise else shown,
-        "config": planned.identity,
+        "config": plan.identity,
         "classes": adapter.classes(config.task),
-        "group_unit": planned.group_unit,
+        "group_unit": plan.group_unit,
         "source_size": adapter.source_size,
         "stored_size": config.stored_size,
         "image_format": config.image_format,
         "label_region": adapter.label_region,
         "microns_per_pixel": adapter.microns_per_pixel,
-        "found": planned.found,
-        "ledger": LedgerFile("splits.json", hashlib.sha256(planned.ledger.encode()).hexdigest()),
-        "ids_without_file": IdsWithoutFile(**planned.ids_without_file),
-        "flags": tuple(planned.flags),
-        "warnings": tuple(planned.warnings),
+        "found": plan.found,
+        "ledger": LedgerFile("splits.json", hashlib.sha256(plan.ledger.encode()).hexdigest()),
+        "ids_without_file": IdsWithoutFile(**plan.ids_without_file),
+        "flags": tuple(plan.flags),
+        "warnings": tuple(plan.warnings),
     }
 
 
@@ -198,13 +198,13 @@ def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
 
 
 def _check_faults(
-    config: IngestConfig, planned: Planned, storage: Storage, discovered: pa.Table, shards: list[Written]
+    config: IngestConfig, plan: IngestPlan, storage: Storage, discovered: pa.Table, shards: list[Written]
 ) -> None:
-    home = planned.write.dataset_dir
+    home = plan.write.dataset_dir
     rows = [tuple(r) for shard in shards for r in shard.meta["rejects"]]
     table = pa.concat_tables([discovered, reject_table(rows)])
     faults = pc.filter(table, pc.is_in(table.column("kind"), value_set=arrow_arrays.strings(["fault"])))
-    if len(faults) <= config.max_faults * planned.found:
+    if len(faults) <= config.max_faults * plan.found:
         return
     scratch = storage.scratch(home)
     pq.write_table(table, scratch / "rejects")
@@ -213,7 +213,7 @@ def _check_faults(
     codes = collections.Counter(faults.column("code").to_pylist())
     shown = "; ".join(f"{f['path']!r}: {f['code']}, {f['detail']}" for f in faults.slice(0, 3).to_pylist())
     raise DataError(
-        f"{len(faults)} of {planned.found} images are faulty "
+        f"{len(faults)} of {plan.found} images are faulty "
         f"({', '.join(f'{c} {n}' for c, n in codes.most_common())}), more than"
         f" --max-faults {config.max_faults:g} allows. "
         f"First: {shown}. All are listed in {storage.uri(home)}/rejects.parquet.",
@@ -222,7 +222,7 @@ def _check_faults(
 
 
 def _resolve(
-    config: IngestConfig, planned: Planned, storage: Storage, shards: list[Written], threads: Executor
+    config: IngestConfig, plan: IngestPlan, storage: Storage, shards: list[Written], threads: Executor
 ) -> tuple[Resolution, Future[NearDuplicates]]:
     """Applies the policies; shards that lose records are rewritten and read again in place.
 
@@ -264,8 +264,8 @@ def _resolve(
     for drop in resolution.drops:
         by_shard[int(shard_of_row[drop.row])][rows.id(drop.row)] = (drop.code, drop.detail)
     for number, drops in sorted(by_shard.items()):
-        drop_records(planned.write, shards[number].spec, drops)
-        shards[number] = _read_sidecar(storage, planned.write.dataset_dir, shards[number].spec)
+        drop_records(plan.write, shards[number].spec, drops)
+        shards[number] = _read_sidecar(storage, plan.write.dataset_dir, shards[number].spec)
     return resolution, near
 
 
@@ -297,10 +297,10 @@ def _remove_strays(storage: Storage, home: str, specs: list[ShardSpec]) -> None:
 
 
 def _write_patches(
-    planned: Planned, storage: Storage, shards: list[Written], threads: Executor
+    plan: IngestPlan, storage: Storage, shards: list[Written], threads: Executor
 ) -> tuple[dict[str, SplitFacts], str]:
     """Writes patches.parquet shard by shard and counts on the way; returns `splits` and the content digest."""
-    home, classes = planned.write.dataset_dir, planned.write.classes
+    home, classes = plan.write.dataset_dir, plan.write.classes
     by_class = {s: dict.fromkeys(classes, 0) for s in SPLITS}
     files: dict[str, list[ShardFacts]] = {s: [] for s in SPLITS}
     groups: dict[str, dict[str, set[str]]] = {s: {c: set() for c in classes} for s in SPLITS}
@@ -344,9 +344,9 @@ def _write_table(file: Path, shards: list[Written]) -> None:
 
 
 def _write_rejects(
-    config: IngestConfig, planned: Planned, storage: Storage, discovered: pa.Table, shards: list[Written]
+    config: IngestConfig, plan: IngestPlan, storage: Storage, discovered: pa.Table, shards: list[Written]
 ) -> pa.Table:
-    home = planned.write.dataset_dir
+    home = plan.write.dataset_dir
     rows = [tuple(r) for s in shards for r in s.meta["rejects"]]
     rows += [(d["path"], d["code"], d["detail"]) for s in shards for d in s.meta["dropped"]]
     table = pa.concat_tables([discovered, reject_table(rows)])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from components.adapters.base import Adapter, DiscoverOptions
-from components.adapters.group_files import read_group_list
+from components.adapters.group_files import GroupMapping
 from components.adapters.registry import get_adapter
 from components.datasets.duplicates import ON_CONFLICT, ON_DUPLICATE
 from components.errors import UsageError
-from components.ingest.pseudonyms import Pseudonymiser
 from components.splits.planner import ON_INFEASIBLE
 
 DEFAULT_SHARD_MB = 16
@@ -158,27 +156,25 @@ class IngestConfig:
         return self.split_by != "image" and (plain or self.set_latest)
 
     @property
+    def path_map_file(self) -> Path | None:
+        """Where the token-to-path map goes; None without pseudonyms."""
+        return self.path_map or (self.pseudonymise.with_suffix(".paths.csv") if self.pseudonymise else None)
+
+    @property
     def plans_folds_only(self) -> bool:
         """True where fold ledgers are wanted and no shards."""
         return bool(self.folds) and not self.fold
 
-    def pseudonymiser(self) -> Pseudonymiser | None:
-        """The key, where ids are to be pseudonyms."""
-        return Pseudonymiser.from_file(self.pseudonymise) if self.pseudonymise else None
-
-    def excluded(self) -> frozenset[str]:
-        """Groups of `--exclude-groups`."""
-        return read_group_list(self.exclude_groups) if self.exclude_groups else frozenset()
-
-    def discover_options(self, excluded: frozenset[str]) -> DiscoverOptions:
+    def discover_options(self, groups: GroupMapping | None, excluded: frozenset[str]) -> DiscoverOptions:
         """The part that discovery needs.
 
         Args:
+            groups: Content of `groups_csv`.
             excluded: Groups that must not be written.
         """
         return DiscoverOptions(
             task=self.task,
-            groups_csv=self.groups_csv,
+            groups=groups,
             unmapped=self.unmapped,
             group_by=self.group_by,
             magnifications=self.magnifications,
@@ -187,8 +183,13 @@ class IngestConfig:
             seed=self.seed,
         )
 
-    def identity(self, key_fingerprint: str) -> dict[str, Any]:
-        """What decides on the bytes of the data set, files and splits apart; part of PLAN_ID and the manifest."""
+    def identity(self, groups_digest: str, key_fingerprint: str) -> dict[str, Any]:
+        """What decides on the bytes of the data set, files and splits apart; part of PLAN_ID and the manifest.
+
+        Args:
+            groups_digest: SHA-256 of `groups_csv`, empty without.
+            key_fingerprint: Of the pseudonymisation key, empty without.
+        """
         return {
             "dataset": self.dataset,
             "task": self.task,
@@ -197,7 +198,7 @@ class IngestConfig:
             "seed": self.seed,
             "split_by": self.split_by,
             "group_by": self.group_by,
-            "groups_csv": _file_digest(self.groups_csv),
+            "groups_csv": groups_digest,
             "unmapped": self.unmapped,
             "magnifications": list(self.magnifications),
             "max_per_class": self.max_per_class,
@@ -209,10 +210,6 @@ class IngestConfig:
             "rehash": self.rehash,
             "key_fingerprint": key_fingerprint,
         }
-
-
-def _file_digest(path: Path | None) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -79,6 +79,19 @@ class Pseudonymiser:
         return tokens.take(coded.indices) if len(tokens) else values
 
 
+@dataclasses.dataclass(frozen=True)
+class PathMap:
+    """Token-to-path map of a pseudonymised ingest.
+
+    Attributes:
+        tokens: Tokens of all paths, written and rejected (string array).
+        paths: The path of each.
+    """
+
+    tokens: pa.Array
+    paths: pa.Array
+
+
 @contextlib.contextmanager
 def withholding(active: bool) -> Iterator[None]:
     """Takes what is quoted (ids, paths, cells of a CSV) out of the errors of its block.
@@ -98,7 +111,7 @@ def withholding(active: bool) -> Iterator[None]:
         raise type(error)(what, f"{fix} {hint}".strip()) from None
 
 
-def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
+def write_path_map(path: Path, path_map: PathMap) -> None:
     """Adds to the token-to-path map (CSV `token,path`, mode 0600) that only the key's owner keeps.
 
     Raises:
@@ -108,7 +121,7 @@ def write_path_map(path: Path, tokens: pa.Array, sources: pa.Array) -> None:
 
     try:
         known = dict(read_path_map(path)) if path.exists() else {}
-        known.update(zip(tokens.to_pylist(), sources.to_pylist()))
+        known.update(zip(path_map.tokens.to_pylist(), path_map.paths.to_pylist()))
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with open(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="", encoding="utf-8"

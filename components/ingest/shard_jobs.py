@@ -6,13 +6,9 @@ Imports no decoder, so that an ingest with nothing to do is over before one woul
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
-
-import pyarrow as pa
+from typing import Any
 
 from components.datasets.layout import ShardSpec
-from components.datasets.sidecars import META_KEY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +57,46 @@ class ShardResult:
     resumed: bool
 
 
-def read_plan(local_plan: str | Path, number: int) -> tuple[ShardSpec, pa.RecordBatch]:
-    """Reads one shard's plan; the file is mapped, so only that part of it is touched."""
-    with pa.memory_map(str(local_plan)) as source:
-        reader = pa.ipc.open_file(source)
-        specs = json.loads(reader.schema.metadata[META_KEY])["shards"]
-        return ShardSpec(*specs[number]), reader.get_batch(number)
+@dataclasses.dataclass(frozen=True)
+class IngestPlan:
+    """What is known before the first image is decoded; small, since it travels between processes.
+
+    Attributes:
+        plan_id: 16 hex digits.
+        write: What every shard's job needs.
+        specs: The shards.
+        patches: Number of patches to write, per shard.
+        found: Number of images found.
+        rejects_path: Parquet file with what discovery rejected, relative to the workspace.
+        ledger: Text of splits.json.
+        group_unit: `patient`, `slide` or `image`.
+        identity: Configuration as in PLAN_ID.
+        flags: Why nothing made from this may be promoted.
+        warnings: Sentences for the summary.
+        expected: Split -> classes that must have patches in it at the commit.
+        split_table: Patches and groups by class and split, as plain text.
+        ids_without_file: Count and first examples of ids in a label CSV without a file.
+        ignored: Number of files that are no images.
+        committed: True where this very data set stands already; nothing was written then.
+        seconds: Time that planning took, in its own process.
+        fingerprint: Of the raw folder, see `components.adapters.listing`.
+    """
+
+    plan_id: str
+    write: WriteConfig
+    specs: list[ShardSpec]
+    patches: list[int]
+    found: int
+    rejects_path: str
+    ledger: str
+    group_unit: str
+    identity: dict[str, Any]
+    flags: list[str]
+    warnings: list[str]
+    expected: dict[str, list[str]]
+    split_table: str
+    ids_without_file: dict[str, Any]
+    ignored: int
+    committed: bool
+    seconds: float
+    fingerprint: str

@@ -31,8 +31,9 @@ from components.datasets.sidecars import META_KEY, sidecar_meta, write_sidecar
 from components.datasets.tfrecord import footer, framed_size, header
 from components.images.colour_features import BlockFeatures, block_features
 from components.images.decode import decode_rgb8, fit
+from components.ingest.plan_files import read_plan
 from components.ingest.pseudonyms import withholding
-from components.ingest.shard_jobs import ShardResult, WriteConfig, read_plan
+from components.ingest.shard_jobs import ShardResult, WriteConfig
 from components.storage.atomic_files import os_errors
 from components.storage.base import Storage
 from components.storage.open import open_storage

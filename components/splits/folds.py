@@ -8,7 +8,16 @@ import numpy as np
 
 from components.errors import UsageError
 from components.splits.ledger import SMALLEST_RATIO, Ledger
-from components.splits.planner import GroupCounts, Groups, Plan, make_plan, place, ratios_or_default, resolve, to_parts
+from components.splits.planner import (
+    GroupCounts,
+    Groups,
+    SplitPlan,
+    make_plan,
+    place,
+    ratios_or_default,
+    resolve,
+    to_parts,
+)
 from schemas.tables import SPLITS
 
 _TRAIN, _EVAL, _TEST = range(3)
@@ -28,7 +37,7 @@ def plan_folds(
     exclude: Collection[str] = (),
     on_infeasible: str = "fail",
     key_fingerprint: str = "",
-) -> list[Plan]:
+) -> list[SplitPlan]:
     """Plans a cross-validation: each group is in test in exactly one fold (those bound to train: in none).
 
     Test holds 1/`folds` of the data; the rest of each fold is shared between train and eval as their ratios

@@ -35,7 +35,7 @@ GroupCounts = Mapping[str, Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """A ledger and what to tell people about it.
 
     Attributes:
@@ -65,7 +65,7 @@ def plan_splits(
     exclude: Collection[str] = (),
     on_infeasible: str = "fail",
     key_fingerprint: str = "",
-) -> Plan:
+) -> SplitPlan:
     """Plans train, eval and test over all groups.
 
     A group of the previous ledger never moves. One that vanished from the data stays in the ledger, but has
@@ -256,7 +256,7 @@ def make_plan(
     parked: tuple[str, ...],
     warnings: list[str],
     extra: frozenset[str],
-) -> Plan:
+) -> SplitPlan:
     """Puts a finished ledger together with its table and warnings; `extra` groups are outside the ratios."""
     kept = [index for index, name in enumerate(data.classes) if name not in dropped]
     rows = zip(data.names, data.counts[:, kept].tolist(), strict=True)
@@ -267,4 +267,4 @@ def make_plan(
     if parked:
         warnings.append(f"Bound to train, too few {ledger.group_unit}s for every split: {', '.join(parked)}.")
     warnings += split_warnings(ledger, counts, classes, parked, extra)
-    return Plan(ledger, dropped, parked, split_table(ledger.splits, counts, classes), tuple(warnings))
+    return SplitPlan(ledger, dropped, parked, split_table(ledger.splits, counts, classes), tuple(warnings))

@@ -29,6 +29,21 @@ _SPLIT_NAMES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class SplitsCsv:
+    """A CSV as it was read.
+
+    Attributes:
+        path: The file, for messages.
+        header: Column names in lower case.
+        rows: Cells of the rows below the header.
+    """
+
+    path: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
 class PublishedSplits:
     """What a CSV says.
 
@@ -41,63 +56,70 @@ class PublishedSplits:
     warnings: tuple[str, ...]
 
 
-def read_published_splits(
-    csv_path: str | os.PathLike[str], known_groups: Collection[str], group_unit: str
-) -> PublishedSplits:
-    """Reads a CSV with a group column and a split column.
-
-    Header names are matched without regard to case (`group`, `group_id`, or the unit's own: `patient`,
-    `patient_id`, `slide_id`, `id`, ...; `split`, `set`, `partition`). Separators may be commas, semicolons or
-    tabs; BOM and CRLF do no harm. A group may be repeated, as in files with one row per image.
-
-    Args:
-        csv_path: The file.
-        known_groups: Groups in the data that have to have a place.
-        group_unit: `patient`, `slide` or `image`.
+def read_splits_csv(path: str | os.PathLike[str]) -> SplitsCsv:
+    """Reads the rows of a CSV; separators may be commas, semicolons or tabs, BOM and CRLF do no harm.
 
     Raises:
-        UsageError: The file cannot be read; a column is missing; a split is unknown; a group is in two
-            splits; a group of the data is not named; there is no train or no test.
+        UsageError: The file cannot be read.
     """
     try:
-        with open(csv_path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
             text = stream.read()
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         rows = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
-            f"The split file {csv_path} cannot be read: {error}.", "Pass a UTF-8 CSV with group and split."
+            f"The split file {path} cannot be read: {error}.", "Pass a UTF-8 CSV with group and split."
         ) from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
+    return SplitsCsv(str(path), [name.strip().lower() for name in rows[0]] if rows else [], rows[1:])
+
+
+def published_splits(table: SplitsCsv, known_groups: Collection[str], group_unit: str) -> PublishedSplits:
+    """Makes sense of a CSV with a group column and a split column.
+
+    Header names are matched without regard to case (`group`, `group_id`, or the unit's own: `patient`,
+    `patient_id`, `slide_id`, `id`, ...; `split`, `set`, `partition`). A group may be repeated, as in files with
+    one row per image.
+
+    Args:
+        table: The file's rows.
+        known_groups: Groups in the data that have to have a place.
+        group_unit: `patient`, `slide` or `image`.
+
+    Raises:
+        UsageError: A column is missing; a split is unknown; a group is in two splits; a group of the data is
+            not named; there is no train or no test.
+    """
+    header = table.header
     others = [name for names in _UNIT_COLUMNS.values() for name in names]
     group_column = _column(header, ("group", "group_id", *_UNIT_COLUMNS.get(group_unit, ()), *others))
     split_column = _column(header, _SPLIT_COLUMNS)
     if group_column is None or split_column is None:
         raise UsageError(
-            f"The split file {csv_path} lacks a {'group' if group_column is None else 'split'} column; "
+            f"The split file {table.path} lacks a {'group' if group_column is None else 'split'} column; "
             f"its columns are {', '.join(header) or 'none'}.",
             "Name the columns group and split.",
         )
     splits: dict[str, str] = {}
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in enumerate(table.rows, start=2):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) <= max(group_column, split_column) or not row[group_column].strip():
-            raise UsageError(f"Row {number} of {csv_path} names no group or no split.", "Complete the row.")
-        group, said = row[group_column].strip(), row[split_column].strip()
-        split = _SPLIT_NAMES.get(said.lower())
+            raise UsageError(f"Row {number} of {table.path} names no group or no split.", "Complete the row.")
+        group, name = row[group_column].strip(), row[split_column].strip()
+        split = _SPLIT_NAMES.get(name.lower())
         if split is None:
-            raise UsageError(f"Row {number} of {csv_path} has split {said!r}.", "Use train, eval or test.")
+            raise UsageError(f"Row {number} of {table.path} has split {name!r}.", "Use train, eval or test.")
         if splits.setdefault(group, split) != split:
             raise UsageError(
-                f"Row {number} of {csv_path} puts {group_unit} {group!r} into {split}, an earlier row into "
+                f"Row {number} of {table.path} puts {group_unit} {group!r} into {split}, an earlier row into "
                 f"{splits[group]}.",
                 f"A {group_unit} can be in one split only; correct the file.",
             )
-    _check_complete(splits, known_groups, csv_path, header[group_column], group_unit)
+    _check_complete(splits, known_groups, table.path, header[group_column], group_unit)
     unknown = sorted(set(splits).difference(known_groups))
-    warning = f"{csv_path} names {len(unknown):,} groups that are not in the data: {_few(unknown)}."
+    warning = f"{table.path} names {len(unknown):,} groups that are not in the data: {_few(unknown)}."
     return PublishedSplits(splits, (warning,) if unknown else ())
 
 

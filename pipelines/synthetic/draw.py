@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from components.errors import TemporaryError, UsageError
 from pipelines.synthetic import layouts, stain, textures, tissue
-from pipelines.synthetic.layouts import Drawing, Plan
+from pipelines.synthetic.layouts import Drawing, DrawingPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def make_plan(
     groups: int | None = None,
     seed: int = 0,
     nested_copy: bool = False,
-) -> Plan:
+) -> DrawingPlan:
     """Plans a data set without drawing it; arguments and errors as in `generate`."""
     if dataset not in DEFAULTS:
         raise UsageError(f"There is no synthetic data set {dataset!r}.", f"Choose one of {', '.join(DEFAULTS)}.")
@@ -161,7 +161,7 @@ def make_plan(
     return layouts.plan_pcam(patches, groups, seed)
 
 
-def draw(dataset: str, plan: Plan, drawing: Drawing, seed: int) -> NDArray[np.uint8]:
+def draw(dataset: str, plan: DrawingPlan, drawing: Drawing, seed: int) -> NDArray[np.uint8]:
     """Draws one image of a plan: uint8 array (height, width, 3), RGB."""
     pixels = tissue.draw(
         _signature(dataset, drawing.group, seed),
@@ -196,7 +196,7 @@ def _encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_chunk(dataset: str, plan: Plan, root: Path, seed: int) -> int:
+def _draw_chunk(dataset: str, plan: DrawingPlan, root: Path, seed: int) -> int:
     """Draws and writes the drawings of a (partial) plan; returns how many."""
     for drawing in plan.drawings:
         data = _encode(draw(dataset, plan, drawing, seed), plan.suffix)
@@ -205,7 +205,7 @@ def _draw_chunk(dataset: str, plan: Plan, root: Path, seed: int) -> int:
     return len(plan.drawings)
 
 
-def _chunks(dataset: str, plan: Plan) -> Iterator[Plan]:
+def _chunks(dataset: str, plan: DrawingPlan) -> Iterator[DrawingPlan]:
     step = _CHUNK[dataset]
     for start in range(0, len(plan.drawings), step):
         yield dataclasses.replace(plan, drawings=plan.drawings[start : start + step], texts={})
@@ -213,7 +213,7 @@ def _chunks(dataset: str, plan: Plan) -> Iterator[Plan]:
 
 def _write(
     dataset: str,
-    plan: Plan,
+    plan: DrawingPlan,
     root: Path,
     seed: int,
     workers: int | None,
@@ -276,7 +276,7 @@ def _umask() -> int:
     return mask
 
 
-def _summary(dataset: str, output: Path, plan: Plan, seed: int) -> Summary:
+def _summary(dataset: str, output: Path, plan: DrawingPlan, seed: int) -> Summary:
     labels = [drawing.label for drawing in plan.drawings]
     holders = {(drawing.group, drawing.label) for drawing in plan.drawings}
     return Summary(

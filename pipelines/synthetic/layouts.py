@@ -74,7 +74,7 @@ class Drawing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class DrawingPlan:
     """A whole data set before it is drawn.
 
     Attributes:
@@ -160,7 +160,7 @@ def _idc_sizes(total: int, rng: np.random.Generator) -> tuple[NDArray[np.int64],
     return sizes[:, 0], sizes[:, 1]
 
 
-def plan_idc(patches: int, groups: int, seed: int, nested_copy: bool = False) -> Plan:
+def plan_idc(patches: int, groups: int, seed: int, nested_copy: bool = False) -> DrawingPlan:
     """Breast Histopathology Images: `PATIENT/{0,1}/PATIENT_idx5_xX_yY_classC.png`, 50x50, narrower at edges.
 
     Args:
@@ -185,10 +185,10 @@ def plan_idc(patches: int, groups: int, seed: int, nested_copy: bool = False) ->
             look = tissue_look(bool(label), rng)
             width, height = int(widths[key]), int(heights[key])
             drawings.append(Drawing(paths, group, key, int(label), look, 2.0, width, height))
-    return Plan(drawings, {}, groups, (50, 50), None, ".png")
+    return DrawingPlan(drawings, {}, groups, (50, 50), None, ".png")
 
 
-def plan_pcam(patches: int, groups: int, seed: int) -> Plan:
+def plan_pcam(patches: int, groups: int, seed: int) -> DrawingPlan:
     """PCam as Kaggle ships it, and `patch_to_slide.csv`: `train/ID.tif`, `train_labels.csv`, `test/ID.tif`.
 
     A twentieth as many unlabelled images again lie in `test/`. Outside the centre of 32x32 lies tumour by
@@ -228,10 +228,10 @@ def plan_pcam(patches: int, groups: int, seed: int) -> Plan:
         "patch_to_slide.csv": slides_csv,
     }
     joined = {name: "\n".join([lines[0], *sorted(lines[1:])]) + "\n" for name, lines in texts.items()}
-    return Plan(drawings, joined, groups, (96, 96), (32, 32, 32, 32), ".tif")
+    return DrawingPlan(drawings, joined, groups, (96, 96), (32, 32, 32, 32), ".tif")
 
 
-def plan_breakhis(patches: int, groups: int, seed: int) -> Plan:
+def plan_breakhis(patches: int, groups: int, seed: int) -> DrawingPlan:
     """BreakHis in the official layout, 700x460 and a few 700x456, eight types, four magnifications.
 
     The first cases hold what the real data holds (from 16 cases on): a malignant case under two types with
@@ -295,7 +295,7 @@ def plan_breakhis(patches: int, groups: int, seed: int) -> Plan:
             add(case, kind, suffix, magnification, height, key)
     # One magnification after the other: its textures are built once.
     drawings.sort(key=lambda d: (d.radius, d.key, d.paths))
-    return Plan(drawings, {}, groups, (700, 460), None, ".png")
+    return DrawingPlan(drawings, {}, groups, (700, 460), None, ".png")
 
 
 def _magnification(drawing: Drawing) -> int:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.splits.planner import Plan, plan_splits
+from components.splits.planner import SplitPlan, plan_splits
 from tests.support import ingest_help as help
 from tests.support import trees
 from tests.support.ingest_help import ingest
@@ -128,7 +128,7 @@ GROUPS = st.dictionaries(
 )
 
 
-def planned(counts: dict[str, tuple[int, int]], **options: object) -> Plan | None:
+def planned(counts: dict[str, tuple[int, int]], **options: object) -> SplitPlan | None:
     """A plan, None where the data can't be split."""
     from components.errors import DataError
 

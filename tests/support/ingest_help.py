@@ -20,7 +20,8 @@ from components.datasets.manifest import Manifest, load
 from components.datasets.tfrecord import read_records
 from components.ingest.commit import commit, move_latest
 from components.ingest.config import IngestConfig
-from components.ingest.plan import Planned, plan_ingest
+from components.ingest.plan import plan_ingest
+from components.ingest.shard_jobs import IngestPlan
 from components.ingest.shard_writer import write_shard
 from components.storage.open import open_storage
 from schemas.tables import COLOUR_FEATURES, SPLITS
@@ -38,7 +39,7 @@ def config(root: Path, workspace: Path, dataset: str = "idc", **given: Any) -> I
     return IngestConfig(dataset=dataset, input_root=str(root), workspace=str(workspace), **given)
 
 
-def plan(cfg: IngestConfig) -> Planned:
+def plan(cfg: IngestConfig) -> IngestPlan:
     """The planning part alone."""
     return plan_ingest(cfg, f"test-{uuid.uuid4().hex[:8]}")
 
@@ -60,7 +61,7 @@ def ingest(root: Path, workspace: Path, dataset: str = "idc", **given: Any) -> R
 class Result:
     """A committed data set, with short ways to its parts."""
 
-    def __init__(self, folder: Path, manifest: Manifest, is_latest: bool, planned: Planned) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, is_latest: bool, planned: IngestPlan) -> None:
         self.folder, self.manifest, self.is_latest, self.planned = folder, manifest, is_latest, planned
         self.plan_id = manifest.plan_id
 

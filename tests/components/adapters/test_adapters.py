@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from components.adapters.base import DiscoverOptions, Discovery
 from components.adapters.finish import over_cap
+from components.adapters.group_files import GroupMapping, read_groups_csv
 from components.adapters.patch_index import INDEX_SCHEMA
 from components.adapters.registry import ADAPTERS, get_adapter
 from components.adapters.registry import discover as registry_discover
 from components.core.rejects import REJECT_SCHEMA
 from components.errors import UsageError
 from tests.support import trees
+
+NO_GROUPS = GroupMapping(*(pa.array([], pa.string()),) * 3, unit="slide")
 
 
 def discover(name: str, root: Path, **options) -> Discovery:
@@ -55,7 +58,7 @@ def test_registry():
         {"max_per_class": -1},
         {"magnifications": (40,)},
         {"task": "subtype"},
-        {"group_by": "image", "groups_csv": Path("x.csv")},
+        {"group_by": "image", "groups": NO_GROUPS},
     ],
 )
 def test_impossible_options(tmp_path, options):
@@ -89,7 +92,7 @@ def test_groups_csv_replaces_groups_and_sets_the_unit(tmp_path):
     mapping = trees.groups_csv(
         tmp_path / "g.csv", {one: f"s{i // 3}" for i, one in enumerate(ids)} | {"gone": "s9"}
     )
-    found = discover("idc", tmp_path / "raw", groups_csv=mapping)
+    found = discover("idc", tmp_path / "raw", groups=read_groups_csv(mapping))
     assert found.group_unit == "slide"
     assert (
         found.patches["group_id"].to_pylist()
@@ -106,11 +109,11 @@ def test_unmapped_patches_are_rejected_or_become_groups_of_their_own(tmp_path):
     mapping = trees.groups_csv(
         tmp_path / "g.csv", {ids[0]: "p", ids[1]: "p", ids[2]: ""}, ("patch_id", "patient")
     )
-    found = discover("idc", tmp_path / "raw", groups_csv=mapping)
+    found = discover("idc", tmp_path / "raw", groups=read_groups_csv(mapping))
     assert codes(found) == {"no_group": 2} and found.group_counts == {"p": [1, 1]}
     assert found.unmapped_groups == frozenset()
 
-    found = discover("idc", tmp_path / "raw", groups_csv=mapping, unmapped="train")
+    found = discover("idc", tmp_path / "raw", groups=read_groups_csv(mapping), unmapped="train")
     assert not len(found.rejects)
     assert found.unmapped_groups == {f"unmapped:{ids[2]}", f"unmapped:{ids[3]}"}
     assert found.unmapped_groups < found.group_counts.keys()
@@ -119,8 +122,9 @@ def test_unmapped_patches_are_rejected_or_become_groups_of_their_own(tmp_path):
 
 def test_a_mapping_of_another_data_set_is_an_error(tmp_path):
     trees.idc_tree(tmp_path / "raw", 1, 1)
+    mapping = read_groups_csv(trees.groups_csv(tmp_path / "g.csv", {"other": "p"}))
     with pytest.raises(UsageError, match="names none of the 2 patches.*9000_idx5"):
-        discover("idc", tmp_path / "raw", groups_csv=trees.groups_csv(tmp_path / "g.csv", {"other": "p"}))
+        discover("idc", tmp_path / "raw", groups=mapping)
 
 
 def test_group_by_image(tmp_path):

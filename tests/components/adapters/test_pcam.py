@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.adapters.base import DiscoverOptions, Discovery
+from components.adapters.group_files import read_groups_csv
 from components.adapters.pcam import parse_labels
 from components.adapters.registry import get_adapter
 from components.errors import UsageError
@@ -81,11 +82,12 @@ def test_wrong_csv_names_the_line(text, says):
 
 def test_slides_from_a_csv(tmp_path):
     trees.pcam_tree(tmp_path / "raw", {"a": 1, "b": 0, "c": 0}, test=1)
-    mapping = trees.groups_csv(tmp_path / "g.csv", {"a": "tumor_001", "b.tif": "tumor_001"}, ("id", "wsi"))
-    found = discover(tmp_path / "raw", group_by="", groups_csv=mapping)
+    file = trees.groups_csv(tmp_path / "g.csv", {"a": "tumor_001", "b.tif": "tumor_001"}, ("id", "wsi"))
+    mapping = read_groups_csv(file)
+    found = discover(tmp_path / "raw", group_by="", groups=mapping)
     assert found.group_unit == "slide" and found.group_counts == {"tumor_001": [1, 1]}
     assert codes(found)["train/c.tif"] == "no_group"
-    found = discover(tmp_path / "raw", group_by="", groups_csv=mapping, unmapped="train")
+    found = discover(tmp_path / "raw", group_by="", groups=mapping, unmapped="train")
     assert found.unmapped_groups == {"unmapped:c"} and found.group_counts["unmapped:c"] == [1, 0]
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from components.errors import DataError, UsageError
 from components.splits.folds import plan_folds
 from components.splits.ledger import Ledger
-from components.splits.planner import Plan, plan_splits
+from components.splits.planner import SplitPlan, plan_splits
 from schemas.tables import SPLITS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,7 +34,7 @@ COUNTS = st.dictionaries(
 )
 
 
-def plan(counts, classes=BINARY, **options) -> Plan:
+def plan(counts, classes=BINARY, **options) -> SplitPlan:
     return plan_splits(counts, classes, group_unit="patient", **options)
 
 

@@ -10,7 +10,7 @@ import pytest
 from components.errors import DataError, UsageError
 from components.splits.ledger import Ledger
 from components.splits.planner import plan_splits
-from components.splits.published import published_ledger, read_published_splits
+from components.splits.published import PublishedSplits, published_ledger, published_splits, read_splits_csv
 
 CLASSES = ("benign", "malignant")
 COUNTS = {f"p{i:02d}": [10 + i, 0] if i % 2 else [0, 20 + i] for i in range(30)}
@@ -23,6 +23,10 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
+def read(path: Path, known: list[str], unit: str = "patient") -> PublishedSplits:
+    return published_splits(read_splits_csv(path), known, unit)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -33,15 +37,15 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     ],
 )
 def test_layouts(tmp_path: Path, text: str) -> None:
-    found = read_published_splits(write(tmp_path, text), ["a", "b", "c"], "patient")
+    found = read(write(tmp_path, text), ["a", "b", "c"], "patient")
     assert found.splits == {"a": "train", "b": "eval", "c": "test"} and not found.warnings
 
 
 def test_the_units_own_column_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, "patient_id,slide_id,split\np,a,train\np,b,test\n")
-    assert set(read_published_splits(path, ["a", "b"], "slide").splits) == {"a", "b"}
+    assert set(read(path, ["a", "b"], "slide").splits) == {"a", "b"}
     with pytest.raises(UsageError, match="into test, an earlier row into train"):
-        read_published_splits(path, ["p"], "patient")
+        read(path, ["p"], "patient")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +64,17 @@ def test_the_units_own_column_is_read(tmp_path: Path) -> None:
 )
 def test_files_that_are_wrong(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        read_published_splits(write(tmp_path, text), ["a"], "patient")
+        read(write(tmp_path, text), ["a"], "patient")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path, write(tmp_path, "group,split\nä,train\n", "latin-1")):
         with pytest.raises(UsageError, match="cannot be read"):
-            read_published_splits(path, ["a"], "patient")
+            read(path, ["a"], "patient")
 
 
 def test_groups_that_are_not_in_the_data_stay_with_a_warning(tmp_path: Path) -> None:
-    found = read_published_splits(
+    found = read(
         write(tmp_path, "group,split\na,train\nb,test\nz,test\n"), ["a", "b"], "patient"
     )
     assert found.splits["z"] == "test" and "1 groups" in found.warnings[0] and "'z'" in found.warnings[0]
