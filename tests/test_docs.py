@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pipelines.cli import cli
+from pipelines.cli import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("components", "pipelines", "schemas", "dags", "infra", "tests", "docs", "benchmarks", ".ci")
@@ -223,6 +223,28 @@ def test_all_that_a_document_names_is_there(name: str) -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+def test_readme_lists_every_command() -> None:
+    listed = re.findall(r"^\| `histoline (\w+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS)
+
+
+def test_architecture_has_the_floors_that_are_checked() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(?:components/)?(\w+)/`", text, re.MULTILINE)
+    told = {name: int(floor) for floor, name in rows}
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    contract = re.search(r"^layers = \[(.*?)^\]", settings, re.DOTALL | re.MULTILINE)
+    assert contract
+    layers = [layer.split(" | ") for layer in re.findall(r'"([^"]+)"', contract[1])]
+    checked = {
+        name.removeprefix("components."): floor
+        for floor, names in enumerate(reversed(layers))
+        for name in names
+        if floor  # errors, version and schemas are no packages of components
+    }
+    assert told == checked
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda file: file.stem)
