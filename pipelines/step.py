@@ -23,7 +23,7 @@ STAGES = ("validate", "train", "evaluate", "push", "report")
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any
+    context: click.Context, /, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any
 ) -> None:
     """Run one STAGE: validate, train, evaluate, push or report.
 

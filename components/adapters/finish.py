@@ -16,6 +16,7 @@ from components.adapters.patch_index import ABSENT_NUMBER, INDEX_SCHEMA
 from components.adapters.repeated_ids import reject_repeated_ids
 from components.adapters.sieve import Sieve, constant
 from components.core import arrow_arrays
+from components.core.array_types import Integers
 from components.errors import UsageError
 
 UNMAPPED_PREFIX = "unmapped:"
@@ -141,7 +142,7 @@ def _exclude(sieve: Sieve, groups: frozenset[str], counts: dict[str, list[int]],
         sieve.reject(mask, "excluded_group", "its group is excluded")
 
 
-def over_cap(table: pa.Table, cap: int, seed: int) -> np.ndarray:
+def over_cap(table: pa.Table, cap: int, seed: int) -> Integers:
     """Patches beyond a cap per class, chosen so that every group keeps its share.
 
     Groups, in an order drawn from the seed, give one patch in turn until the class is full; within a group
@@ -167,7 +168,7 @@ def over_cap(table: pa.Table, cap: int, seed: int) -> np.ndarray:
     return over
 
 
-def _draw(names: list[str], seed: int) -> np.ndarray:
+def _draw(names: list[str], seed: int) -> Integers:
     """Rank of each (unique) name in a seeded order; ranks, unlike hashes, cannot collide."""
     salt = f"{seed}\0".encode()
     keys = [(hashlib.blake2b(salt + name.encode(), digest_size=8).digest(), name) for name in names]

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from components.adapters.sieve import Sieve, extract
 from components.core import arrow_arrays
+from components.core.array_types import Integers
 
 
 def reject_repeated_ids(sieve: Sieve) -> int:
@@ -60,7 +61,7 @@ def reject_repeated_ids(sieve: Sieve) -> int:
     return int(np.count_nonzero(in_copy & ~nested & ~repeated))
 
 
-def _numbered(values: pa.Array) -> np.ndarray:
+def _numbered(values: pa.Array) -> Integers:
     """Numbers equal values equally, from 0 without gaps."""
     # By sorting: a hash table of 277,524 ids costs 60 MB and five times as long.
     order = pc.sort_indices(values)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from components.core import arrow_arrays
+from components.core.array_types import Array, Bools, Integers
 from components.datasets.duplicates import Rows, resolve
 from components.datasets.example import decode_example, decode_pixels
 from components.datasets.manifest import Manifest
@@ -38,9 +39,9 @@ class ShardRecords:
     split: str
     patch_id: list[str]
     group_id: list[str]
-    label: np.ndarray
-    pixel_hash: np.ndarray
-    constant: np.ndarray
+    label: Integers
+    pixel_hash: Array
+    constant: Bools
     problem: str = ""
 
 

@@ -28,7 +28,7 @@ class CorruptRecord(ValueError):
 
 def masked_crc32c(data: bytes) -> int:
     """CRC-32C, rotated and offset as TFRecord wants it."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -71,7 +71,8 @@ def _channel_sums(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Sums float32[N, H, W*3] of whole numbers over pixels -> float64[N, 3]."""
     n, height, _ = plane.shape
     rows = np.matmul(np.ones((1, height), np.float32), plane)  # exact: each sum stays below 2**24
-    return rows.reshape(n, -1, 3).sum(1, dtype=np.float64)
+    sums: npt.NDArray[np.float64] = rows.reshape(n, -1, 3).sum(1, dtype=np.float64)
+    return sums
 
 
 def block_features(block: npt.NDArray[np.uint8]) -> BlockFeatures:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from components.core.array_types import Pixels
 from components.core.rejects import Rejected
 from components.errors import UsageError
 from components.images.formats import MAX_PIXELS
@@ -21,7 +22,7 @@ SMALLEST_SHARE = (4, 5)
 """An image is padded where each side is at least this share (numerator, denominator) of the regular one."""
 
 
-def decode_rgb8(data: bytes, extension: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_rgb8(data: bytes, extension: str, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decodes one source file, whole and exactly, or refuses it.
 
     Pixel values are taken as they are stored: gamma and ICC profiles are not applied.
@@ -75,7 +76,7 @@ def shrink_factor(source_size: tuple[int, int], stored_size: tuple[int, int]) ->
     )
 
 
-def fit(image: np.ndarray, source_size: tuple[int, int], stored_size: tuple[int, int]) -> np.ndarray:
+def fit(image: Pixels, source_size: tuple[int, int], stored_size: tuple[int, int]) -> Pixels:
     """Pads an edge patch to the regular size, then averages down to the stored size.
 
     Padding is by reflection at the bottom and right, the edge pixel not repeated (numpy's `reflect`, OpenCV's
@@ -103,7 +104,7 @@ def fit(image: np.ndarray, source_size: tuple[int, int], stored_size: tuple[int,
     return _shrink(image, shrink_factor(source_size, stored_size))
 
 
-def _pad(image: np.ndarray, source_size: tuple[int, int]) -> np.ndarray:
+def _pad(image: Pixels, source_size: tuple[int, int]) -> Pixels:
     height, width = image.shape[:2]
     full_width, full_height = source_size
     sizes = f"{width}x{height} where {full_width}x{full_height} is regular"
@@ -120,12 +121,12 @@ def _pad(image: np.ndarray, source_size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
+def _shrink(image: Pixels, factor: int) -> Pixels:
     height, width = image.shape[0] // factor, image.shape[1] // factor
     if factor == 2:
         # OpenCV has a kernel of its own for halving, in the same integers (a test compares every bit) and 15
         # times as fast; for other factors it averages in float and rounds halves to even.
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     area = factor * factor
     total = np.full((height, width, image.shape[2]), area // 2, np.uint32)
     for row in range(factor):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from components.core.array_types import Array
 from components.core.rejects import Rejected
 
 MAX_PIXELS = 1 << 24
@@ -86,7 +87,7 @@ def check_orientation(orientation: int) -> None:
         raise Rejected("unsupported", f"orientation tag {orientation}: pixels are stored rotated or mirrored")
 
 
-def to_rgb8(pixels: np.ndarray) -> np.ndarray:
+def to_rgb8(pixels: Array) -> Array:
     """Turns grey, grey + alpha, RGB or RGBA samples into RGB8, where that loses nothing.
 
     Args:

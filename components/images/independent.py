@@ -10,8 +10,10 @@ import io
 
 import numpy as np
 
+from components.core.array_types import Pixels
 
-def decode_independent(data: bytes, extension: str) -> np.ndarray:
+
+def decode_independent(data: bytes, extension: str) -> Pixels:
     """Decodes a file that ingest has accepted.
 
     Neither decoder can be trusted to notice damage (TensorFlow I/O fills a cut TIFF with zeros): comparing
@@ -42,8 +44,8 @@ def decode_independent(data: bytes, extension: str) -> np.ndarray:
 
 
 def fit_independent(
-    image: np.ndarray, source_size: tuple[int, int], stored_size: tuple[int, int]
-) -> np.ndarray:
+    image: Pixels, source_size: tuple[int, int], stored_size: tuple[int, int]
+) -> Pixels:
     """Pads and averages as `images.fit` promises, written again in plain numpy.
 
     Args:
@@ -59,10 +61,11 @@ def fit_independent(
     width, height = stored_size
     factor = source_size[0] // width
     blocks = padded.reshape(height, factor, width, factor, 3).astype(np.int64)
-    return ((blocks.sum(axis=(1, 3)) + factor**2 // 2) // factor**2).astype(np.uint8)
+    scaled: Pixels = ((blocks.sum(axis=(1, 3)) + factor**2 // 2) // factor**2).astype(np.uint8)
+    return scaled
 
 
-def _decode_tiff(data: bytes) -> np.ndarray:
+def _decode_tiff(data: bytes) -> Pixels:
     import tensorflow as tf
     import tensorflow_io as tfio
 

@@ -17,6 +17,7 @@ import imagecodecs
 import numpy as np
 import pyspng
 
+from components.core.array_types import Array, Pixels
 from components.core.rejects import Rejected
 from components.images.formats import PNG_SIGNATURE, check_orientation, check_pixels, to_rgb8, unrecognised
 from components.images.tiff import exif_orientation
@@ -38,7 +39,7 @@ _PIXEL_CHUNKS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
 _LONG = 1 << 13
 
 
-def decode_png(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_png(data: bytes, max_pixels: int) -> Pixels:
     """Decodes a PNG file.
 
     Args:
@@ -86,7 +87,7 @@ def _walk(data: bytes) -> list[bytes]:
     return kinds
 
 
-def _decode_odd(data: bytes, layout: list[int], kinds: list[bytes]) -> np.ndarray:
+def _decode_odd(data: bytes, layout: list[int], kinds: list[bytes]) -> Pixels:
     """Decodes what is not plain RGB8, or says why not."""
     depth, colour, compression, filtering, interlace = layout
     if depth not in _DEPTHS.get(colour, ()) or compression or filtering or interlace > 1:
@@ -146,14 +147,14 @@ def _largest_index(data: bytes) -> int:
 
     from PIL import Image
 
-    def indices(data: bytes) -> np.ndarray:
+    def indices(data: bytes) -> Array:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image)
 
     return int(_run(indices, data).max())
 
 
-def _run(decoder: Callable[[bytes], np.ndarray], data: bytes) -> np.ndarray:
+def _run(decoder: Callable[[bytes], Array], data: bytes) -> Array:
     try:
         return decoder(data)
     except MemoryError:

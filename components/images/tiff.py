@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.core.array_types import Array, Pixels
 from components.core.rejects import Rejected
 from components.images.formats import TIFF_SIGNATURES, check_orientation, check_pixels, to_rgb8, unrecognised
 
@@ -56,7 +57,7 @@ class _Directory(NamedTuple):
         return value & 0xFFFF if self.order == "<" else value >> 16
 
 
-def decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_tiff(data: bytes, max_pixels: int) -> Pixels:
     """Decodes a TIFF file that holds one image.
 
     Args:
@@ -124,7 +125,7 @@ def _read_directory(data: bytes) -> _Directory:
     return _Directory(order, entries, following)
 
 
-def _read_plain(data: bytes, directory: _Directory) -> np.ndarray | None:
+def _read_plain(data: bytes, directory: _Directory) -> Pixels | None:
     """Pixels of one uncompressed RGB8 strip; None where the layout is any other."""
     order, entries, _ = directory
     if order != "<" or not entries.keys() <= _PLAIN_TAGS:
@@ -162,7 +163,7 @@ def _check_values(data: bytes, directory: _Directory) -> None:
             raise Rejected("truncated", f"tag {tag} lies outside the file of {len(data)} bytes")
 
 
-def _decode_odd(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode_odd(data: bytes, max_pixels: int) -> Pixels:
     """Decodes by tifffile what is not plain, or says why not."""
     import tifffile
 
@@ -231,7 +232,7 @@ def _check_segments(page: Any, data: bytes) -> None:
         raise Rejected("truncated", f"{sum(counts)} bytes of pixels where {page.nbytes} are needed")
 
 
-def _apply_colour_map(indices: np.ndarray, colour_map: np.ndarray) -> np.ndarray:
+def _apply_colour_map(indices: Array, colour_map: Array) -> Array:
     """Looks indices (H, W) up in a TIFF colour map of shape (3, 256), uint16.
 
     Writers store an 8-bit colour v as 256 v or 257 v; both are exact.

@@ -31,7 +31,7 @@ def thumbnail(data: bytes, extension: str) -> bytes | None:
     scale = min(1.0, SIDE / max(height, width))
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     done, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     return bytes(png) if done else None
 

@@ -40,15 +40,18 @@ def scores_from_probability(probability: npt.ArrayLike) -> Array:
         log(p / (1 - p)) [N], or log p [N, C] (logits up to a constant per row, which softmax ignores).
     """
     p = np.clip(np.asarray(probability, float), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return np.log(p) - np.log1p(-p) if p.ndim == 1 else np.log(p)
+    scores: Array = np.log(p) - np.log1p(-p) if p.ndim == 1 else np.log(p)
+    return scores
 
 
 def _probability(scores: Array) -> Array:
     if scores.ndim == 1:
         # Written over tanh because exp overflows for large negative scores.
-        return 0.5 * (1.0 + np.tanh(0.5 * scores))
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+        positive: Array = 0.5 * (1.0 + np.tanh(0.5 * scores))
+        return positive
+    shifted: Array = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: Array = shifted / shifted.sum(axis=1, keepdims=True)
+    return shares
 
 
 def apply_temperature(probability: npt.ArrayLike, temperature: float) -> Array:

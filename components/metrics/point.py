@@ -112,7 +112,8 @@ def patch_log_loss(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Array:
     y = np.asarray(labels).astype(int)
     p = p.astype(float)
     of_label = np.where(y == 1, p, 1.0 - p) if p.ndim == 1 else p[np.arange(y.size), y]
-    return -np.log(np.clip(of_label, epsilon, 1.0 - epsilon))
+    loss: Array = -np.log(np.clip(of_label, epsilon, 1.0 - epsilon))
+    return loss
 
 
 def patch_brier(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Array:
@@ -120,8 +121,10 @@ def patch_brier(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Array:
     p = np.asarray(probability, float)
     y = np.asarray(labels).astype(int)
     if p.ndim == 1:
-        return (p - y) ** 2
-    return np.sum((p - np.eye(p.shape[1])[y]) ** 2, axis=1)
+        squared: Array = (p - y) ** 2
+        return squared
+    summed: Array = np.sum((p - np.eye(p.shape[1])[y]) ** 2, axis=1)
+    return summed
 
 
 def log_loss(labels: npt.ArrayLike, probability: npt.ArrayLike) -> float:

@@ -93,7 +93,8 @@ def weighted_average_precision(labels: Array, scores: Array, index: Array) -> Ca
 
 def weighted_counts(weights: Array, counts: Array) -> Array:
     """Counts per resample, [R, K], from weights [R, G] and counts per group [G, K]."""
-    return weights.astype(float) @ counts.astype(float)
+    total: Array = weights.astype(float) @ counts.astype(float)
+    return total
 
 
 def _sums(labels: Array, probability: Array, index: Array, n_groups: int) -> WeightedMetrics:

@@ -15,6 +15,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from components.core import arrow_arrays
+from components.core.array_types import Array
 from components.core.rejects import REJECT_KINDS, REJECT_SCHEMA
 from components.prediction.parts import part_meta
 from components.prediction.plan import part_file
@@ -146,7 +147,7 @@ def write_slide_maps(folder: str, tables: Iterable[pa.Table], threshold: float) 
     """
     from components.prediction.slide_maps import slide_png
 
-    slides: dict[str, list[tuple[np.ndarray, ...]]] = collections.defaultdict(list)
+    slides: dict[str, list[tuple[Array, ...]]] = collections.defaultdict(list)
     for table in tables:
         x, y = (arrow_arrays.values(table[name]) for name in ("x", "y"))
         known = np.array([value is not None for value in table["label"].to_pylist()], bool)

@@ -135,7 +135,8 @@ def several(evidence: Evidence, per_panel: int) -> list[Panel]:
 def _evenly(order: Array, count: int) -> Array:
     if len(order) <= count:
         return order
-    return order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
+    spread: Array = order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
+    return spread
 
 
 def _show(

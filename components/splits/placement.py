@@ -22,6 +22,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from components.core.array_types import Bools, Integers
+
 _SCALE = 1 << 20  # a share of 1; squares times weights stay below 2^62
 _MAX_STEPS = 400
 _MAX_SWAP_ITEMS = 512  # swaps look at pairs; with more items than this single moves are fine enough
@@ -44,15 +46,15 @@ class Problem:
     """
 
     names: Sequence[str]
-    counts: np.ndarray
+    counts: Integers
     ratios: Sequence[int]
     seed: int
-    fixed: np.ndarray
-    required: np.ndarray
-    balanced: np.ndarray
+    fixed: Integers
+    required: Bools
+    balanced: Bools
 
 
-def apportion(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+def apportion(problem: Problem) -> tuple[Integers, Bools]:
     """Places every free group.
 
     Args:
@@ -80,9 +82,9 @@ def apportion(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
 class _Items:
     """Blocks of interchangeable free groups, in the order in which they are placed."""
 
-    members: list[np.ndarray]  # rows of the problem
-    shares: np.ndarray  # int64 [items, features]
-    holds: np.ndarray  # int64 [items, classes], groups with the class
+    members: list[Integers]  # rows of the problem
+    shares: Integers  # int64 [items, features]
+    holds: Integers  # int64 [items, classes], groups with the class
 
     @classmethod
     def of(cls, problem: Problem) -> _Items:
@@ -116,7 +118,7 @@ def _rank(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+def _blocks(rows: Integers) -> list[Integers]:
     """Cuts interchangeable groups into blocks of at most 1/64 of what is left, down to single groups."""
     blocks, start = [], 0
     while start < len(rows):
@@ -126,7 +128,7 @@ def _blocks(rows: np.ndarray) -> list[np.ndarray]:
     return blocks
 
 
-def _shares(problem: Problem) -> np.ndarray:
+def _shares(problem: Problem) -> Integers:
     """Int64 [groups, features]: each group's part of every total, in units of 1/_SCALE."""
     counts = problem.counts
     ones = np.ones((len(counts), 1), np.int64)
@@ -141,11 +143,11 @@ class _State:
     """A placement under construction."""
 
     items: _Items
-    bins: np.ndarray  # int64 [items], -1 where not yet placed
-    off: np.ndarray  # int64 [features, bins], sum minus target
-    weights: np.ndarray  # int64 [bins], 64 / ratio
-    present: np.ndarray  # int64 [classes, bins], groups with the class
-    required: np.ndarray  # bool [classes, bins]
+    bins: Integers  # int64 [items], -1 where not yet placed
+    off: Integers  # int64 [features, bins], sum minus target
+    weights: Integers  # int64 [bins], 64 / ratio
+    present: Integers  # int64 [classes, bins], groups with the class
+    required: Bools  # bool [classes, bins]
 
     @classmethod
     def of(cls, problem: Problem, items: _Items) -> _State:
@@ -160,9 +162,10 @@ class _State:
         bins = np.full(len(items.members), _FREE, np.int64)
         return cls(items, bins, off, 64 * ratios.sum() // ratios, present, problem.required)
 
-    def missing(self) -> np.ndarray:
+    def missing(self) -> Bools:
         """Bool [classes, bins]: required and not there."""
-        return self.required & (self.present == 0)
+        missing: Bools = self.required & (self.present == 0)
+        return missing
 
     def put(self, item: int, bin_: int) -> None:
         """Moves an item to a bin, from wherever it is."""
@@ -187,7 +190,7 @@ def _place(state: _State, items: _Items) -> _State:
     return state
 
 
-def _move(state: _State, squares: np.ndarray) -> bool:
+def _move(state: _State, squares: Integers) -> bool:
     """Does the best single move, if any: first to bring classes where they miss, then to lower the cost."""
     if not len(state.bins):
         return False
@@ -209,7 +212,7 @@ def _move(state: _State, squares: np.ndarray) -> bool:
     return True
 
 
-def _swap(state: _State, squares: np.ndarray) -> bool:
+def _swap(state: _State, squares: Integers) -> bool:
     """Does the best exchange of two items that lowers the cost and makes no class miss, if there is one."""
     shares, holds = state.items.shares, state.items.holds
     if len(shares) > _MAX_SWAP_ITEMS:
@@ -257,7 +260,7 @@ def _search_cover(state: _State, items: _Items) -> dict[int, int] | None:
     chosen: dict[int, int] = {}
     nodes = 0
 
-    def search(missing: np.ndarray) -> bool:
+    def search(missing: Bools) -> bool:
         nonlocal nodes
         nodes += 1
         if not missing.any():

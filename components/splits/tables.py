@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from components.core.array_types import Bools, Integers
 from components.errors import DataError
 from components.splits.ledger import Ledger
 from schemas.tables import SPLITS
@@ -28,16 +29,16 @@ class Infeasible(Exception):
 
     def __init__(
         self,
-        counts: np.ndarray,
-        placed: np.ndarray,
-        fixed: np.ndarray,
-        missing: np.ndarray,
+        counts: Integers,
+        placed: Integers,
+        fixed: Integers,
+        missing: Bools,
         bins: Sequence[str],
     ) -> None:
         super().__init__()
         self.counts, self.placed, self.fixed, self.missing, self.bins = counts, placed, fixed, missing, bins
 
-    def shortage(self) -> np.ndarray:
+    def shortage(self) -> Integers:
         """Int64 [classes]: how many further groups a class needs; 0 where its own groups would do."""
         present = self.counts > 0
         settled = np.stack(
@@ -57,7 +58,7 @@ class Infeasible(Exception):
 
 def class_counts(
     group_counts: Mapping[str, Sequence[int]], names: Sequence[str], classes: Sequence[str]
-) -> np.ndarray:
+) -> Integers:
     """Counts of the named groups as int64 [groups, classes].
 
     Raises:
@@ -120,7 +121,7 @@ def infeasible_error(trouble: Infeasible, classes: Sequence[str], group_unit: st
 
 
 def nothing_left_error(
-    classes: Sequence[str], counts: np.ndarray, group_unit: str, on_infeasible: str
+    classes: Sequence[str], counts: Integers, group_unit: str, on_infeasible: str
 ) -> DataError:
     """Error for data of which fewer than two classes could be measured."""
     groups = (counts > 0).sum(axis=0)
@@ -151,7 +152,7 @@ def split_table(
 
 def totals(
     splits: Mapping[str, str], group_counts: Mapping[str, Sequence[int]], classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Integers, Integers]:
     """Patches and groups, each int64 [classes + 1, 3]; the last row is over all classes."""
     names = list(group_counts)
     counts = class_counts(group_counts, names, classes)

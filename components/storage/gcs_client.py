@@ -44,7 +44,8 @@ def _bucket(name: str, emulator: str, pid: int) -> storage.Bucket:  # a forked c
 
 def retry_for(seconds: float) -> Retry:
     """Returns the library's own retry rule (network, 408, 429, 5xx) with another end."""
-    return DEFAULT_RETRY.with_timeout(seconds)
+    rule: Retry = DEFAULT_RETRY.with_timeout(seconds)
+    return rule
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from components.core.array_types import Array
 from components.images.stain_vectors import STAIN_MATRIX
 from components.training.augmentation import Augmentation
 
@@ -95,7 +96,7 @@ class RandomDihedral(_Augment):
         """Neither flips nor turns."""
         return not (self.flip or self.rotate90)
 
-    def symmetries(self, height: int, width: int) -> np.ndarray:
+    def symmetries(self, height: int, width: int) -> Array:
         """Where each output pixel comes from, int32[K, H * W], for the K symmetries that are drawn from."""
         pixels = np.arange(height * width, dtype="int32").reshape(height, width)
         turns = (0, 1, 2, 3) if height == width else (0, 2)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from components.core.array_types import Array
 from components.storage.atomic_files import TMP, os_errors, publish
 
 _NAME = re.compile(r"epoch-(\d{5})\.npz")
@@ -59,11 +60,11 @@ class Saved:
     """
 
     position: Position
-    model: list[np.ndarray]
-    optimizer: list[np.ndarray]
+    model: list[Array]
+    optimizer: list[Array]
 
 
-def save(folder: Path, position: Position, model: list[np.ndarray], optimizer: list[np.ndarray]) -> Path:
+def save(folder: Path, position: Position, model: list[Array], optimizer: list[Array]) -> Path:
     """Writes a checkpoint and deletes all others but the best.
 
     Raises:

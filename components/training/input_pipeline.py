@@ -128,7 +128,8 @@ class Reader:
         names = np.array([os.fspath(path) for path in self.split.shards])
 
         def shard_order(number: Any) -> npt.NDArray[np.object_]:
-            return names[_rng(seed, int(number)).permutation(len(names))].astype(object)
+            shuffled: npt.NDArray[np.object_] = names[_rng(seed, int(number)).permutation(len(names))].astype(object)
+            return shuffled
 
         shards = tf.ensure_shape(tf.numpy_function(shard_order, [epoch], tf.string), [len(names)])
         stream_seed = epoch + tf.constant(seed, tf.int64) * 1_000_003

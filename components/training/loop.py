@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from components.core.array_types import Array
 from components.errors import DataError
 from components.training import checkpoints, phases
 from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
@@ -215,11 +216,11 @@ class _Keeper(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _values(variables: list[Any]) -> list[np.ndarray]:
+def _values(variables: list[Any]) -> list[Array]:
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
-def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+def _assign(variables: list[Any], values: list[Array]) -> None:
     """Sets variables from a checkpoint.
 
     Raises:

@@ -131,7 +131,7 @@ def tissue_look(positive: bool, rng: np.random.Generator, contrast: float = 1.0)
 def _group_sizes(total: int, groups: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Splits `total` into uneven parts of at least 1."""
     share = np.exp(rng.normal(0.0, 0.35, groups))
-    sizes = 1 + np.floor((total - groups) * share / share.sum()).astype(np.int64)
+    sizes: NDArray[np.int64] = 1 + np.floor((total - groups) * share / share.sum()).astype(np.int64)
     sizes[: total - sizes.sum()] += 1
     return sizes
 

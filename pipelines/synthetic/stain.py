@@ -92,7 +92,8 @@ def stained(
     density = haematoxylin[..., None] * sign.stains[0] + eosin[..., None] * sign.stains[1]
     rgb = sign.light * np.exp(np.float32(-np.log(10.0)) * density)
     rgb += rng.standard_normal(rgb.shape, dtype=np.float32) * np.float32(sign.noise)
-    return np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8)
+    return levels
 
 
 def _blurred(field: Field, weight: float) -> Field:

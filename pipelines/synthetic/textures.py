@@ -36,7 +36,8 @@ def _tile(size: int, rng: np.random.Generator, along: float, across: float, angl
     response[0, 0] = 0.0
     noise = rng.standard_normal((size, size), dtype=np.float32)
     field = fft.irfft2(fft.rfft2(noise) * response.astype(np.float32), s=(size, size))
-    return field / field.std()
+    scaled: Field = field / field.std()
+    return scaled
 
 
 def _cells(size: int, rng: np.random.Generator, spacing: float) -> Field:
@@ -49,7 +50,8 @@ def _cells(size: int, rng: np.random.Generator, spacing: float) -> Field:
     pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).reshape(-1, 2)
     distance, nearest = cKDTree(points, boxsize=size).query(pixels)
     reach = rng.uniform(0.0, 0.35 * spacing, len(points))
-    return (reach[nearest] - distance).reshape(size, size).astype(np.float32)
+    depth: Field = (reach[nearest] - distance).reshape(size, size).astype(np.float32)
+    return depth
 
 
 @functools.lru_cache(maxsize=1)

@@ -50,7 +50,8 @@ def _lumen_distance(score: Field, fraction: float, length: float) -> Field:
     """Distance in pixels to the border, negative inside, of the lumen that fills `fraction` of the patch."""
     thinned = score[::2, ::2].ravel()  # a quantile of every fourth pixel is near enough
     k = min(len(thinned) - 1, int((1.0 - fraction) * len(thinned)))
-    return (np.partition(thinned, k)[k] - score) * np.float32(length)
+    distance: Field = (np.partition(thinned, k)[k] - score) * np.float32(length)
+    return distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ def _crowded(x: NDArray[np.float64], y: NDArray[np.float64], r: NDArray[np.float
     """Whether an earlier disc lies too near (Matern's second hard core): nuclei touch, they don't stack."""
     if len(r) < 300:
         near = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2 < (0.85 * (r[:, None] + r)) ** 2
-        return np.tril(near, -1).any(axis=1)
+        crowded: NDArray[np.bool_] = np.tril(near, -1).any(axis=1)
+        return crowded
     from scipy.spatial import cKDTree
 
     pairs = cKDTree(np.stack([x, y], axis=1)).query_pairs(1.7 * r.max(), output_type="ndarray")

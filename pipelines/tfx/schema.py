@@ -41,7 +41,7 @@ def schema_text(manifest: Manifest) -> str:
         features[name].int_domain.min = features[name].int_domain.max = side
     names = next(domain for domain in schema.string_domain if domain.name == "label_names")
     names.value[:] = manifest.classes
-    return text_format.MessageToString(schema)
+    return str(text_format.MessageToString(schema))
 
 
 def write_schema(manifest: Manifest, folder: Path) -> Path:
