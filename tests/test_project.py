@@ -118,6 +118,6 @@ def test_staged_package_leaves_tests_and_dags_out(tmp_path: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for name in SHIPPED
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix in {".py", ".json", ".pbtxt", ".yaml", ".html", ".css"}
+        if path.is_file() and path.suffix in {".py", ".json", ".pbtxt", ".yaml", ".html", ".css", ".md"}
     }
     assert kept - set(shipped) == set()

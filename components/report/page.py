@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from components.core.text import number, spaced
 from components.metrics import calibration
 from components.metrics import point as m
 from components.promotion.model_card import RESEARCH_ONLY
@@ -86,7 +87,9 @@ def environment() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"num": number, "signed": signed, "nice": nice, "percent": percent}
+    made.filters |= {
+        "num": number, "signed": functools.partial(number, sign=True), "nice": spaced, "percent": percent,
+    }  # fmt: skip
     made.globals |= {
         "csp": CSP,
         "research_only": RESEARCH_ONLY,
@@ -96,24 +99,9 @@ def environment() -> Any:
     return made
 
 
-def number(value: Any, digits: int = 3) -> str:
-    """A figure, or a dash where there is none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def signed(value: Any, digits: int = 3) -> str:
-    """A figure with its sign, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}"
-
-
 def percent(value: Any) -> str:
     """A share as a percentage."""
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
-
-
-def nice(name: Any) -> str:
-    """A name from the code as people write it."""
-    return str(name).replace("_", " ")
 
 
 def _images(evidence: Evidence, share: float) -> dict[str, Any]:
@@ -136,7 +124,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
     return {
         "run": record,
         "unit": evidence.unit,
-        "classes": [nice(name) for name in evidence.classes],
+        "classes": [spaced(name) for name in evidence.classes],
         "several": evidence.several,
         "primary": evidence.primary,
         "verdict": verdict(record),

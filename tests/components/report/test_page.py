@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.core.text import number
 from components.report import page
 from components.report.evidence import Evidence, collect
 from components.training.run_types import Failure
@@ -165,7 +166,7 @@ def test_writing_notes_the_page_in_the_record(binary: Studio, tmp_path: Path) ->
     ("value", "said"), [(None, "–"), (float("nan"), "–"), (0.12345, "0.123"), (1, "1.000")]
 )
 def test_numbers(value: Any, said: str) -> None:
-    assert page.number(value) == said
+    assert number(value) == said
 
 
 def test_published_figures_name_source_and_comparability() -> None:
