@@ -17,7 +17,7 @@ from PIL import Image
 
 from components.core.rejects import REJECT_KINDS
 from components.datasets.example import decode_example, decode_pixels
-from components.datasets.manifest import IdsWithoutFile
+from components.datasets.manifest import IdsWithoutFile, RejectFacts
 from components.datasets.tfrecord import read_at
 from components.errors import DataError, UsageError
 from schemas.tables import PATCHES, REJECTS
@@ -88,16 +88,16 @@ class TestManifest:
         m, rows = done.manifest, done.patches
         for split in help.SPLITS:
             mine = [r for r in rows if r["split"] == split]
-            facts = m["splits"][split]
-            assert facts["patches"] == len(mine) == sum(s["count"] for s in facts["shards"])
-            assert facts["groups"] == len({r["group_id"] for r in mine})
-            for label, name in enumerate(m["classes"]):
-                assert facts["by_class"][name] == sum(r["label"] == label for r in mine)
-                assert facts["groups_by_class"][name] == len(
+            facts = m.splits[split]
+            assert facts.patches == len(mine) == sum(s.count for s in facts.shards)
+            assert facts.groups == len({r["group_id"] for r in mine})
+            for label, name in enumerate(m.classes):
+                assert facts.by_class[name] == sum(r["label"] == label for r in mine)
+                assert facts.groups_by_class[name] == len(
                     {r["group_id"] for r in mine if r["label"] == label}
                 )
-        assert m["written"] == len(rows)
-        assert m["rejects"] == {"too_narrow": {"kind": "fault", "count": 1}}
+        assert m.written == len(rows)
+        assert m.rejects == {"too_narrow": RejectFacts("fault", 1)}
 
     def test_found_is_written_plus_rejected(self, done: Result, raw: Path) -> None:
         assert done.manifest.found == len(sources(raw)) == len(done.patches) + len(done.rejects)
