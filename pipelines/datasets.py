@@ -113,19 +113,14 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
 @json_option
 def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json: bool) -> None:
     """Delete old and unfinished data sets; never the latest, nor one that a champion was trained on."""
-    from components.datasets.retention import champions_data, list_datasets, prunable
+    from components.datasets import retention
 
     if keep < 1:
         raise UsageError(f"--keep {keep} would delete the latest data set.", "Keep at least 1.")
     if task and not dataset:
         raise UsageError("--task needs a data set.", "For example: histoline datasets prune idc --task binary.")
     storage = open_workspace(workspace)
-    gone = prunable(list_datasets(storage, dataset, task), keep, champions_data(storage))
-    for home in sorted({f"datasets/{i.dataset}/{i.task}" for i in gone}) if yes else []:
-        with storage.lock(f"{home}/.lock", owner="histoline datasets prune"):
-            for info in gone:
-                if info.path.startswith(home + "/"):
-                    storage.delete_tree(info.path)
+    gone = retention.prune(storage, dataset, task, keep, dry_run=not yes)
     document = {"deleted" if yes else "would_delete": [i.path for i in gone], "bytes": sum(i.bytes for i in gone)}
 
     def show() -> None:
@@ -148,52 +143,30 @@ def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json
 def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_json: bool) -> None:
     """Purge every data set that holds these groups (withdrawn consent) and name what was trained on them."""
     from components.adapters.group_files import read_group_list
-    from components.datasets import retention as d
+    from components.datasets import retention
     from components.ingest.pseudonyms import Pseudonymiser
-    from components.splits.ledger import Ledger
 
     storage = open_workspace(workspace)
     groups = read_group_list(Path(groups_file))
-    infos = d.list_datasets(storage)
     key = Pseudonymiser.from_file(Path(pseudonymise)) if pseudonymise else None
     tokens = frozenset(key.token("group_id", group) for group in groups) if key else frozenset()
-    wanted = groups | tokens
-    opaque = [
-        i.path
-        for i in infos
-        if i.manifest and i.manifest.key_fingerprint not in ("", key.fingerprint if key else "")
-    ]
-    held = d.holding(storage, infos, wanted)
-    models = d.trained_on(storage, held)
-    ledgers = [
-        path
-        for i in sorted({f"datasets/{i.dataset}/{i.task}" for i in infos})
-        for path, _ in storage.list_files(f"{i}/folds")
-    ]
-    for path in sorted(held) if yes else []:
-        with storage.lock(f"{path.rsplit('/', 1)[0]}/.lock", owner="histoline datasets forget"):
-            d.purge(storage, path, frozenset(wanted & set(held[path])))
-    for path in ledgers if yes else []:
-        ledger = Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
-        known = wanted & ledger.splits.keys()
-        if known:
-            d.bury(storage, path, ledger, frozenset(known))
+    found = retention.forget(storage, groups | tokens, key.fingerprint if key else "", dry_run=not yes)
     document = {
         "groups": len(groups),
-        "purged" if yes else "would_purge": held,
-        "trained_on_them": models,
-        "not_searched": opaque,
+        "purged" if yes else "would_purge": found.held,
+        "trained_on_them": found.trained_on,
+        "not_searched": found.not_searched,
     }
 
     def show() -> None:
-        for path, names in sorted(held.items()):
+        for path, names in sorted(found.held.items()):
             some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             click.echo(f"{'purged' if yes else 'would purge'} {path}: holds {some}")
-        for name in models:
+        for name in found.trained_on:
             click.echo(f"trained or evaluated on them: {name}")
-        for path in opaque:
+        for path in found.not_searched:
             click.echo(f"not searched, pseudonymised with another key: {path} (give --pseudonymise KEYFILE)")
-        if not held:
+        if not found.held:
             click.echo("No committed data set holds them.")
         elif yes:
             click.echo(

@@ -24,8 +24,6 @@ from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, task_opt
 if TYPE_CHECKING:
     from components.datasets.manifest import Manifest
 
-LOCK = ".lock"
-
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -62,6 +60,7 @@ def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "
     Raises:
         UsageError, DataError, TemporaryError: See `components.errors`.
     """
+    from components.datasets.layout import lock_path
     from components.ingest.worker_pool import helper_pool
     from components.storage.open import open_storage
 
@@ -69,7 +68,7 @@ def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "
     storage = open_storage(config.workspace)
     with helper_pool(workers) as pool:
         # The lock is taken after the helpers were forked: a copy of it in a helper would outlive this process.
-        with storage.lock(f"{config.home}/{LOCK}", owner=f"histoline ingest {config.dataset} {config.task}") as lock:
+        with storage.lock(lock_path(config.home), owner=f"histoline ingest {config.dataset} {config.task}") as lock:
             outcome = _ingest(config, storage, lock, pool, workers, beam_args, request, started)
             return dataclasses.replace(outcome, seconds=time.monotonic() - started)
 

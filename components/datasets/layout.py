@@ -7,6 +7,11 @@ import hashlib
 from pathlib import Path
 
 
+def lock_path(home: str) -> str:
+    """Lock file of a data set and task (`datasets/DATASET/TASK`): whoever changes anything below it holds it."""
+    return f"{home}/.lock"
+
+
 def shard_path(split: str, file: str) -> str:
     """Path of a shard, relative to the data set's folder."""
     return f"Split-{split}/{file}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Any
 
 from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
+from components.datasets.layout import lock_path
 from components.datasets.manifest import Manifest
 from components.errors import HistolineError
 from components.splits.ledger import Ledger
@@ -49,18 +51,26 @@ def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[D
         task: Only this one; empty for all.
     """
     found: list[DatasetInfo] = []
-    for name in [dataset] if dataset else storage.list_dirs("datasets"):
-        for each in [task] if task else storage.list_dirs(f"datasets/{name}"):
-            home = f"datasets/{name}/{each}"
-            latest = (read_latest(storage, home) or {}).get("plan_id")
-            plans = [p for p in storage.list_dirs(home) if p != "folds" and not p.startswith(".")]
-            infos = [_info(storage, name, each, plan, latest) for plan in plans]
-            found += sorted(infos, key=lambda i: i.manifest.created if i.manifest else "", reverse=True)
+    for home in _homes(storage, dataset, task):
+        latest = (read_latest(storage, home) or {}).get("plan_id")
+        plans = [p for p in storage.list_dirs(home) if p != "folds" and not p.startswith(".")]
+        infos = [_info(storage, home, plan, latest) for plan in plans]
+        found += sorted(infos, key=lambda i: i.manifest.created if i.manifest else "", reverse=True)
     return found
 
 
-def _info(storage: Storage, dataset: str, task: str, plan_id: str, latest: str | None) -> DatasetInfo:
-    path = f"datasets/{dataset}/{task}/{plan_id}"
+def _homes(storage: Storage, dataset: str = "", task: str = "") -> list[str]:
+    """`datasets/DATASET/TASK` of all data sets and tasks, or of those named."""
+    return [
+        f"datasets/{name}/{each}"
+        for name in ([dataset] if dataset else storage.list_dirs("datasets"))
+        for each in ([task] if task else storage.list_dirs(f"datasets/{name}"))
+    ]
+
+
+def _info(storage: Storage, home: str, plan_id: str, latest: str | None) -> DatasetInfo:
+    path = f"{home}/{plan_id}"
+    _, dataset, task = home.split("/")
     size = sum(n for _, n in storage.list_files(path))
     if not storage.exists(f"{path}/{manifests.NAME}"):
         return DatasetInfo(dataset, task, plan_id, path, "unfinished", size, None)
@@ -94,12 +104,42 @@ def prunable(infos: Iterable[DatasetInfo], keep: int, pinned: frozenset[str]) ->
     return gone
 
 
-def champions_data(storage: Storage) -> frozenset[str]:
+def prune(storage: Storage, dataset: str, task: str, keep: int, *, dry_run: bool) -> list[DatasetInfo]:
+    """Deletes old and unfinished data sets, each under the lock of its data set and task.
+
+    Args:
+        storage: The workspace.
+        dataset: Only this one; empty for all.
+        task: Only this one; empty for all.
+        keep: Committed data sets to keep of each task, the latest included.
+        dry_run: Only tell what would be deleted.
+
+    Returns:
+        What was, or would be, deleted.
+
+    Raises:
+        TemporaryError: An ingest holds a lock.
+    """
+    found = prunable(list_datasets(storage, dataset, task), keep, champion_datasets(storage))
+    if dry_run:
+        return found
+    deleted = []
+    for home in sorted({(info.dataset, info.task) for info in found}):
+        with storage.lock(lock_path("/".join(("datasets", *home))), owner="histoline datasets prune"):
+            # Looked up again: what was unfinished may have been committed while the lock was waited for.
+            gone = prunable(list_datasets(storage, *home), keep, champion_datasets(storage))
+            for info in gone:
+                storage.delete_tree(info.path)
+            deleted += gone
+    return deleted
+
+
+def champion_datasets(storage: Storage) -> frozenset[str]:
     """Data sets that champions were trained on, relative to the workspace."""
     paths = set()
     for path, _ in storage.list_files("models"):
         if path.endswith("/champion.json"):
-            champion = _json(storage, path)
+            champion = _read_object(storage, path)
             paths |= {
                 str(champion.get("dataset_dir", "")),
                 str((champion.get("best_ever") or {}).get("dataset_dir", "")),
@@ -107,7 +147,8 @@ def champions_data(storage: Storage) -> frozenset[str]:
     return frozenset(paths - {""})
 
 
-def _json(storage: Storage, path: str) -> dict[str, Any]:
+def _read_object(storage: Storage, path: str) -> dict[str, Any]:
+    """A JSON object; empty where the file holds none, since one damaged file must not stop a purge."""
     try:
         found = json.loads(storage.read_bytes(path))
     except ValueError:
@@ -122,29 +163,79 @@ def trained_on(storage: Storage, paths: Iterable[str]) -> list[str]:
     for folder, marker, depth in (("models", "assets.extra/histoline.json", 4), ("runs", "run.json", 4)):
         for path, _ in storage.list_files(folder):
             if path.endswith("/" + marker):
-                told = _json(storage, path)
-                if (
-                    str(told.get("plan_id", "")) in plans
-                    or str(told.get("dataset_dir", "")).rsplit("/", 1)[-1] in plans
-                ):
+                facts = _read_object(storage, path)
+                used = (str(facts.get("plan_id", "")), str(facts.get("dataset_dir", "")).rsplit("/", 1)[-1])
+                if not plans.isdisjoint(used):
                     names.append("/".join(path.split("/")[:depth]))
     return sorted(set(names))
 
 
-def holding(storage: Storage, infos: Iterable[DatasetInfo], groups: frozenset[str]) -> dict[str, list[str]]:
+@dataclasses.dataclass(frozen=True)
+class Forgotten:
+    """What held groups whose consent was withdrawn.
+
+    Attributes:
+        held: Data set -> which of the groups it held, sorted.
+        trained_on: Models and runs that name one of these data sets.
+        not_searched: Data sets pseudonymised with another key.
+    """
+
+    held: dict[str, list[str]]
+    trained_on: list[str]
+    not_searched: list[str]
+
+
+def forget(storage: Storage, groups: frozenset[str], key_fingerprint: str = "", *, dry_run: bool) -> Forgotten:
+    """Purges every data set that holds these groups and makes them tombstones in all ledgers that name them.
+
+    Everything is searched and changed under the locks of all data sets and tasks: an ingest that runs meanwhile could
+    commit the groups again, or write its older copy of a fold's ledger over the tombstones.
+
+    Args:
+        storage: The workspace.
+        groups: As ledgers name them, pseudonyms included.
+        key_fingerprint: Of the key that these pseudonyms were made with; empty without one.
+        dry_run: Only tell what would be purged; takes no lock.
+
+    Raises:
+        TemporaryError: An ingest holds a lock; nothing was changed.
+        UsageError, DataError: A ledger is of a newer format, or damaged.
+    """
+    homes = _homes(storage)
+    with contextlib.ExitStack() as locks:
+        for home in [] if dry_run else homes:
+            locks.enter_context(storage.lock(lock_path(home), owner="histoline datasets forget"))
+        infos = list_datasets(storage)
+        readable = ("", key_fingerprint)
+        opaque = [i.path for i in infos if i.manifest and i.manifest.key_fingerprint not in readable]
+        held = datasets_holding(storage, infos, groups)
+        models = trained_on(storage, held)
+        if not dry_run:
+            for path in sorted(held):
+                purge(storage, path, frozenset(held[path]))
+            for home in homes:
+                _forget_in_folds(storage, home, groups)
+    return Forgotten(held, models, opaque)
+
+
+def datasets_holding(storage: Storage, infos: Iterable[DatasetInfo], groups: frozenset[str]) -> dict[str, list[str]]:
     """Which of the data sets hold which of the groups: path -> sorted groups."""
     found = {}
     for info in infos:
         path = f"{info.path}/splits.json"
         if info.manifest is None or not storage.exists(path):
             continue
-        ledger = Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
+        ledger = _read_ledger(storage, path)
         held = groups & ledger.splits.keys()
         if ledger.group_unit == "image":  # a leaky ledger names images; the records name groups
             held = groups & _groups_of(storage, info.path)
         if held:
             found[info.path] = sorted(held)
     return found
+
+
+def _read_ledger(storage: Storage, path: str) -> Ledger:
+    return Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
 
 
 def _groups_of(storage: Storage, path: str) -> set[str]:
@@ -161,16 +252,24 @@ def purge(storage: Storage, path: str, groups: frozenset[str]) -> None:
     latest.json and then leaves the tombstones out by itself.
     """
     ledger_path = f"{path}/splits.json"
-    ledger = Ledger.from_json(storage.read_bytes(ledger_path).decode(), storage.uri(ledger_path))
+    ledger = _read_ledger(storage, ledger_path)
     storage.delete(f"{path}/{manifests.NAME}")  # first, so that a purge cut short leaves nothing committed
-    bury(storage, ledger_path, ledger, groups)
+    _write_tombstones(storage, ledger_path, ledger, groups)
     for file, _ in storage.list_files(path):
         if file != ledger_path:
             storage.delete(file)
 
 
-def bury(storage: Storage, path: str, ledger: Ledger, groups: frozenset[str]) -> None:
+def _forget_in_folds(storage: Storage, home: str, groups: frozenset[str]) -> None:
+    for path, _ in storage.list_files(f"{home}/folds"):
+        ledger = _read_ledger(storage, path)
+        known = groups & ledger.splits.keys()
+        if known:
+            _write_tombstones(storage, path, ledger, frozenset(known))
+
+
+def _write_tombstones(storage: Storage, path: str, ledger: Ledger, groups: frozenset[str]) -> None:
     """Moves groups from a ledger's splits to its tombstones."""
     splits = {group: split for group, split in ledger.splits.items() if group not in groups}
-    buried = dataclasses.replace(ledger, splits=splits, tombstones=ledger.tombstones | groups)
-    storage.write_atomic(path, buried.to_json().encode())
+    changed = dataclasses.replace(ledger, splits=splits, tombstones=ledger.tombstones | groups)
+    storage.write_atomic(path, changed.to_json().encode())
