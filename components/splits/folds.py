@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from components.core.array_types import Bools, Integers
 from components.errors import UsageError
 from components.splits.ledger import SMALLEST_RATIO, Ledger
+from components.splits.placement import Problem
 from components.splits.planner import (
     GroupCounts,
     Groups,
     SplitPlan,
+    Trial,
     make_plan,
     place,
     ratios_or_default,
@@ -64,6 +68,39 @@ def plan_folds(
         UsageError: Fewer than two folds; `previous` does not fit.
         DataError: An empty class, or too few groups of a class for so many folds, with the feasibility table.
     """
+    _check(folds, previous, group_unit, key_fingerprint)
+    ratios = ratios_or_default(None if previous else ratios, previous[0] if previous else None)
+    eval_share = max(SMALLEST_RATIO, ratios[_EVAL] / (ratios[_TRAIN] + ratios[_EVAL]) * (1 - 1 / folds))
+    fold_ratios = previous[0].ratios if previous else (1 - 1 / folds - eval_share, eval_share, 1 / folds)
+    seed = (previous[0].seed if previous else 0) if seed is None else seed
+    tombstones = frozenset(exclude).union(*(ledger.tombstones for ledger in previous))
+    tested = {group: ledger.fold - 1 for ledger in previous for group in ledger.groups("test")}
+    extras = frozenset(train_only)
+    data = Groups.of(group_counts, classes, tombstones)
+    cohort = _Cohort(
+        data=data,
+        folds=folds,
+        ratios=ratios,
+        seed=seed,
+        previous=tuple(ledger.splits for ledger in previous),
+        tested=np.array([tested.get(name, -1) for name in data.names], dtype=np.int64),
+        extra=np.array([name in extras for name in data.names], dtype=bool),
+    )
+    per_fold, dropped, parked_classes, kept = resolve(data, group_unit, on_infeasible, cohort.place)
+    plans = []
+    for fold, bins in enumerate(per_fold):
+        splits = {g: s for g, s in previous[fold].splits.items() if g not in tombstones} if previous else {}
+        splits.update({name: SPLITS[bins[row]] for row, name in enumerate(data.names) if kept[row]})
+        ledger = Ledger(
+            group_unit=group_unit, splits=splits, seed=seed, ratios=fold_ratios, tombstones=tombstones,
+            key_fingerprint=key_fingerprint, source="fold", fold=fold + 1, folds=folds,
+        )  # fmt: skip
+        plans.append(make_plan(ledger, data, dropped, parked_classes, [], extras))
+    return plans
+
+
+def _check(folds: int, previous: Sequence[Ledger], group_unit: str, key_fingerprint: str) -> None:
+    """Refuses a number of folds out of range, and earlier ledgers that are not these folds."""
     if not 2 <= folds <= _MOST_FOLDS:
         raise UsageError(
             f"A cross-validation has 2 to {_MOST_FOLDS} folds, not {folds}.", "Choose another --folds."
@@ -75,50 +112,73 @@ def plan_folds(
         )
     for ledger in previous:
         ledger.require(group_unit, key_fingerprint, f"of fold {ledger.fold}")
-    ratios = ratios_or_default(None if previous else ratios, previous[0] if previous else None)
-    eval_share = max(SMALLEST_RATIO, ratios[_EVAL] / (ratios[_TRAIN] + ratios[_EVAL]) * (1 - 1 / folds))
-    fold_ratios = previous[0].ratios if previous else (1 - 1 / folds - eval_share, eval_share, 1 / folds)
-    seed = (previous[0].seed if previous else 0) if seed is None else seed
-    tombstones = frozenset(exclude).union(*(ledger.tombstones for ledger in previous))
-    tested = {group: ledger.fold - 1 for ledger in previous for group in ledger.groups("test")}
-    extras = frozenset(train_only)
-    data = Groups.of(group_counts, classes, tombstones)
-    extra = np.array([name in extras for name in data.names], dtype=bool)
-    known = np.array([bool(previous) and name in previous[0].splits for name in data.names], dtype=bool)
-    titles = [f"fold {fold + 1}" for fold in range(folds)]
 
-    def attempt(counts: np.ndarray, required: np.ndarray, parked: np.ndarray) -> list[np.ndarray]:
-        placed = np.array([tested.get(name, -1) for name in data.names], dtype=np.int64)
-        bound = (extra | parked | known) & (placed < 0)  # in train in every fold
+
+@dataclasses.dataclass(frozen=True)
+class _Cohort:
+    """All groups, and what is settled about them before the folds are placed.
+
+    Attributes:
+        data: The groups.
+        folds: Number of folds.
+        ratios: Only the proportion of train to eval counts.
+        seed: Of the choice between groups of about equal size.
+        previous: Group -> split in each fold of the earlier plan; empty without one.
+        tested: int64 [groups], the fold that has the group in test by the earlier plan; -1 where none has.
+        extra: bool [groups], which may be in train only.
+    """
+
+    data: Groups
+    folds: int
+    ratios: tuple[float, float, float]
+    seed: int
+    previous: tuple[Mapping[str, str], ...]
+    tested: Integers
+    extra: Bools
+
+    def place(self, trial: Trial) -> list[Integers]:
+        """For each fold the split of each group: int64 [groups], index into `SPLITS`.
+
+        Raises:
+            Infeasible: A required class cannot be in test in every fold, or not in train and eval of one.
+        """
+        known = np.array([bool(self.previous) and name in self.previous[0] for name in self.data.names], dtype=bool)
+        bound = (self.extra | trial.parked | known) & (self.tested < 0)  # in train in every fold
+        test = self._test_folds(trial, bound)
+        return [self._one_fold(trial, bound, test, fold) for fold in range(self.folds)]
+
+    def _test_folds(self, trial: Trial, bound: Bools) -> Integers:
+        """The fold in which each group is in test: int64 [groups], -1 for those that never are."""
+        everyone = Problem(
+            names=self.data.names,
+            counts=trial.counts,
+            ratios=[1] * self.folds,
+            seed=self.seed,
+            fixed=self.tested,
+            required=trial.needed(self.folds),
+            balanced=np.ones(len(self.data.names), dtype=bool),
+        )
         shared = np.flatnonzero(~bound)
-        test = np.full(len(data.names), -1, np.int64)
-        needed = np.repeat(required[:, None], folds, axis=1)
-        names = [data.names[row] for row in shared]
-        test[shared] = place(names, counts[shared], titles, [1] * folds, seed, placed[shared], needed)
-        result = []
-        for fold in range(folds):
-            rest = np.flatnonzero(test != fold)
-            old = previous[fold].splits if previous else {}
-            fixed = np.array([SPLITS.index(old.get(data.names[row], "test")) for row in rest], dtype=np.int64)
-            fixed[fixed == _TEST] = -1
-            fixed[bound[rest] & (fixed < 0)] = _TRAIN
-            needed = np.repeat(required[:, None], 2, axis=1)
-            bins = np.full(len(data.names), _TEST, np.int64)
-            names = [data.names[row] for row in rest]
-            bins[rest] = place(
-                names, counts[rest], SPLITS[:2], to_parts(ratios)[:2], seed, fixed, needed, ~extra[rest]
-            )
-            result.append(bins)
-        return result
+        test = np.full(len(self.data.names), -1, np.int64)
+        test[shared] = place(everyone.take(shared), [f"fold {fold + 1}" for fold in range(self.folds)])
+        return test
 
-    per_fold, dropped, parked_classes, kept = resolve(data, group_unit, on_infeasible, attempt)
-    plans = []
-    for fold, bins in enumerate(per_fold):
-        splits = {g: s for g, s in previous[fold].splits.items() if g not in tombstones} if previous else {}
-        splits.update({name: SPLITS[bins[row]] for row, name in enumerate(data.names) if kept[row]})
-        ledger = Ledger(
-            group_unit=group_unit, splits=splits, seed=seed, ratios=fold_ratios, tombstones=tombstones,
-            key_fingerprint=key_fingerprint, source="fold", fold=fold + 1, folds=folds,
-        )  # fmt: skip
-        plans.append(make_plan(ledger, data, dropped, parked_classes, [], extras))
-    return plans
+    def _one_fold(self, trial: Trial, bound: Bools, test: Integers, fold: int) -> Integers:
+        """Shares what a fold does not test between train and eval."""
+        old = self.previous[fold] if self.previous else {}
+        fixed = np.array([SPLITS.index(old.get(name, "test")) for name in self.data.names], dtype=np.int64)
+        fixed[fixed == _TEST] = -1
+        fixed[bound & (fixed < 0)] = _TRAIN
+        everyone = Problem(
+            names=self.data.names,
+            counts=trial.counts,
+            ratios=to_parts(self.ratios)[:2],
+            seed=self.seed,
+            fixed=fixed,
+            required=trial.needed(2),
+            balanced=~self.extra,
+        )
+        rest = np.flatnonzero(test != fold)
+        bins = np.full(len(self.data.names), _TEST, np.int64)
+        bins[rest] = place(everyone.take(rest), SPLITS[:2])
+        return bins

@@ -53,6 +53,16 @@ class Problem:
     required: Bools
     balanced: Bools
 
+    def take(self, rows: Integers) -> Problem:
+        """The same for some of the groups: intp [groups to keep], ascending."""
+        return dataclasses.replace(
+            self,
+            names=[self.names[row] for row in rows],
+            counts=self.counts[rows],
+            fixed=self.fixed[rows],
+            balanced=self.balanced[rows],
+        )
+
 
 def apportion(problem: Problem) -> tuple[Integers, Bools]:
     """Places every free group.
@@ -80,11 +90,17 @@ def apportion(problem: Problem) -> tuple[Integers, Bools]:
 
 @dataclasses.dataclass(frozen=True)
 class _Items:
-    """Blocks of interchangeable free groups, in the order in which they are placed."""
+    """Blocks of interchangeable free groups, in the order in which they are placed.
 
-    members: list[Integers]  # rows of the problem
-    shares: Integers  # int64 [items, features]
-    holds: Integers  # int64 [items, classes], groups with the class
+    Attributes:
+        members: intp [groups of the item] for each item, rows of the problem.
+        shares: int64 [items, features], see `_shares`.
+        holds: int64 [items, classes], how many of the item's groups hold the class.
+    """
+
+    members: list[Integers]
+    shares: Integers
+    holds: Integers
 
     @classmethod
     def of(cls, problem: Problem) -> _Items:
@@ -129,7 +145,11 @@ def _blocks(rows: Integers) -> list[Integers]:
 
 
 def _shares(problem: Problem) -> Integers:
-    """Int64 [groups, features]: each group's part of every total, in units of 1/_SCALE."""
+    """Each group's part of every total, in units of 1/_SCALE.
+
+    Returns:
+        int64 [groups, features]; features are patches of each class, groups with each class, all patches, all groups.
+    """
     counts = problem.counts
     ones = np.ones((len(counts), 1), np.int64)
     parts = np.hstack([counts, counts > 0, counts.sum(axis=1, keepdims=True), ones]).astype(np.int64)
@@ -140,14 +160,23 @@ def _shares(problem: Problem) -> Integers:
 
 @dataclasses.dataclass
 class _State:
-    """A placement under construction."""
+    """A placement under construction.
+
+    Attributes:
+        items: What is placed.
+        bins: int64 [items], -1 where not yet placed.
+        off: int64 [features, bins], sum of shares minus target.
+        weights: int64 [bins], 64 / ratio.
+        present: int64 [classes, bins], groups with the class.
+        required: bool [classes, bins], see `Problem`.
+    """
 
     items: _Items
-    bins: Integers  # int64 [items], -1 where not yet placed
-    off: Integers  # int64 [features, bins], sum minus target
-    weights: Integers  # int64 [bins], 64 / ratio
-    present: Integers  # int64 [classes, bins], groups with the class
-    required: Bools  # bool [classes, bins]
+    bins: Integers
+    off: Integers
+    weights: Integers
+    present: Integers
+    required: Bools
 
     @classmethod
     def of(cls, problem: Problem, items: _Items) -> _State:
@@ -179,6 +208,7 @@ class _State:
 
 
 def _place(state: _State, items: _Items) -> _State:
+    """Steps 3 and 4 of the algorithm, in place: each free item to its best bin, then moves and swaps."""
     movable = np.flatnonzero(state.bins == _FREE)
     squares = (items.shares**2).sum(axis=1)
     for item in movable:
@@ -218,21 +248,21 @@ def _swap(state: _State, squares: Integers) -> bool:
     if len(shares) > _MAX_SWAP_ITEMS:
         return False
     found: tuple[int, int, int] | None = None
-    for one in range(len(state.weights)):
-        for two in range(one + 1, len(state.weights)):
-            here, there = np.flatnonzero(state.bins == one), np.flatnonzero(state.bins == two)
+    for first in range(len(state.weights)):
+        for second in range(first + 1, len(state.weights)):
+            here, there = np.flatnonzero(state.bins == first), np.flatnonzero(state.bins == second)
             if not len(here) or not len(there):
                 continue
             slope = state.weights * state.off
-            pull = shares @ (2 * (slope[:, one] - slope[:, two]))
+            pull = shares @ (2 * (slope[:, first] - slope[:, second]))
             apart = squares[here][:, None] + squares[there] - 2 * (shares[here] @ shares[there].T)
-            cost = pull[there] - pull[here][:, None] + (state.weights[one] + state.weights[two]) * apart
+            cost = pull[there] - pull[here][:, None] + (state.weights[first] + state.weights[second]) * apart
             # A class would be missing if the leaving item holds its last groups and the other has none.
             ours, theirs = holds[here][:, None, :], holds[there][None, :, :]
-            alone_one = (ours == state.present[:, one]) & state.required[:, one] & (ours > 0)
-            alone_two = (theirs == state.present[:, two]) & state.required[:, two] & (theirs > 0)
-            if alone_one.any() or alone_two.any():
-                breaks = (alone_one & (theirs == 0)).any(axis=2) | (alone_two & (ours == 0)).any(axis=2)
+            alone_here = (ours == state.present[:, first]) & state.required[:, first] & (ours > 0)
+            alone_there = (theirs == state.present[:, second]) & state.required[:, second] & (theirs > 0)
+            if alone_here.any() or alone_there.any():
+                breaks = (alone_here & (theirs == 0)).any(axis=2) | (alone_there & (ours == 0)).any(axis=2)
                 cost = np.where(breaks, 0, cost)
             best = int(cost.argmin())
             i, j = divmod(best, cost.shape[1])
@@ -241,9 +271,9 @@ def _swap(state: _State, squares: Integers) -> bool:
     if found is None:
         return False
     _, i, j = found
-    one, two = int(state.bins[i]), int(state.bins[j])
-    state.put(i, two)
-    state.put(j, one)
+    first, second = int(state.bins[i]), int(state.bins[j])
+    state.put(i, second)
+    state.put(j, first)
     return True
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from components.core.array_types import Bools, Integers
 from components.errors import DataError, UsageError
 from components.splits.ledger import ALGORITHM_VERSION, DEFAULT_RATIOS, Ledger, check_ratios
 from components.splits.placement import Problem, apportion
@@ -108,12 +109,13 @@ def plan_splits(
         )
     data = Groups.of(group_counts, classes, tombstones)
 
-    def attempt(counts: np.ndarray, required: np.ndarray, parked: np.ndarray) -> np.ndarray:
-        extra = np.array([name in extras for name in data.names], dtype=bool)
+    extra = np.array([name in extras for name in data.names], dtype=bool)
+
+    def attempt(trial: Trial) -> Integers:
         fixed = np.array([_PLACES.get(old.get(name, ""), -1) for name in data.names], dtype=np.int64)
-        fixed[(fixed < 0) & (extra | parked)] = _TRAIN
-        needed = np.repeat(required[:, None], len(SPLITS), axis=1)
-        return place(data.names, counts, SPLITS, to_parts(ratios), seed, fixed, needed, ~extra)
+        fixed[(fixed < 0) & (extra | trial.parked)] = _TRAIN
+        needed = trial.needed(len(SPLITS))
+        return place(Problem(data.names, trial.counts, to_parts(ratios), seed, fixed, needed, ~extra), SPLITS)
 
     bins, dropped, parked_classes, kept = resolve(data, group_unit, on_infeasible, attempt)
     new = [name for row, name in enumerate(data.names) if kept[row] and name not in old]
@@ -151,7 +153,7 @@ class Groups:
     """
 
     names: list[str]
-    counts: np.ndarray  # int64 [groups, classes]
+    counts: Integers  # int64 [groups, classes]
     classes: tuple[str, ...]
 
     @classmethod
@@ -173,47 +175,68 @@ def to_parts(ratios: Sequence[float]) -> list[int]:
     return [round(ratio * 1_000_000) for ratio in ratios]
 
 
-def place(
-    names: Sequence[str],
-    counts: np.ndarray,
-    bins: Sequence[str],
-    parts: Sequence[int],
-    seed: int,
-    fixed: np.ndarray,
-    required: np.ndarray,
-    balanced: np.ndarray | None = None,
-) -> np.ndarray:
-    """Places the groups, or says which classes stand in the way; groups without patches are not looked at."""
-    rows = np.flatnonzero(counts.any(axis=1))
-    balanced = np.ones(len(names), dtype=bool) if balanced is None else balanced
-    problem = Problem(
-        [names[row] for row in rows], counts[rows], parts, seed, fixed[rows], required, balanced[rows]
-    )  # fmt: skip
-    placed, missing = apportion(problem)
+def place(problem: Problem, bins: Sequence[str]) -> Integers:
+    """Places the groups that have patches; the others keep what the problem's `fixed` says.
+
+    Args:
+        problem: All groups.
+        bins: Names of the bins, for messages.
+
+    Returns:
+        int64 [groups], the bin of each.
+
+    Raises:
+        Infeasible: Says which classes stand in the way.
+    """
+    rows = np.flatnonzero(problem.counts.any(axis=1))
+    part = problem.take(rows)
+    placed, missing = apportion(part)
     if missing.any():
-        raise Infeasible(counts[rows], placed, fixed[rows], missing, bins)
-    result = fixed.copy()
+        raise Infeasible(part.counts, placed, part.fixed, missing, bins)
+    result = problem.fixed.copy()
     result[rows] = placed
     return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What one try at a placement has to keep to.
+
+    Attributes:
+        counts: int64 [groups, classes], patches; zero for dropped classes.
+        required: bool [classes], which have to be in every bin.
+        parked: bool [groups], which are bound to train for the sake of a class that cannot be everywhere.
+    """
+
+    counts: Integers
+    required: Bools
+    parked: Bools
+
+    def needed(self, bins: int) -> Bools:
+        """`required` for each of so many bins: bool [classes, bins]."""
+        return np.repeat(self.required[:, None], bins, axis=1)
 
 
 def resolve(
     data: Groups,
     group_unit: str,
     on_infeasible: str,
-    attempt: Callable[[np.ndarray, np.ndarray, np.ndarray], _T],
-) -> tuple[_T, tuple[str, ...], tuple[str, ...], np.ndarray]:
+    attempt: Callable[[Trial], _T],
+) -> tuple[_T, tuple[str, ...], tuple[str, ...], Bools]:
     """Tries until the classes that cannot be everywhere are dropped or bound to train, as the user chose.
 
     Args:
         data: All groups.
         group_unit: For messages.
         on_infeasible: One of `ON_INFEASIBLE`.
-        attempt: Places groups, given counts [groups, classes] (zero for dropped classes), which classes have
-            to be in every split, and which groups are bound to train; raises Infeasible.
+        attempt: Places groups; raises Infeasible.
 
     Returns:
         What `attempt` gave; dropped classes; classes bound to train; bool [groups], which still have patches.
+
+    Raises:
+        UsageError: An unknown choice.
+        DataError: A class that is empty or cannot be everywhere, or too few classes are left.
     """
     if on_infeasible not in ON_INFEASIBLE:
         choices = ", ".join(ON_INFEASIBLE)
@@ -234,7 +257,7 @@ def resolve(
         if required.sum() < min(2, len(data.classes)):
             raise nothing_left_error(data.classes, data.counts, group_unit, on_infeasible)
         try:
-            result = attempt(counts, required, (counts[:, parked] > 0).any(axis=1))
+            result = attempt(Trial(counts, required, (counts[:, parked] > 0).any(axis=1)))
         except Infeasible as trouble:
             if on_infeasible == "fail":
                 raise infeasible_error(trouble, data.classes, group_unit) from None
