@@ -14,7 +14,8 @@ from histoline_dags.form import arguments, build_form
 from histoline_dags.ids import run_id
 from histoline_dags.notify import WebhookNotifier
 from histoline_dags.operator import StepOperator
-from histoline_dags.settings import DatasetSettings, Settings, SettingsError
+from histoline_dags.settings import DatasetSettings, Settings
+from histoline_dags.settings_file import SettingsError
 
 Context = Mapping[str, Any]
 

@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
-from histoline_dags.settings import DatasetSettings, SettingsError
+from histoline_dags.settings import DatasetSettings
+from histoline_dags.settings_file import SettingsError
 
 DEFAULT = "default"
 END = r"(?![\s\S])"

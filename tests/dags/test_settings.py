@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from histoline_dags.form import build_form
-from histoline_dags.settings import PROJECT, SettingsError, load
+from histoline_dags.settings import PROJECT, load
+from histoline_dags.settings_file import SettingsError
 
 
 def settings(tmp_path: Path, text: str, **environ: str):
@@ -73,6 +74,9 @@ def test_relative_input_lies_below_the_first_root(tmp_path: Path) -> None:
         ("[minutes]\ntrain = -1", "minutes.train is -1"),
         ("[minutes]\ntrain = 'long'", "minutes.train is 'long'"),
         ("[retries]\ntimes = true", "retries.times is True"),
+        ("[retries]\ntimes = 21", "retries.times is 21, but it should be less than or equal to 20"),
+        ("[idc.minutes]\nvalidate = 0", "(or HISTOLINE_IDC_MINUTES_VALIDATE): idc.minutes.validate is 0"),
+        ("pool = 3", "pool is 3"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> None:

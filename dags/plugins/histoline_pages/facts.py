@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = ("ingest", "validate", "train", "evaluate", "push", "report")
+from histoline_dags.stages import TASKS
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class DagRunFacts:
 
     def last_result(self) -> Mapping[str, Any]:
         """The result of the last stage that left one."""
-        return next((self.results[stage] for stage in reversed(STAGES) if stage in self.results), {})
+        return next((self.results[stage] for stage in reversed(TASKS) if stage in self.results), {})
 
     def first_bad(self) -> tuple[str, str]:
         """Task and state of the first stage that failed or was skipped; empty texts where none did."""
         for state in ("failed", "up_for_retry", "skipped"):
-            for stage in STAGES:
+            for stage in TASKS:
                 if self.tasks.get(stage) == state:
                     return stage, state
         return "", ""
