@@ -98,7 +98,7 @@ def _split_of_row(
     coded = pc.dictionary_encode(groups.combine_chunks())
     place = {group: SPLITS.index(split) for group, split in ledger.splits.items()}
     of_group = np.array([place.get(group, -1) for group in coded.dictionary.to_pylist()], np.int8)
-    split_of_row = of_group[arrow_arrays.values(coded.indices)]
+    split_of_row: npt.NDArray[np.int8] = of_group[arrow_arrays.values(coded.indices)]
     split_of_row[np.isin(labels, dropped)] = -1
     return split_of_row
 

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from components.core import arrow_arrays
+from components.core.array_types import Array
 from schemas import tables
 
 
-def probability_column(probability: np.ndarray) -> pa.Array:
+def probability_column(probability: Array) -> pa.Array:
     """Probabilities as an Arrow column: float32 [N], or a list of C float32 each.
 
     Args:
@@ -25,11 +26,12 @@ def probability_column(probability: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, flat)
 
 
-def probability_values(column: pa.ChunkedArray) -> np.ndarray:
+def probability_values(column: pa.ChunkedArray) -> Array:
     """The values of such a column, float32 [N] or [N, C]."""
     if pa.types.is_list(column.type):
         flat = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
-        return flat.reshape(len(column), -1)
+        rows: Array = flat.reshape(len(column), -1)
+        return rows
     return np.asarray(column.to_numpy())
 
 
@@ -42,7 +44,7 @@ def predictions_schema(n_classes: int) -> pa.Schema:
 
 
 def predictions_table(
-    columns: Mapping[str, Any], probability: np.ndarray, model_version: str, n_classes: int
+    columns: Mapping[str, Any], probability: Array, model_version: str, n_classes: int
 ) -> pa.Table:
     """predictions.parquet of one model.
 
@@ -63,7 +65,7 @@ def predictions_table(
     return arrow_arrays.table(made, predictions_schema(n_classes))
 
 
-def comparison_table(patch_ids: Any, probabilities: Mapping[str, np.ndarray | None], n_classes: int) -> pa.Table:
+def comparison_table(patch_ids: Any, probabilities: Mapping[str, Array | None], n_classes: int) -> pa.Table:
     """comparison.parquet: what other models say of the test patches.
 
     Args:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import errors
+from components.core.array_types import Array, Pixels
 from components.core.machine import PR_SET_PDEATHSIG
 from components.datasets.sidecars import read_sidecars
 from components.promotion.prediction_tables import predictions_table, probability_column
@@ -154,14 +155,14 @@ def _table(request: Request, split: str) -> pa.Table:
     return read_sidecars([Path(sidecar) for _, sidecar in request.shards[split]], COLUMNS)
 
 
-def _score(model: ServedModel, request: Request, split: str) -> tuple[pa.Table, np.ndarray]:
+def _score(model: ServedModel, request: Request, split: str) -> tuple[pa.Table, Array]:
     table = _table(request, split)
     records = _records(request, split, table)
     return table, model.probabilities(batches(records, _batch_size(request)))
 
 
 def _write_predictions(
-    request: Request, by_split: Mapping[str, tuple[pa.Table, np.ndarray]], file: Path
+    request: Request, by_split: Mapping[str, tuple[pa.Table, Array]], file: Path
 ) -> None:
     made = []
     for split, (table, probability) in by_split.items():
@@ -171,7 +172,7 @@ def _write_predictions(
     pq.write_table(pa.concat_tables(made), file, compression="zstd")
 
 
-def _compare_signatures(model: ServedModel, request: Request, predicted: np.ndarray) -> dict[str, float]:
+def _compare_signatures(model: ServedModel, request: Request, predicted: Array) -> dict[str, float]:
     """Largest difference of each signature, in other batches, from the predictions of the test split."""
     from components.datasets.example import decode_example, decode_pixels
 
@@ -188,7 +189,7 @@ def _compare_signatures(model: ServedModel, request: Request, predicted: np.ndar
     return {"serving_default": agrees(again, said), "serve_bytes": agrees(np.concatenate(served), said)}
 
 
-def _png(pixels: np.ndarray, factor: int) -> bytes:
+def _png(pixels: Pixels, factor: int) -> bytes:
     """A PNG file that the ingest would have stored as these pixels: each one repeated, so that the mean is itself."""
     import io
 
