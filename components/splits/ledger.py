@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.errors import UsageError
+from components.core import json_documents
+from components.errors import DataError, UsageError
 from schemas.tables import SPLITS
 
 DEFAULT_RATIOS = (0.7, 0.1, 0.2)
@@ -24,10 +25,7 @@ SOURCES = {
     "csv+eval": "published split without eval groups; eval was cut out of its train groups",
     "fold": "one fold of a cross-validation",
 }
-_KEYS = {
-    "format_version", "algorithm_version", "group_unit", "seed", "ratios", "source", "fold", "folds",
-    "key_fingerprint", "splits", "tombstones",
-}  # fmt: skip
+SCHEMA = "splits.schema.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +103,8 @@ class Ledger:
             where: Path of the file, for the message.
 
         Raises:
-            UsageError: The file is broken, hand-edited into a contradiction, or of a newer version.
+            UsageError: The file is of a newer version.
+            DataError: It is damaged, or hand-edited into a contradiction.
         """
         fix = "Restore the file from a backup, or name another ledger with --ledger."
         try:
@@ -113,11 +112,14 @@ class Ledger:
             if not isinstance(document, dict):
                 raise ValueError("it holds no JSON object")
             _check_version(document, where)
+            problem = json_documents.problem(document, SCHEMA)
+            if problem:
+                raise ValueError(problem)
             return cls(**_fields(document))
         except RecursionError:
-            raise UsageError(f"The split ledger {where} is broken: it is nested too deeply.", fix) from None
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"The split ledger {where} is broken: {error}.", fix) from error
+            raise DataError(f"The split ledger {where} is broken: it is nested too deeply.", fix) from None
+        except ValueError as error:
+            raise DataError(f"The split ledger {where} is broken: {error}.", fix) from error
 
     def require(self, group_unit: str, key_fingerprint: str, where: str) -> None:
         """Makes sure that this ledger speaks of the same groups as the data at hand.
@@ -196,24 +198,10 @@ def _check_version(document: Mapping[str, Any], where: str) -> None:
 
 
 def _fields(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Types of everything that came from a file; `Ledger` itself checks what the values mean."""
-    if set(document) != _KEYS:
-        odd = sorted(set(document) ^ _KEYS)
-        raise ValueError(f"{odd[0]!r} is {'missing' if odd[0] in _KEYS else 'unknown'}")
+    """Fields of a `Ledger`, which itself checks what no schema can say, from a document that follows its schema."""
     fields = {key: value for key, value in document.items() if key != "format_version"}
-    for key, kind in (
-        ("group_unit", str), ("source", str), ("key_fingerprint", str), ("seed", int), ("fold", int),
-        ("folds", int), ("splits", dict), ("ratios", dict), ("tombstones", list),
-    ):  # fmt: skip
-        if type(fields[key]) is not kind:
-            raise ValueError(f"{key!r} is no {'text' if kind is str else kind.__name__}")
-    if not all(type(split) is str for split in fields["splits"].values()):
-        raise ValueError("a split is no text")
-    if not all(type(group) is str for group in fields["tombstones"]):
-        raise ValueError("a tombstone is no text")
-    ratios = fields["ratios"]
-    if set(ratios) != set(SPLITS) or not all(type(share) in (int, float) for share in ratios.values()):
-        raise ValueError("'ratios' are not three numbers named train, eval and test")
-    fields["ratios"] = tuple(ratios[split] for split in SPLITS)
+    # To a schema 1.0 is an integer; written again it must be 1.
+    fields.update({key: int(fields[key]) for key in ("seed", "fold", "folds")})
+    fields["ratios"] = tuple(fields["ratios"][split] for split in SPLITS)
     fields["tombstones"] = frozenset(fields["tombstones"])
     return fields

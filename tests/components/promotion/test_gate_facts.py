@@ -6,6 +6,7 @@ import pytest
 
 from components.promotion.gate_facts import disjointness, gate_policy
 from components.training.recipe import TrainingConfig
+from tests.support import manifests
 
 
 def test_the_policy_is_that_of_the_configuration():
@@ -23,5 +24,5 @@ def test_the_policy_is_that_of_the_configuration():
      (["not_provably_patient_disjoint"], "unproven"), (["not_patient_clustered", "leaky"], "leaky")],
 )  # fmt: skip
 def test_flags_of_the_data_set(flags, expected):
-    proof, reason = disjointness({"flags": flags})
+    proof, reason = disjointness(manifests.manifest(flags=tuple(flags)))
     assert proof == expected and bool(reason) == bool(flags)

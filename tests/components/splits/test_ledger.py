@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.errors import UsageError
+from components.errors import DataError, UsageError
 from components.splits.ledger import DEFAULT_RATIOS, Ledger, parse_ratios
 from schemas import load_json
 from schemas.tables import SPLITS
@@ -47,17 +47,20 @@ def test_text_does_not_depend_on_order() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"splits": {"a": "validation"}}, "validation"),
-        ({"splits": {"a": 1}}, "no text"),
+        ({"splits": {"a": "validation"}}, "splits.a must be one of"),
+        ({"splits": {"a": 1}}, "splits.a must be one of"),
         ({"splits": []}, "splits"),
         ({"splits": {"z": "train"}}, "withdrawn"),
-        ({"splits": {"": "train"}}, "empty"),
-        ({"tombstones": [3]}, "tombstone"),
+        ({"splits": {"": "train"}}, "splits must be named"),
+        ({"tombstones": [3]}, "tombstones.* must be string"),
         ({"ratios": {"train": 0.9, "eval": 0.1, "test": 0.2}}, "add up"),
         ({"ratios": {"train": 1.0, "test": 0.0}}, "ratios"),
         ({"ratios": {"train": float("nan"), "eval": 0.1, "test": 0.2}}, "ratios"),
         ({"seed": "0"}, "seed"),
         ({"seed": True}, "seed"),
+        ({"seed": 0.5}, "seed"),
+        ({"tombstones": ["z", "z"]}, "tombstones"),
+        ({"ratios": {"train": 0.998, "eval": 0.001, "test": 0.001}}, "ratios"),
         ({"source": "guess"}, "source"),
         ({"fold": 3, "folds": 2}, "fold"),
         ({"fold": 1, "folds": 2}, "contradicts"),
@@ -68,21 +71,21 @@ def test_text_does_not_depend_on_order() -> None:
 )
 def test_hand_edits_are_refused(change: dict[str, object], says: str) -> None:
     document = {**json.loads(GOOD.to_json()), **change}
-    with pytest.raises(UsageError, match=says) as caught:
+    with pytest.raises(DataError, match=says) as caught:
         Ledger.from_json(json.dumps(document), "W/splits.json")
     assert "W/splits.json" in caught.value.what and caught.value.fix
-    assert caught.value.exit_code == 64
+    assert caught.value.exit_code == 65
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000, GOOD.to_json()[:-30]])
 def test_broken_files(text: str) -> None:
-    with pytest.raises(UsageError, match="W/splits.json"):
+    with pytest.raises(DataError, match="W/splits.json"):
         Ledger.from_json(text, "W/splits.json")
 
 
 def test_a_group_in_two_splits_is_not_hidden_by_json() -> None:
     text = GOOD.to_json().replace('"b": "test"', '"b": "test",\n  "b": "train"')
-    with pytest.raises(UsageError, match="'b' appears twice"):
+    with pytest.raises(DataError, match="'b' appears twice"):
         Ledger.from_json(text, "splits.json")
 
 
@@ -91,6 +94,12 @@ def test_newer_versions(key: str) -> None:
     document = {**json.loads(GOOD.to_json()), key: 99}
     with pytest.raises(UsageError, match="newer histoline.*Update"):
         Ledger.from_json(json.dumps(document), "splits.json")
+
+
+def test_whole_numbers_written_with_a_point_come_back_as_integers() -> None:
+    document = {**json.loads(GOOD.to_json()), "seed": 1.0, "fold": 0.0}
+    again = Ledger.from_json(json.dumps(document), "splits.json")
+    assert json.loads(again.to_json())["seed"] == 1 and '"seed": 1,' in again.to_json()
 
 
 def test_another_unit_or_key() -> None:
