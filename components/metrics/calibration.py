@@ -192,17 +192,25 @@ class ReliabilityBins:
     observed: Array
 
 
+def _binned(labels: npt.ArrayLike, probability: npt.ArrayLike, bins: int) -> tuple[Array, Array, Array]:
+    """Stated probability, whether it came true, and bin of each patch, all [N]; see `reliability_bins`."""
+    y, p = np.asarray(labels).astype(int), np.asarray(probability, float)
+    stated, came_true = (p, y == 1) if p.ndim == 1 else (p.max(axis=1), p.argmax(axis=1) == y)
+    return stated, came_true, np.clip(np.ceil(stated * bins).astype(int) - 1, 0, bins - 1)
+
+
 def reliability_bins(labels: npt.ArrayLike, probability: npt.ArrayLike, bins: int = 15) -> ReliabilityBins:
     """Stated against observed frequency in equal-width bins over [0, 1].
 
-    Binary: P(positive) against the fraction of positives, since such a model is cut at its own threshold.
-    Several
-    classes: the probability of the predicted class against the fraction of correct predictions (Guo et al.
-    2017).
+    Binary: P(positive) against the fraction of positives, since such a model is cut at its own threshold. Several
+    classes: the probability of the predicted class against the fraction of correct predictions (Guo et al. 2017).
+
+    Args:
+        labels: Class numbers, [N].
+        probability: P(positive) [N], or [N, C].
+        bins: Number of bins, B.
     """
-    y, p = np.asarray(labels).astype(int), np.asarray(probability, float)
-    stated, came_true = (p, y == 1) if p.ndim == 1 else (p.max(axis=1), p.argmax(axis=1) == y)
-    bin_of = np.clip(np.ceil(stated * bins).astype(int) - 1, 0, bins - 1)
+    stated, came_true, bin_of = _binned(labels, probability, bins)
     count = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
         return ReliabilityBins(
@@ -225,3 +233,22 @@ def expected_calibration_error(labels: npt.ArrayLike, probability: npt.ArrayLike
     filled = table.count > 0
     gap = np.abs(table.stated - table.observed)[filled]
     return float(np.sum(gap * table.count[filled]) / table.count.sum())
+
+
+def calibration_gaps(
+    labels: npt.ArrayLike, probability: npt.ArrayLike, index: Array, n_groups: int, bins: int = 15
+) -> Array:
+    """Sum over patches of stated probability minus what came true, by group and bin, [G, B].
+
+    Sums of its rows over resampled groups give the ECE of the resample: sum of |gaps| / patches.
+
+    Args:
+        labels: Class numbers, [N].
+        probability: P(positive) [N], or [N, C].
+        index: Position of each patch's group, [N].
+        n_groups: Number of groups, G.
+        bins: Number of bins, B; see `reliability_bins`.
+    """
+    stated, came_true, bin_of = _binned(labels, probability, bins)
+    gaps = np.bincount(index * bins + bin_of, weights=stated - came_true, minlength=n_groups * bins)
+    return gaps.reshape(n_groups, bins)

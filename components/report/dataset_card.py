@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from components.core.text import spaced
 from components.datasets.manifest import Manifest
 from components.report.evidence import Evidence
-from components.report.pixels import data_uri
 from schemas.tables import SPLITS
 
 PER_CODE = 6
@@ -88,7 +88,7 @@ def card(evidence: Evidence, thumbnails: int = PER_CODE) -> Card | None:
     manifest, splits = evidence.manifest, evidence.manifest.splits
     rows = [
         (
-            str(name).replace("_", " "),
+            spaced(name),
             tuple((splits[s].by_class.get(name, 0), splits[s].groups_by_class.get(name, 0)) for s in SPLITS),
         )
         for name in manifest.classes
@@ -107,7 +107,7 @@ def card(evidence: Evidence, thumbnails: int = PER_CODE) -> Card | None:
     ]
     if region:
         facts.insert(5, ("Label speaks of", f"the {region[2]} x {region[3]} pixels at {region[0]}, {region[1]}"))
-    policies = [(key.replace("_", " "), str(value)) for key, value in dataclasses.asdict(manifest.policies).items()]
+    policies = [(spaced(key), str(value)) for key, value in dataclasses.asdict(manifest.policies).items()]
     policies.append(("near duplicates across splits", f"{manifest.near_duplicates.pairs_across_splits:,} pairs"))
     return Card(
         rows=tuple(rows),
@@ -128,9 +128,8 @@ def _rejects(evidence: Evidence, manifest: Manifest, limit: int) -> tuple[Reject
         for row in mine:
             if len(pictures) == limit:
                 break
-            path = f"{evidence.record.dataset_dir}/thumbnails/{row['thumbnail']}"
-            if row["thumbnail"] and "/" not in row["thumbnail"] and evidence.storage.exists(path):
-                uri = data_uri(evidence.storage.read_bytes(path))
+            uri = evidence.images.thumbnail(row["thumbnail"])
+            if uri is not None:
                 pictures.append(Thumbnail(row["path"], row["detail"], uri))
         examples = tuple((row["path"], row["detail"]) for row in mine[:3]) if not pictures else ()
         found.append(Rejected(code, facts.kind, facts.count, examples, tuple(pictures)))

@@ -20,6 +20,7 @@ from components.promotion import evaluation
 from components.promotion.champion import Champion
 from components.promotion.prediction_tables import probability_values
 from components.promotion.served_model import NotServable, read_facts, read_train_groups
+from components.report.pixels import DatasetImages
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.training import run_record
@@ -30,7 +31,7 @@ PATCH_COLUMNS = ("patch_id", "x", "y", "magnification", "tumor_type", "shard", "
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class SplitPredictions:
     """One split with the candidate's probabilities.
 
     Attributes:
@@ -86,29 +87,29 @@ class Evidence:
     """All that a report shows.
 
     Attributes:
-        storage: The workspace.
-        folder: Of the run, relative to it.
+        folder: Of the run, relative to the workspace.
         record: run.json.
         manifest: Of the data set; None where it is pruned or damaged.
         champion: Promotions of this data set and task; None where there were none.
         splits: `eval` and `test`, those that were scored.
         rivals: `champion` and `baseline`, those that were scored.
         rejects: rejects.parquet; None where the data set is pruned.
+        images: Reads single patches and thumbnails of the data set when a page asks for them.
         notes: What is missing, in sentences.
     """
 
-    storage: Storage
     folder: str
     record: RunRecord
     manifest: Manifest | None
     champion: Champion | None
-    splits: Mapping[str, Scored]
+    splits: Mapping[str, SplitPredictions]
     rivals: Mapping[str, Rival]
     rejects: pa.Table | None
+    images: DatasetImages
     notes: tuple[str, ...]
 
     @property
-    def test(self) -> Scored | None:
+    def test(self) -> SplitPredictions | None:
         """The test split with the candidate's probabilities."""
         return self.splits.get("test")
 
@@ -118,14 +119,14 @@ class Evidence:
         return list(self.record.classes)
 
     @property
-    def several(self) -> bool:
+    def multiclass(self) -> bool:
         """Whether the task has more than two classes."""
         return len(self.record.classes) > 2
 
     @property
     def threshold(self) -> float | None:
         """The stored cut; None for several classes and before the evaluation."""
-        return None if self.several else self.record.threshold
+        return None if self.multiclass else self.record.threshold
 
     @property
     def unit(self) -> str:
@@ -135,7 +136,7 @@ class Evidence:
     @property
     def primary(self) -> str:
         """The primary metric."""
-        return "macro_f1" if self.several else "auc"
+        return "macro_f1" if self.multiclass else "auc"
 
 
 def collect(storage: Storage, folder: str) -> Evidence:
@@ -158,7 +159,7 @@ def collect(storage: Storage, folder: str) -> Evidence:
     except HistolineError as error:
         champion = None
         notes.append(str(error))
-    splits: dict[str, Scored] = {}
+    splits: dict[str, SplitPredictions] = {}
     rivals: dict[str, Rival] = {}
     predictions = _table(storage, f"{folder}/{evaluation.PREDICTIONS}")
     if predictions is not None:
@@ -166,7 +167,8 @@ def collect(storage: Storage, folder: str) -> Evidence:
         comparison = _table(storage, f"{folder}/{evaluation.COMPARISON}")
         if comparison is not None and "test" in splits:
             rivals = _rivals(storage, home, record, comparison, splits["test"])
-    return Evidence(storage, folder, record, manifest, champion, splits, rivals, rejects, tuple(notes))
+    images = DatasetImages(storage, record.dataset_dir)
+    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes))
 
 
 def _dataset(
@@ -201,7 +203,7 @@ def texts(column: pa.ChunkedArray) -> Array:
     return np.array(column.to_pylist(), object)
 
 
-def _splits(predictions: pa.Table, patches: pa.Table | None) -> dict[str, Scored]:
+def _splits(predictions: pa.Table, patches: pa.Table | None) -> dict[str, SplitPredictions]:
     of = texts(predictions["split"])
     ids, groups, slides = (texts(predictions[name]) for name in ("patch_id", "group_id", "slide_id"))
     labels = predictions["label"].fill_null(-1).to_numpy().astype(int)
@@ -211,7 +213,9 @@ def _splits(predictions: pa.Table, patches: pa.Table | None) -> dict[str, Scored
         rows = (of == split) & (labels >= 0)
         if rows.any():
             facts = _facts(ids[rows], patches)
-            found[split] = Scored(split, ids[rows], groups[rows], slides[rows], labels[rows], probability[rows], facts)
+            found[split] = SplitPredictions(
+                split, ids[rows], groups[rows], slides[rows], labels[rows], probability[rows], facts
+            )
     return found
 
 
@@ -239,7 +243,7 @@ def align(names: Array, wanted: Array) -> Array | None:
 
 
 def _rivals(
-    storage: Storage, home: str, record: RunRecord, comparison: pa.Table, test: Scored
+    storage: Storage, home: str, record: RunRecord, comparison: pa.Table, test: SplitPredictions
 ) -> dict[str, Rival]:
     order = align(texts(comparison["patch_id"]), test.patch_id)
     if order is None:
@@ -251,15 +255,15 @@ def _rivals(
         if name not in comparison.column_names or comparison[name].null_count:
             continue
         probability = probability_values(comparison[name])[order]
-        usable, threshold, told = np.ones(len(test), bool), None, "colour baseline"
+        usable, threshold, title = np.ones(len(test), bool), None, "colour baseline"
         if key == "champion":
-            told = f"champion {version}"
+            title = f"champion {version}"
             threshold, trained_on = _version_facts(storage, f"{home}/{version}")
             if trained_on is None:  # it may have seen any of them
                 continue
             usable = ~np.isin(test.groups.astype(str), sorted(trained_on))
         left_out = len(np.unique(test.groups[~usable].astype(str)))
-        found[key] = Rival(told, probability, threshold, usable, left_out)
+        found[key] = Rival(title, probability, threshold, usable, left_out)
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from components.core.text import spaced
 from components.metrics.calibration import ReliabilityBins
 from components.metrics.point import average_precision, precision_recall_curve, roc_auc, roc_curve
 from components.report.svg import BLUE, COLOURS, GREY, INK, MUTED, ORANGE, PAPER, RED, drawing, inline
@@ -91,8 +92,8 @@ def _plot_curves(
     styles = ((BLUE, "-"), (ORANGE, "--"), (GREY, "-."))
     for (model, probability, rows), (colour, line) in zip(curves, styles):
         x, y, _ = points(labels[rows], probability[rows])
-        said = f"{model}, {area_name} {area(labels[rows], probability[rows]):.3f}"
-        axes.plot(*_thin(x, y), color=colour, linestyle=line, label=said)
+        label = f"{model}, {area_name} {area(labels[rows], probability[rows]):.3f}"
+        axes.plot(*_thin(x, y), color=colour, linestyle=line, label=label)
 
 
 def _mark_threshold(axes: Axes, x: float, y: float, cut: float) -> None:
@@ -112,7 +113,7 @@ def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[
     with drawing(4.3, 5.1) as (figure, axes):
         if kind == "roc":
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        for k, label in enumerate(classes):
+        for k, class_name in enumerate(classes):
             y, p = labels == k, probability[:, k]
             if not y.any() or y.all():
                 continue
@@ -122,8 +123,8 @@ def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[
             else:
                 x, height, _ = precision_recall_curve(y, p)
                 area = average_precision(y, p)
-            colour, line, said = COLOURS[k % len(COLOURS)], ("-", "--")[k % 2], f"{label.replace('_', ' ')} {area:.2f}"
-            axes.plot(*_thin(x, height), color=colour, linestyle=line, label=said)
+            colour, line, label = COLOURS[k % len(COLOURS)], ("-", "--")[k % 2], f"{spaced(class_name)} {area:.2f}"
+            axes.plot(*_thin(x, height), color=colour, linestyle=line, label=label)
         if kind == "roc":
             _unit_square(axes, "1 - specificity", "sensitivity")
         else:
@@ -144,14 +145,14 @@ def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stat
     """
     with drawing(4.3, 4.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        for bins, colour, line, mark, said in (
+        for bins, colour, line, mark, label in (
             (before, ORANGE, "--", "s", "before temperature"),
             (after, BLUE, "-", "o", "after (served)"),
         ):
             filled = bins.count > 0
             axes.plot(
                 bins.stated[filled], bins.observed[filled], color=colour, linestyle=line, marker=mark, markersize=4,
-                label=said,
+                label=label,
             )  # fmt: skip
         share = after.count / max(1, after.count.sum())
         axes.bar(after.lower + 0.5 / len(share), share * 0.25, width=0.9 / len(share), color=GREY, alpha=0.45)
@@ -194,11 +195,11 @@ def learning(name: str, history: Mapping[str, Sequence[float]], metric: str) -> 
     from matplotlib.ticker import MaxNLocator
 
     with drawing(4.3, 3.0) as (figure, axes):
-        for prefix, colour, line, mark, said in (("", ORANGE, "--", "s", "train"), ("val_", BLUE, "-", "o", "eval")):
+        for prefix, colour, line, mark, label in (("", ORANGE, "--", "s", "train"), ("val_", BLUE, "-", "o", "eval")):
             values = history.get(prefix + metric)
             if values:
                 epochs = np.arange(1, len(values) + 1)
-                axes.plot(epochs, values, color=colour, linestyle=line, marker=mark, markersize=4, label=said)
+                axes.plot(epochs, values, color=colour, linestyle=line, marker=mark, markersize=4, label=label)
         axes.set(xlabel="epoch", ylabel={"auc": "AUC"}.get(metric, metric))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(0.5, max(1, len(history.get(metric, []))) + 0.5)
@@ -221,12 +222,12 @@ def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str)
         for x, run in zip(place, runs):
             if run["low"] is not None:
                 axes.plot([x, x], [run["low"], run["high"]], color=MUTED, linewidth=1.2, solid_capstyle="round")
-        for promoted, mark, said in ((False, "o", "refused"), (True, "D", "promoted")):
+        for promoted, mark, label in ((False, "o", "refused"), (True, "D", "promoted")):
             at = [i for i, run in enumerate(runs) if bool(run["promoted"]) is promoted]
             if at:
                 fill = BLUE if promoted else PAPER
                 values = [runs[i]["estimate"] for i in at]
-                axes.plot(place[at], values, mark, color=BLUE, markerfacecolor=fill, markersize=7, label=said)
+                axes.plot(place[at], values, mark, color=BLUE, markerfacecolor=fill, markersize=7, label=label)
         best = [i for i, run in enumerate(runs) if run["champion"]]
         if best:
             values = [runs[i]["estimate"] for i in best]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.report.evidence import Evidence, Scored
-from components.report.pixels import Picture, read_pictures
+from components.core.text import spaced
+from components.report.evidence import Evidence, SplitPredictions
+from components.report.pixels import Picture
 
 Array = npt.NDArray[Any]
 PER_GROUP = 3
@@ -86,7 +87,7 @@ def binary(evidence: Evidence, per_panel: int) -> list[Panel]:
     if test is None or cut is None or not per_panel:
         return []
     called, truth, score = test.predicted(cut) == 1, test.labels == 1, test.probability
-    negative, positive = (name.replace("_", " ") for name in evidence.classes)
+    negative, positive = map(spaced, evidence.classes)
     kinds = (
         ("False positives", f"{negative} called {positive}", called & ~truth, -score, True),
         ("False negatives", f"{positive} called {negative}", ~called & truth, score, True),
@@ -94,16 +95,16 @@ def binary(evidence: Evidence, per_panel: int) -> list[Panel]:
         ("True negatives", f"{negative} called {negative}", ~called & ~truth, score, False),
     )
     panels = []
-    for kind, said, rows, key, wrong in kinds:
+    for kind, calls, rows, key, wrong in kinds:
         order = np.flatnonzero(rows)[np.argsort(key[rows], kind="stable")]
         chosen = spread_over_groups(order, test.groups, per_panel) if wrong else _evenly(order, per_panel)
-        told = "surest errors first" if wrong else "from the surest call to the barest"
-        shown = _show(evidence, test, chosen, score, f"{kind[:-1]}, {said}", f"P({positive})")
-        panels.append(Panel(f"{kind}: {said}", told, shown, len(order)))
+        order_shown = "surest errors first" if wrong else "from the surest call to the barest"
+        shown = _show(evidence, test, chosen, score, f"{kind[:-1]}, {calls}", f"P({positive})")
+        panels.append(Panel(f"{kind}: {calls}", order_shown, shown, len(order)))
     return panels
 
 
-def several(evidence: Evidence, per_panel: int) -> list[Panel]:
+def multiclass(evidence: Evidence, per_panel: int) -> list[Panel]:
     """One panel per pair of true and predicted type that occurs: errors first, the commonest before the rarer.
 
     Args:
@@ -114,7 +115,7 @@ def several(evidence: Evidence, per_panel: int) -> list[Panel]:
     if test is None or not per_panel:
         return []
     predicted, sure = test.predicted(None), test.probability.max(axis=1)
-    names = [name.replace("_", " ") for name in evidence.classes]
+    names = [spaced(name) for name in evidence.classes]
     pairs = []
     for true in range(len(names)):
         for other in range(len(names)):
@@ -124,11 +125,11 @@ def several(evidence: Evidence, per_panel: int) -> list[Panel]:
     panels = []
     for right, _, true, other, rows in sorted(pairs, key=lambda pair: pair[:4]):
         order = rows[np.argsort(-sure[rows], kind="stable")]
-        said = f"{names[true]}, called {names[other]}"
+        title = f"{names[true]}, called {names[other]}"
         chosen = _evenly(order, per_panel) if right else spread_over_groups(order, test.groups, per_panel)
-        told = "from the surest call to the barest" if right else "surest errors first"
-        shown = _show(evidence, test, chosen, sure, said, f"P({names[other]})")
-        panels.append(Panel(said, told, shown, len(order)))
+        order_shown = "from the surest call to the barest" if right else "surest errors first"
+        shown = _show(evidence, test, chosen, sure, title, f"P({names[other]})")
+        panels.append(Panel(title, order_shown, shown, len(order)))
     return panels
 
 
@@ -140,9 +141,11 @@ def _evenly(order: Array, count: int) -> Array:
 
 
 def _show(
-    evidence: Evidence, test: Scored, rows: Array, score: Array, what: str, probability: str
+    evidence: Evidence, test: SplitPredictions, rows: Array, score: Array, what: str, probability: str
 ) -> tuple[Shown, ...]:
-    pictures = read_pictures(evidence.storage, evidence.record.dataset_dir, test, rows.tolist())
+    pictures: list[Picture | None] = [None] * len(rows)
+    if test.facts is not None:
+        pictures = evidence.images.patches(test.facts["shard"][rows].tolist(), test.facts["offset"][rows].tolist())
     return tuple(
         Shown(
             str(test.patch_id[row]), str(test.groups[row]), float(score[row]), picture,

@@ -53,8 +53,8 @@ def _known(digests: Mapping[str, str], **names: str) -> tuple[tuple[str, str], .
 
 
 def _test(record: RunRecord) -> str:
-    told = record.metrics.get("test")
-    return f"{told['patches']:,} patches of {told['groups']} {record.group_unit}s" if told else "not evaluated"
+    tested = record.metrics.get("test")
+    return f"{tested['patches']:,} patches of {tested['groups']} {record.group_unit}s" if tested else "not evaluated"
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -66,10 +66,10 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for i, item in enumerate(value):
             yield from flatten(item, f"{prefix}.{i}")
     else:
-        yield prefix, _said(value)
+        yield prefix, _shown(value)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None or value == "":
         return "none"
     if isinstance(value, (list, tuple)):

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from components.metrics import point as m
 from components.metrics.bootstrap import BootstrapPlan, percentile_interval, plan_resamples
-from components.metrics.calibration import expected_calibration_error
+from components.metrics.calibration import calibration_gaps, expected_calibration_error
 from components.metrics.per_group import group_index, per_group_metrics
-from components.report.evidence import Evidence, Rival, Scored
+from components.report.evidence import Evidence, Rival, SplitPredictions
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +61,9 @@ def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list
     if test is not None and "ece" not in values:
         values["ece"] = ece_interval(test, _plan(evidence))
     others = {
-        key: point_metrics(test, rival, evidence.several) for key, rival in evidence.rivals.items() if test is not None
+        key: point_metrics(test, rival, evidence.multiclass)
+        for key, rival in evidence.rivals.items()
+        if test is not None
     }
     return [
         Row(
@@ -76,21 +78,21 @@ def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list
 def _plan(evidence: Evidence) -> BootstrapPlan:
     policy = evidence.record.policy or {}
     chosen = {key: policy[key] for key in ("resamples", "confidence", "seed") if key in policy}
-    return BootstrapPlan(pool=evidence.several, **chosen)
+    return BootstrapPlan(pool=evidence.multiclass, **chosen)
 
 
 def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def point_metrics(test: Scored, rival: Rival, several: bool) -> dict[str, float]:
+def point_metrics(test: SplitPredictions, rival: Rival, multiclass: bool) -> dict[str, float]:
     """A rival's metrics on the patches that it may be judged on; none that would need a cut that it doesn't have."""
     rows = rival.usable
     if not rows.any():
         return {}
     y, p = test.labels[rows], rival.probability[rows]
     ece = {"ece": expected_calibration_error(y, p)}
-    if several:
+    if multiclass:
         return {**m.multiclass_metrics(y, p), **ece}
     found = m.binary_metrics(y, p, math.nan if rival.threshold is None else rival.threshold)
     if rival.threshold is None:
@@ -98,7 +100,7 @@ def point_metrics(test: Scored, rival: Rival, several: bool) -> dict[str, float]
     return {**found, **ece}
 
 
-def ece_interval(split: Scored, plan: BootstrapPlan, bins: int = 15) -> dict[str, Any]:
+def ece_interval(split: SplitPredictions, plan: BootstrapPlan, bins: int = 15) -> dict[str, Any]:
     """ECE with its interval over groups, on the resamples that the other metrics have.
 
     Args:
@@ -108,10 +110,7 @@ def ece_interval(split: Scored, plan: BootstrapPlan, bins: int = 15) -> dict[str
     """
     y, p = split.labels, np.asarray(split.probability, float)
     resamples = plan_resamples(y, split.groups.astype(str), 2 if p.ndim == 1 else p.shape[1], plan)
-    stated, true = (p, y == 1) if p.ndim == 1 else (p.max(axis=1), p.argmax(axis=1) == y)
-    cell = resamples.index * bins + np.clip(np.ceil(stated * bins).astype(int) - 1, 0, bins - 1)
-    size = resamples.groups * bins
-    gap = np.bincount(cell, weights=stated - true, minlength=size).reshape(-1, bins)
+    gap = calibration_gaps(y, p, resamples.index, resamples.groups, bins)
     patches = np.bincount(resamples.index, minlength=resamples.groups)
     weights = resamples.weights.astype(float)
     values = m.ratio(np.abs(weights @ gap).sum(axis=1), weights @ patches)
@@ -157,7 +156,7 @@ class SliceTable:
 
 
 BINARY_COLUMNS = ("auc", "sensitivity", "specificity", "ppv", "f1")
-SEVERAL_COLUMNS = ("balanced_accuracy", "macro_f1")
+MULTICLASS_COLUMNS = ("balanced_accuracy", "macro_f1")
 
 
 def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
@@ -168,7 +167,7 @@ def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
         limit: Most rows of a table.
     """
     test = evidence.test
-    if test is None or (evidence.threshold is None and not evidence.several):
+    if test is None or (evidence.threshold is None and not evidence.multiclass):
         return []
     names = np.array(evidence.classes, object)[test.labels]
     # Where every image is its own group, a group says no more than the gallery does.
@@ -183,19 +182,19 @@ def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
     return [table for table in tables if table.total > 1]
 
 
-def _slices(evidence: Evidence, test: Scored, by: str, column: Array, limit: int) -> SliceTable:
+def _slices(evidence: Evidence, test: SplitPredictions, by: str, column: Array, limit: int) -> SliceTable:
     known = ~np.isin(column, ("", "-1"))
-    columns: tuple[str, ...] = SEVERAL_COLUMNS if evidence.several else BINARY_COLUMNS
+    columns: tuple[str, ...] = MULTICLASS_COLUMNS if evidence.multiclass else BINARY_COLUMNS
     if not known.any():
         return SliceTable(by, (), 0, columns)
     labels, probability, of = test.labels[known], test.probability[known], column[known]
-    cut = None if evidence.several else float(np.float32(evidence.threshold or 0.0))
+    cut = None if evidence.multiclass else float(np.float32(evidence.threshold or 0.0))
     names, figures = per_group_metrics(labels, probability, of, cut)
     _, index = group_index(of)
     whole = by in (evidence.unit, "slide")
     held = None if whole else _distinct(index, test.groups[known].astype(str))
     order = np.lexsort((-figures["patches"], figures["accuracy"]))
-    if not evidence.several:
+    if not evidence.multiclass:
         # Among patches of one class a precision says nothing of the model.
         single = (figures["positives"] == 0) | (figures["positives"] == figures["patches"])
         figures |= {name: np.where(single, np.nan, figures[name]) for name in ("ppv", "f1")}

@@ -107,7 +107,7 @@ def percent(value: Any) -> str:
 def _images(evidence: Evidence, share: float) -> dict[str, Any]:
     """What can be left out where the page would be too large."""
     per_panel = math.ceil(PANEL * share)
-    panels = gallery.several(evidence, math.ceil(per_panel / 3)) if evidence.several else []
+    panels = gallery.multiclass(evidence, math.ceil(per_panel / 3)) if evidence.multiclass else []
     return {
         "panels": panels or gallery.binary(evidence, per_panel),
         "maps": slides.slide_maps(evidence, math.ceil(slides.WORST * share), math.ceil(slides.BEST * share)),
@@ -125,7 +125,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "run": record,
         "unit": evidence.unit,
         "classes": [spaced(name) for name in evidence.classes],
-        "several": evidence.several,
+        "multiclass": evidence.multiclass,
         "primary": evidence.primary,
         "verdict": verdict(record),
         "why": reason(record),
@@ -150,14 +150,14 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "config": list(lineage.flatten(record.config)),
         "options": list(lineage.flatten(record.options)) if record.options else [],
         "links": lineage.lineage(evidence),
-        "said": [*record.metrics.get("test", {}).get("warnings", []), *record.warnings],
+        "warnings": [*record.metrics.get("test", {}).get("warnings", []), *record.warnings],
     }
 
 
 def published(dataset: str, task: str) -> list[dict[str, Any]]:
     """Figures from the literature for a data set and task."""
-    told = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
-    return list(told.get(dataset, {}).get(task, []))
+    sources = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
+    return list(sources.get(dataset, {}).get(task, []))
 
 
 def verdict(record: RunRecord) -> str:
@@ -177,7 +177,7 @@ def reason(record: RunRecord) -> str:
 
 def _prevalence(evidence: Evidence) -> float | None:
     test = evidence.test
-    return None if test is None or evidence.several else float((test.labels == 1).mean())
+    return None if test is None or evidence.multiclass else float((test.labels == 1).mean())
 
 
 def _region(evidence: Evidence) -> dict[str, float] | None:
@@ -195,7 +195,7 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
     plots: dict[str, Markup] = {}
     if record.history.get("loss"):
         plots["learning"] = figures.learning("loss", record.history, "loss")
-        metric = "accuracy" if evidence.several else "auc"
+        metric = "accuracy" if evidence.multiclass else "auc"
         if record.history.get(metric):
             plots["learning_metric"] = figures.learning("learning", record.history, metric)
     if test is None:
@@ -203,7 +203,7 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
     # The served probability with its temperature undone is the one before it.
     before = calibration.apply_temperature(test.probability, 1 / (record.temperature or 1.0))
     raw, served = (calibration.reliability_bins(test.labels, p) for p in (before, test.probability))
-    if evidence.several:
+    if evidence.multiclass:
         for kind in ("roc", "pr"):
             plots[kind] = figures.one_vs_rest(kind, test.labels, test.probability, evidence.classes, kind)
         plots["calibration"] = figures.calibration("cal", raw, served, "probability of the predicted class")
@@ -222,7 +222,7 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
 def _confusion(evidence: Evidence) -> list[list[tuple[int, float]]] | None:
     """Counts, and each one's share of its row; rows are labels."""
     test = evidence.test
-    if test is None or (evidence.threshold is None and not evidence.several):
+    if test is None or (evidence.threshold is None and not evidence.multiclass):
         return None
     counts = m.confusion_matrix(test.labels, test.predicted(evidence.threshold), len(evidence.classes))
     shares = m.ratio(counts, counts.sum(axis=1, keepdims=True))

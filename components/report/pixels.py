@@ -6,14 +6,14 @@ import base64
 import dataclasses
 import io
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from components.datasets.example import decode_example, decode_pixels
+from components.datasets.layout import shard_path
 from components.datasets.tfrecord import CorruptRecord, read_at
-from components.report.evidence import Scored
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 
@@ -61,30 +61,44 @@ def picture(pixels: npt.NDArray[np.uint8]) -> Picture:
     return Picture(data_uri(out.getvalue(), "jpeg"), *image.size)
 
 
-def read_pictures(storage: Storage, dataset_dir: str, split: Scored, rows: Sequence[int]) -> list[Picture | None]:
-    """Images of patches; None where the record is gone or damaged.
+class DatasetImages:
+    """Images of one data set: the only thing that pages still read while they are made, a few at a time.
 
     Args:
         storage: The workspace.
         dataset_dir: Folder of the data set.
-        split: With its `facts`, else there is no image at all.
-        rows: Positions in the split.
     """
-    if split.facts is None:
-        return [None] * len(rows)
-    shards = {str(split.facts["shard"][row]) for row in rows}
-    files: dict[str, Any] = {}
-    for shard in sorted(shards):
-        folder = shard.partition("-")[0]  # a shard bears the name of its split, which may not be the role it plays here
-        path = f"{dataset_dir}/Split-{folder}/{shard}"
+
+    def __init__(self, storage: Storage, dataset_dir: str) -> None:
+        self._storage, self._dataset_dir = storage, dataset_dir
+
+    def patches(self, shards: Sequence[str], offsets: Sequence[int]) -> list[Picture | None]:
+        """Images of patches; None where the record is gone or damaged.
+
+        Args:
+            shards: File name of each patch's shard, [N].
+            offsets: Byte offset of its record there, [N].
+        """
+        files = {shard: self._shard(shard) for shard in sorted(set(shards))}
+        return [_read(files[shard], offset) for shard, offset in zip(shards, offsets, strict=True)]
+
+    def thumbnail(self, name: str) -> str | None:
+        """A rejected image as a `data:` URI; None where there is none of this name."""
+        path = f"{self._dataset_dir}/thumbnails/{name}"
+        if not name or "/" in name or not self._storage.exists(path):
+            return None
+        return data_uri(self._storage.read_bytes(path))
+
+    def _shard(self, shard: str) -> Path | None:
+        """A shard as a local file. It bears the name of its split, which may not be the role that it plays here."""
+        path = f"{self._dataset_dir}/{shard_path(shard.partition('-')[0], shard)}"
         try:
-            files[shard] = storage.local_copy(path) if storage.exists(path) else None
+            return self._storage.local_copy(path) if self._storage.exists(path) else None
         except (OSError, StorageMissing):
-            files[shard] = None
-    return [_read(files[str(split.facts["shard"][row])], int(split.facts["offset"][row])) for row in rows]
+            return None
 
 
-def _read(file: Any, offset: int) -> Picture | None:
+def _read(file: Path | None, offset: int) -> Picture | None:
     if file is None:
         return None
     try:

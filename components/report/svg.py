@@ -72,8 +72,8 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
     head, _, rest = text.partition(">")
     view = re.search(r'viewBox="[^"]+"', head)
     assert view is not None
-    said = escape(title)
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{said}">'
+    label = escape(title)
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{label}">'
     return Markup(re.sub(r"\n\s*", "\n", f"{opening}{rest}".strip()))  # matplotlib escapes text
 
 

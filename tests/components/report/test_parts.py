@@ -39,7 +39,7 @@ def test_the_gallery_counts_what_the_confusion_matrix_counts(poor: Evidence) -> 
 
 def test_subtype_panels_partition_the_test_split(types: Evidence) -> None:
     assert types.test is not None
-    panels = gallery.several(types, 2)
+    panels = gallery.multiclass(types, 2)
     assert sum(panel.total for panel in panels) == len(types.test)
     assert all(1 <= len(panel.patches) <= 2 for panel in panels)
 
@@ -58,7 +58,9 @@ def test_a_panel_is_full_ordered_and_not_one_patients(groups: list[int], count: 
 def test_pixels_are_those_of_the_raw_file(binary: Studio, poor: Evidence) -> None:
     assert poor.test is not None
     rows = [0, len(poor.test) - 1]
-    for row, picture in zip(rows, pixels.read_pictures(binary.storage, binary.dataset_dir, poor.test, rows)):
+    images = pixels.DatasetImages(binary.storage, binary.dataset_dir)
+    shards, offsets = (poor.test.facts[name][rows].tolist() for name in ("shard", "offset"))
+    for row, picture in zip(rows, images.patches(shards, offsets), strict=True):
         assert picture is not None
         shown = np.asarray(Image.open(io.BytesIO(b64decode(picture.uri.partition(",")[2]))))
         patch = next(p for p in binary.data.patches if p["patch_id"] == poor.test.patch_id[row])
