@@ -8,7 +8,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +35,15 @@ def emit(document: Any, as_json: bool, show: Callable[[], None]) -> None:
         click.echo(json.dumps(document, indent=1, ensure_ascii=True, default=str))
     else:
         show()
+
+
+def leave_result(document: Mapping[str, Any]) -> None:
+    """Writes a command's result to the file that HISTOLINE_RESULT_JSON names, for a scheduler; nothing without it."""
+    path = os.environ.get("HISTOLINE_RESULT_JSON")
+    if path:
+        temporary = f"{path}.{os.getpid()}"
+        Path(temporary).write_text(json.dumps(document), encoding="utf-8")
+        os.replace(temporary, path)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[int] = ()) -> None:

@@ -271,10 +271,10 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
             outcome = _run(options, workers, runner_args(extra))
     except Exception as error:
         known = console.user_error(error)
-        leave_result({"state": "failed", "task": options["task"], "reason": str(known or error)})
+        console.leave_result({"state": "failed", "task": options["task"], "reason": str(known or error)})
         raise
     console.emit(document(outcome), as_json, lambda: show(outcome))
-    leave_result(small(outcome))
+    console.leave_result(small(outcome))
 
 
 def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome:
@@ -323,17 +323,6 @@ def small(outcome: Outcome) -> dict[str, Any]:
     wanted = ("state", "dataset_dir", "task", "is_latest", "content_digest", "plan_id", "found", "written")
     rejects = {code: facts["count"] for code, facts in (told["rejects"] or {}).items()}
     return {**{key: told[key] for key in wanted}, "rejects": rejects}
-
-
-def leave_result(told: dict[str, Any]) -> None:
-    """Writes HISTOLINE_RESULT_JSON for a scheduler, where that is set."""
-    path = os.environ.get("HISTOLINE_RESULT_JSON")
-    if path:
-        import json
-
-        temporary = f"{path}.{os.getpid()}"
-        Path(temporary).write_text(json.dumps(told), encoding="utf-8")
-        os.replace(temporary, path)
 
 
 def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:

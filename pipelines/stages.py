@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from components.promotion import champion
 from components.promotion.data_gates import STATISTICS
 from components.storage.base import Storage
 from components.training import run_inputs, run_record
-from components.training.run_types import RunRecord
+from components.training.run_types import STAGES, RunRecord
 from components.training.source_digest import source_digest
 
-STAGES = run_record.STAGES
 Log = Callable[[str], None]
 
 
@@ -118,7 +116,7 @@ class Run:
             return
         started = time.monotonic()
         self.log(f"{name}: begins")
-        with self._told(), run_record.stage(self.storage, self.folder, name, inputs=inputs):
+        with self._reported_failure(), run_record.stage(self.storage, self.folder, name, inputs=inputs):
             after = {"train": self._trained, "push": self._pushed}.get(name)
             if name == "push" and self.record.decision != "promoted":
                 self.log("push: skipped, the gate did not promote the model")
@@ -131,7 +129,7 @@ class Run:
         self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reported_failure(self) -> Iterator[None]:
         """Makes the page of a run that fails; what failed matters more than a page that can't be made."""
         try:
             yield
@@ -161,7 +159,7 @@ class Run:
             started = time.monotonic()
             self._runner = self._build()
             timings["import_tfx"] = round(time.monotonic() - started, 2)
-        from pipelines.tfx.pipeline import STAGES as NODES
+        from pipelines.tfx.pipeline import NODES
 
         for node in NODES[name]:
             # Stdout is for the command's result alone; what nodes print are lines of the log.
@@ -227,8 +225,8 @@ class Run:
         """Puts what training left in the run folder into run.json."""
         from components.training.trainer import read_result
 
-        told = read_result(Path(self.storage.root) / self.folder)
-        if told is None:
+        result = read_result(Path(self.storage.root) / self.folder)
+        if result is None:
             raise HistolineError("Training ended without a model in the run folder.", "Run the stage again.")
         # Beside the exported model, so that the version that is pushed from it can be compared with later data.
         statistics = self.storage.read_bytes(f"{self.folder}/{STATISTICS}")
@@ -236,8 +234,9 @@ class Run:
             f"{self.folder}/model/assets.extra/{STATISTICS}", statistics, tmp_dir=f"{self.folder}/.tmp"
         )
         run_record.update(
-            self.storage, self.folder, history=told.history, epochs_run=told.epochs_run, temperature=told.temperature,
-            threshold=told.threshold, calibration=told.calibration, timings={"training": round(told.seconds, 2)},
+            self.storage, self.folder, history=result.history, epochs_run=result.epochs_run,
+            temperature=result.temperature, threshold=result.threshold, calibration=result.calibration,
+            timings={"training": round(result.seconds, 2)},
         )  # fmt: skip
 
     def _pushed(self) -> None:
@@ -289,12 +288,3 @@ def result(storage: Storage, record: RunRecord) -> dict[str, Any]:
         "metrics": {name: value["estimate"] for name, value in values.items()},
         "report": storage.uri(record.report) if record.report else None,
     }
-
-
-def leave_result(document: Mapping[str, Any]) -> None:
-    """Writes HISTOLINE_RESULT_JSON, where that is set."""
-    path = os.environ.get("HISTOLINE_RESULT_JSON")
-    if path:
-        temporary = f"{path}.{os.getpid()}"
-        Path(temporary).write_text(json.dumps(document), encoding="utf-8")
-        os.replace(temporary, path)

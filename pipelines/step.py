@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from components.errors import UsageError
+from components.training.run_types import STAGES
 from pipelines import console
 from pipelines.options import json_option
-from pipelines.train import left_result, settle, training_options
-
-STAGES = ("validate", "train", "evaluate", "push", "report")
+from pipelines.train import result_left_behind, settle, training_options
 
 
 @click.command("step")
@@ -47,7 +46,7 @@ def command(
         run_record.read(storage, folder)
     with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}"):
         run = stages.Run(storage, folder, console.log)
-        with left_result(storage, folder):
+        with result_left_behind(storage, folder):
             if stage == "validate":
                 run.validate(inputs, given["force"])
             else:

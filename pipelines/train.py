@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,7 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
     from components.storage.open import open_storage
     from components.training import run_inputs, run_record
+    from components.training.run_types import STAGES
     from pipelines import stages
 
     storage = open_storage(given["workspace"])
@@ -189,39 +191,31 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
     with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}"):
         run = stages.Run(storage, folder, console.log)
-        with left_result(storage, folder):
+        with result_left_behind(storage, folder):
             run.validate(inputs, given["force"])
-            for stage in stages.STAGES[1:]:
+            for stage in STAGES[1:]:
                 if not stages.is_over(run.record):
                     run.stage(stage)
     document = stages.result(storage, run_record.read(storage, folder))
     console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
 
 
-class left_result:  # used like a function
+@contextlib.contextmanager
+def result_left_behind(storage: Any, folder: str) -> Iterator[None]:
     """Leaves HISTOLINE_RESULT_JSON at the end of the block, whether it ended well or not.
 
     Args:
         storage: The workspace.
         folder: Of the run.
     """
+    from components.training import run_record
+    from pipelines import stages
 
-    def __init__(self, storage: Any, folder: str) -> None:
-        self._storage, self._folder = storage, folder
-
-    def __enter__(self) -> None:
-        """Nothing to do yet."""
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Writes the result."""
-        from components.training import run_record
-        from pipelines import stages
-
-        try:
-            record = run_record.read(self._storage, self._folder)
-        except HistolineError:
-            return
-        stages.leave_result(stages.result(self._storage, record))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(HistolineError):
+            console.leave_result(stages.result(storage, run_record.read(storage, folder)))
 
 
 def show(document: dict[str, Any], folder: str) -> None:

@@ -26,7 +26,7 @@ from components.datasets.sidecars import digest_of_split, read_split
 from components.errors import DataError, UsageError
 from components.metrics import summary
 from components.metrics.bootstrap import BootstrapPlan
-from components.prediction.inputs import Plan, plan_dataset
+from components.prediction.inputs import PredictionPlan, plan_dataset
 from components.prediction.job import Work, config_for
 from components.prediction.outputs import tables
 from components.prediction.work_folder import Workspace
@@ -65,7 +65,7 @@ class Task:
     model: ModelSource
     dataset_dir: str
     manifest: Manifest
-    plan: Plan
+    plan: PredictionPlan
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
 

@@ -24,7 +24,7 @@ from components.storage.open import open_storage
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PredictionPlan:
     """What is to be predicted.
 
     Attributes:
@@ -58,7 +58,7 @@ def absolute(name: str) -> str:
     return name.rstrip("/") if name.startswith("gs://") else os.path.abspath(os.path.expanduser(name))
 
 
-def plan_input(model: ModelSource, given: str, groups_csv: Path | None = None) -> Plan:
+def plan_input(model: ModelSource, given: str, groups_csv: Path | None = None) -> PredictionPlan:
     """Finds what `--input` holds: a committed data set, or a folder of images.
 
     Raises:
@@ -74,10 +74,12 @@ def plan_input(model: ModelSource, given: str, groups_csv: Path | None = None) -
         return plan_dataset(model, storage, name)
     found = find_images(root, model.facts["adapter"], model.facts["task"], groups_csv)
     parts = image_parts(found.patches, model.stored_size)
-    return Plan(parts, root, root, found.rejects, found.warnings, {"images": root})
+    return PredictionPlan(parts, root, root, found.rejects, found.warnings, {"images": root})
 
 
-def plan_dataset(model: ModelSource, storage: Storage, folder: str, leave_out: frozenset[str] = frozenset()) -> Plan:
+def plan_dataset(
+    model: ModelSource, storage: Storage, folder: str, leave_out: frozenset[str] = frozenset()
+) -> PredictionPlan:
     """Plans the records of a committed data set.
 
     Args:
@@ -105,7 +107,7 @@ def plan_dataset(model: ModelSource, storage: Storage, folder: str, leave_out: f
     shards = [(split, shard) for split in manifest.splits for shard, _ in shard_files(manifest, folder, split)]
     parts = record_parts(patches, shards, leave_out)
     facts = {"dataset": manifest.manifest_digest, "leave_out": sorted(leave_out)}
-    return Plan(parts, storage.uri(folder), storage.root, REJECT_SCHEMA.empty_table(), warnings, facts)
+    return PredictionPlan(parts, storage.uri(folder), storage.root, REJECT_SCHEMA.empty_table(), warnings, facts)
 
 
 def check_size(model: ModelSource, manifest: Manifest, where: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from components.core.rejects import REJECT_SCHEMA
 from components.errors import DataError
 from components.prediction import kaggle
 from components.prediction import outputs as out
-from components.prediction.inputs import Plan
+from components.prediction.inputs import PredictionPlan
 from components.prediction.plan import PredictConfig
 from components.prediction.raw_images import known_labels
 from components.prediction.work_folder import Workspace
@@ -30,7 +31,7 @@ Work = Callable[[PredictConfig, list[int]], None]
 
 def predict(
     model: ModelSource,
-    plan: Plan,
+    plan: PredictionPlan,
     output: str,
     do_parts: Work,
     *,
@@ -59,9 +60,9 @@ def predict(
     table_name = out.beside(name, "predictions", ".parquet") if sample is not None else name
     files = {"table": table_name, "rejects": out.beside(name, "rejects")}
     files["summary"] = out.beside(name, "summary", ".json")
-    facts = {**plan.facts, "model": model.digest, "version": model.version}
+    job = _Job(model, plan, work.storage, files, name, sample, slide_maps)
     with work.locked(f"histoline predict to {output}"):
-        key = work.prepare(plan.parts, facts)
+        key = work.prepare(plan.parts, {**plan.facts, "model": model.digest, "version": model.version})
         request = hashlib.sha256(json.dumps([key, sample, slide_maps]).encode()).hexdigest()
         standing = _standing(target, [*files.values(), name], files["summary"], request)
         if standing is not None:
@@ -74,7 +75,13 @@ def predict(
             summary = _summary(model, plan, rejects, request)
             summary["resumed_parts"] = len(plan.parts) - len(missing)
             summary["files"] = {kind: target.uri(file) for kind, file in files.items()} | {"output": output}
-            _finish(target, files, name, model, plan, work, rejects, summary, sample, slide_maps)
+            _check_any_predicted(model, plan, summary)
+            scratch = work.storage.scratch("")
+            try:
+                summary = _write_files(scratch, job, rejects, summary)
+                _commit_files(scratch, target, job)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
         except DataError:
             work.clear()  # the same parts would end the same way
             raise
@@ -82,44 +89,62 @@ def predict(
     return summary
 
 
-def _finish(
-    target: Storage,
-    files: dict[str, str],
-    name: str,
-    model: ModelSource,
-    plan: Plan,
-    work: Workspace,
-    rejects: pa.Table,
-    summary: dict[str, Any],
-    sample: list[str] | None,
-    slide_maps: str,
-) -> None:
-    """Puts all files together, then commits them."""
-    parts = len(plan.parts)
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What a prediction writes, and from what.
+
+    Attributes:
+        model: What predicted.
+        plan: What was predicted.
+        work: Holds the finished parts.
+        files: Kind (table, rejects, summary) to file name.
+        output: File name that the user gave.
+        sample: Ids of a Kaggle sample submission, else None.
+        slide_maps: Folder for slide maps, empty for none.
+    """
+
+    model: ModelSource
+    plan: PredictionPlan
+    work: Storage
+    files: Mapping[str, str]
+    output: str
+    sample: list[str] | None
+    slide_maps: str
+
+    def tables(self) -> Iterable[pa.Table]:
+        """The finished parts, in order."""
+        return out.tables(self.work, len(self.plan.parts), self.model)
+
+
+def _check_any_predicted(model: ModelSource, plan: PredictionPlan, summary: dict[str, Any]) -> None:
     if not summary["predicted"]:
-        told = "; ".join(f"{code} {fact['count']:,}" for code, fact in summary["rejects"].items())
+        codes = "; ".join(f"{code} {fact['count']:,}" for code, fact in summary["rejects"].items())
         raise DataError(
-            f"None of the {summary['found']:,} images under {plan.name} could be predicted: {told}.",
+            f"None of the {summary['found']:,} images under {plan.name} could be predicted: {codes}.",
             f"The model {model.uri} was trained on {model.facts['dataset']} images of"
             f" {'x'.join(map(str, model.source_size))}.",
         )
-    scratch = work.storage.scratch("")
-    try:
-        made = _write(scratch, files, model, work.storage, parts, rejects)
-        if made != summary["predicted"]:
-            raise DataError(f"The parts hold {made} rows instead of {summary['predicted']}.", "Run again.")
-        if sample is not None:
-            _write_submission(scratch / name, sample, work.storage, parts, model, plan, rejects)
-        if slide_maps:
-            pieces = out.tables(work.storage, parts, model)
-            summary["slide_maps"] = out.write_slide_maps(slide_maps, pieces, float(model.threshold or 0.5))
-        (scratch / files["summary"]).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        # The summary vouches for the files beside it: the old one goes before they do, the new one comes last.
-        target.delete(files["summary"])
-        for file in dict.fromkeys([files["rejects"], files["table"], name, files["summary"]]):
-            _commit(target, scratch / file, file)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_files(scratch: Path, job: _Job, rejects: pa.Table, summary: dict[str, Any]) -> dict[str, Any]:
+    """Puts all files together; gives the summary as it was written."""
+    written = _write_tables(scratch, job, rejects)
+    if written != summary["predicted"]:
+        raise DataError(f"The parts hold {written} rows instead of {summary['predicted']}.", "Run again.")
+    if job.sample is not None:
+        _write_submission(scratch / job.output, job.sample, job, rejects)
+    if job.slide_maps:
+        maps = out.write_slide_maps(job.slide_maps, job.tables(), float(job.model.threshold or 0.5))
+        summary = {**summary, "slide_maps": maps}
+    (scratch / job.files["summary"]).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _commit_files(scratch: Path, target: Storage, job: _Job) -> None:
+    # The summary vouches for the files beside it: the old one goes before they do, the new one comes last.
+    target.delete(job.files["summary"])
+    for file in dict.fromkeys([job.files["rejects"], job.files["table"], job.output, job.files["summary"]]):
+        _commit(target, scratch / file, file)
 
 
 def _standing(target: Storage, names: list[str], summary: str, request: str) -> dict[str, Any] | None:
@@ -127,13 +152,13 @@ def _standing(target: Storage, names: list[str], summary: str, request: str) -> 
     if not all(target.exists(name) for name in names):
         return None
     try:
-        told = json.loads(target.read_bytes(summary))
-        return dict(told) if told["request"] == request else None
+        document = json.loads(target.read_bytes(summary))
+        return dict(document) if document["request"] == request else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def config_for(model: ModelSource, plan: Plan, work: Workspace) -> PredictConfig:
+def config_for(model: ModelSource, plan: PredictionPlan, work: Workspace) -> PredictConfig:
     """What all parts have in common."""
     return PredictConfig(
         input_root=plan.input_root,
@@ -154,30 +179,27 @@ def _commit(target: Storage, made: Path, name: str) -> None:
         target.commit_file(made, name)
 
 
-def _write(
-    scratch: Path, files: dict[str, str], model: ModelSource, work: Storage, parts: int, rejects: pa.Table
-) -> int:
-    with os_errors("writing", files["table"]):
-        out.write_table(scratch / files["rejects"], [rejects], REJECT_SCHEMA, ())
-        schema = out.output_schema(len(model.classes))
-        return out.write_table(scratch / files["table"], out.tables(work, parts, model), schema, model.classes)
+def _write_tables(scratch: Path, job: _Job, rejects: pa.Table) -> int:
+    """Writes rejects and predictions; gives the number of predictions."""
+    with os_errors("writing", job.files["table"]):
+        out.write_table(scratch / job.files["rejects"], [rejects], REJECT_SCHEMA, ())
+        schema = out.output_schema(len(job.model.classes))
+        return out.write_table(scratch / job.files["table"], job.tables(), schema, job.model.classes)
 
 
-def _write_submission(
-    file: Path, sample: list[str], work: Storage, parts: int, model: ModelSource, plan: Plan, rejects: pa.Table
-) -> None:
+def _write_submission(file: Path, sample: list[str], job: _Job, rejects: pa.Table) -> None:
     probability: dict[str, float] = {}
-    for table in out.tables(work, parts, model):
+    for table in job.tables():
         probability |= zip(table["patch_id"].to_pylist(), table["probability"].to_pylist())
     why = ""
     if len(rejects):
         first = rejects.slice(0, 1).to_pylist()[0]
         why = f"{len(rejects):,} images were rejected, such as {first['path']!r} ({first['code']}: {first['detail']})."
-    kaggle.check_all_there(sample, probability, plan.name, why)
+    kaggle.check_all_there(sample, probability, job.plan.name, why)
     file.write_bytes(kaggle.submission(sample, probability))
 
 
-def _summary(model: ModelSource, plan: Plan, rejects: pa.Table, request: str) -> dict[str, Any]:
+def _summary(model: ModelSource, plan: PredictionPlan, rejects: pa.Table, request: str) -> dict[str, Any]:
     read = plan.planned - (len(rejects) - len(plan.rejects))
     trained_on = model.train_groups() or frozenset()
     # A patch without a known patient may have been a group of its own (ingest --group-by image).

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from components.core import json_documents
-from components.errors import TemporaryError
+from components.errors import DataError, TemporaryError
 from components.storage.atomic_files import StorageConflict, StorageMissing
 from components.storage.base import Storage
 
@@ -213,6 +214,38 @@ def load(storage: Storage, folder: str) -> Champion | None:
             continue
         return repaired
     raise TemporaryError(f"{storage.uri(folder)}/{NAME} keeps changing.", "Run again.")
+
+
+def version_dir(storage: Storage, folder: str, version: int) -> Path:
+    """Local folder of a promoted version.
+
+    Args:
+        storage: The workspace.
+        folder: As `home` gives it.
+        version: Number.
+
+    Raises:
+        DataError: It is gone.
+    """
+    if not storage.exists(f"{folder}/{version}/{LIVE}"):
+        raise DataError(
+            f"The promoted model {storage.uri(f'{folder}/{version}')} is gone, so nothing can be compared with it.",
+            "Restore the folder, or roll back to a version that exists (histoline models rollback).",
+        )
+    return storage.local_tree(f"{folder}/{version}")
+
+
+def compared(champion: Champion | None) -> dict[str, Promotion]:
+    """`champion` and `best_ever`, those that there are: the models that a candidate is compared with."""
+    if champion is None:
+        return {}
+    best = champion.best_ever
+    return {"champion": champion.current, **({"best_ever": best} if best else {})}
+
+
+def versions_of(entries: Mapping[str, Promotion]) -> dict[str, int | None]:
+    """`champion_version` and `best_ever_version` as run.json keeps them, to see later whether they have changed."""
+    return {f"{name}_version": entries[name].version if name in entries else None for name in ("champion", "best_ever")}
 
 
 def next_version(existing: Iterable[int], seconds: float) -> int:

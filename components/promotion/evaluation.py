@@ -16,57 +16,43 @@ import pyarrow.parquet as pq
 
 from components.datasets import manifest as manifests
 from components.datasets.manifest import Manifest
-from components.datasets.sidecars import digest_of_split, read_split, shard_files
+from components.datasets.sidecars import digest_of_split
 from components.errors import DataError
 from components.metrics import summary
 from components.metrics.bootstrap import BootstrapPlan
 from components.metrics.colour_baseline import fit_baseline
 from components.promotion import champion as champions
-from components.promotion import scoring_process as fresh
-from components.promotion.champion import Champion
+from components.promotion import scoring_process
+from components.promotion.evaluation_inputs import EvaluationInputs, read_inputs
 from components.promotion.gate import decide
-from components.promotion.gate_facts import disjointness, gate_policy, opponents, promoted, version_dir
+from components.promotion.gate_facts import disjointness, gate_policy, opponents
 from components.promotion.gate_types import GateInputs, GateModel, GatePolicy
 from components.promotion.prediction_tables import comparison_table, probability_values
-from components.promotion.served_model import NotServable, model_digest, read_facts, read_train_groups
+from components.promotion.served_model import model_digest
 from components.promotion.test_set_reuse import count_look
 from components.storage.base import Storage
 from components.training import run_record
-from components.training.run_types import RunRecord
+from components.training.run_types import LookCount, RunRecord
 from schemas.tables import COLOUR_COLUMNS
 
 PREDICTIONS, COMPARISON = "predictions.parquet", "comparison.parquet"
-MEASURED = ("group_id", "label", "magnification", "tumor_type")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """What an evaluation reads and never changes."""
+class Scores:
+    """What the fresh process found; no predictions where the candidate can't be scored.
 
-    storage: Storage
-    folder: str
-    record: RunRecord
-    manifest: Manifest
-    home: str
-    champion: Champion | None
-    test: pa.Table
-    model_dir: Path
+    Attributes:
+        answers: Whether the exported model answers as it must.
+        predictions: predictions.parquet of the candidate.
+        promoted: `champion` and `best_ever` to probabilities on test.
+        baseline: The colour baseline's probabilities on test.
+    """
 
-    @property
-    def n_classes(self) -> int:
-        return len(self.manifest.classes)
-
-    def read(self, split: str, columns: tuple[str, ...]) -> pa.Table:
-        return read_split(self.storage, self.record.dataset_dir, self.manifest, split, columns)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    """What the fresh process found; no predictions where the candidate can't be scored."""
-
-    answers: dict[str, Any]
+    answers: Mapping[str, Any]
     predictions: pa.Table | None
-    others: dict[str, np.ndarray]
+    promoted: Mapping[str, np.ndarray]
+    baseline: np.ndarray
 
 
 def evaluate(
@@ -75,7 +61,7 @@ def evaluate(
     blessed: bool,
     floors_report: Mapping[str, Any] | None = None,
     *,
-    predictor: fresh.Predictor = fresh.in_fresh_process,
+    predictor: scoring_process.Predictor = scoring_process.in_fresh_process,
 ) -> RunRecord:
     """Scores the exported model, decides whether it is promoted, and writes both into run.json.
 
@@ -97,30 +83,30 @@ def evaluate(
         DataError: The data set, or a promoted model, is damaged.
     """
     started = time.monotonic()
-    run = _open(storage, run_dir)
-    record = run.record
-    if run.champion and run.champion.pushed(record.run_id) and record.decision == "promoted":
+    record = run_record.read(storage, run_dir)
+    manifest = _manifest(storage, record)
+    champion = champions.load(storage, champions.home(record.dataset, record.task))
+    if champion and champion.pushed(record.run_id) and record.decision == "promoted":
         return record  # against itself it would be refused, although its version is there
-    test_digest = digest_of_split(run.test)
+    inputs = read_inputs(storage, run_dir, record, manifest, champion)
+    test_digest = digest_of_split(inputs.test)
     looks = count_look(storage, record.dataset, record.task, test_digest, record.run_id)
+    floors = {**(floors_report or {}), "blessed": blessed}
+    floors.setdefault("reason", "" if blessed else "the Evaluator did not bless it")
     storage.sweep(run_dir)  # what a killed try left
     scratch = storage.scratch(run_dir)
     try:
-        scored = _score(run, scratch, predictor)
-        baseline = _baseline(run)
-        report = {**(floors_report or {}), "blessed": blessed}
-        report.setdefault("reason", "" if blessed else "the Evaluator did not bless it")
-        changes = _decide(run, scored, baseline, report)
-        _keep(run, scratch, scored, baseline)
+        scores = _score(inputs, scratch, predictor)
+        changes = judge(inputs, scores, floors)
+        _commit_tables(storage, run_dir, scratch, inputs, scores)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return run_record.update(
         storage,
         run_dir,
         **changes,
-        floors=report,
-        looks={"count": looks, "test_digest": test_digest},
-        digests={"model": model_digest(run.model_dir), "test_split": test_digest},
+        looks=LookCount(looks, test_digest),
+        digests={"model": model_digest(inputs.model_dir), "test_split": test_digest},
         paths={
             "model": f"{run_dir}/model",
             "predictions": f"{run_dir}/{PREDICTIONS}",
@@ -128,14 +114,13 @@ def evaluate(
         },
         timings={
             "evaluation": round(time.monotonic() - started, 3),
-            "predictions": scored.answers.get("seconds", 0.0),
+            "predictions": scores.answers.get("seconds", 0.0),
         },
-        versions={key: scored.answers[key] for key in ("tensorflow",) if key in scored.answers},
+        versions={key: scores.answers[key] for key in ("tensorflow",) if key in scores.answers},
     )
 
 
-def _open(storage: Storage, run_dir: str) -> _Run:
-    record = run_record.read(storage, run_dir)
+def _manifest(storage: Storage, record: RunRecord) -> Manifest:
     manifest = manifests.load(storage, record.dataset_dir)
     if manifest.manifest_digest != record.manifest_digest:
         raise DataError(
@@ -143,116 +128,102 @@ def _open(storage: Storage, run_dir: str) -> _Run:
             " manifest has changed.",
             "Train again on the data set as it is now.",
         )
-    home = champions.home(record.dataset, record.task)
-    columns = ("patch_id", "pixel_hash", *MEASURED, *COLOUR_COLUMNS)
-    test = read_split(storage, record.dataset_dir, manifest, "test", columns)
-    model_dir = storage.local_tree(f"{run_dir}/model")
-    return _Run(storage, run_dir, record, manifest, home, champions.load(storage, home), test, model_dir)
+    return manifest
 
 
-def _score(run: _Run, out: Path, predictor: fresh.Predictor) -> _Scored:
-    """Has candidate, champion and best ever scored."""
-    shards = {}
-    for split in fresh.SPLITS:
-        pairs = shard_files(run.manifest, run.record.dataset_dir, split)
-        local = [str(path) for path in run.storage.local_copies([name for pair in pairs for name in pair])]
-        shards[split] = list(zip(local[::2], local[1::2], strict=True))
-    entries = promoted(run.champion)
-    others = {name: str(version_dir(run.storage, run.home, e.version)) for name, e in entries.items()}
-    source, stored = run.manifest.source_size, run.manifest.stored_size
-    request = fresh.Request(
-        model_dir=str(run.model_dir),
-        model_version=run.record.run_id,
-        classes=run.manifest.classes,
-        source_size=(source[0], source[1]),
-        stored_size=(stored[0], stored[1]),
-        shards=shards,
+def _score(inputs: EvaluationInputs, out: Path, predictor: scoring_process.Predictor) -> Scores:
+    """Has candidate, champion and best ever scored, and fits the colour baseline."""
+    others = {name: str(model.folder) for name, model in inputs.promoted.items()}
+    request = scoring_process.Request(
+        model_dir=str(inputs.model_dir),
+        model_version=inputs.record.run_id,
+        classes=inputs.manifest.classes,
+        source_size=inputs.manifest.source_size,
+        stored_size=inputs.manifest.stored_size,
+        shards=inputs.shards,
         others=others,
         out=str(out),
     )
     predictor(request)
-    answers = json.loads((out / fresh.ANSWERS).read_text())
-    if not (out / fresh.PREDICTIONS).is_file():
-        return _Scored(answers, None, {})
-    table = pq.read_table(out / fresh.OTHERS)
-    scores = {name: probability_values(table.column(name)) for name in others}
-    return _Scored(answers, pq.read_table(out / fresh.PREDICTIONS), scores)
+    answers = json.loads((out / scoring_process.ANSWERS).read_text())
+    predictions, promoted = None, {}
+    if (out / scoring_process.PREDICTIONS).is_file():
+        predictions = pq.read_table(out / scoring_process.PREDICTIONS)
+        table = pq.read_table(out / scoring_process.OTHERS)
+        promoted = {name: probability_values(table.column(name)) for name in others}
+    return Scores(answers, predictions, promoted, _colour_baseline(inputs))
 
 
-def _baseline(run: _Run) -> np.ndarray:
+def _colour_baseline(inputs: EvaluationInputs) -> np.ndarray:
     """Probabilities of the colour baseline on the test patches, fitted on train."""
-    train = run.read("train", ("label", *COLOUR_COLUMNS))
-    fitted = fit_baseline(_features(train), train.column("label").to_numpy(), run.n_classes)
-    return fitted.predict(_features(run.test))
+    labels = inputs.train.column("label").to_numpy()
+    return fit_baseline(_colours(inputs.train), labels, inputs.n_classes).predict(_colours(inputs.test))
 
 
-def _features(table: pa.Table) -> np.ndarray:
+def _colours(table: pa.Table) -> np.ndarray:
     return np.stack([table.column(name).to_numpy() for name in COLOUR_COLUMNS], axis=1)
 
 
-def _decide(run: _Run, scored: _Scored, baseline: np.ndarray, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of run.json that follow from the scores."""
-    groups = _texts(run.test, "group_id")
-    facts, trained_on, problem = _facts(run)
-    if not scored.answers["answers"]:
-        problem = str(scored.answers["reason"]) or "it does not answer"
-    policy = gate_policy(run.record.config.get("gate") or {})
-    candidate = None
-    changes: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
-    if scored.predictions is not None:
-        candidate = GateModel(run.record.run_id, _of_split(scored.predictions, "test"), trained_on)
-        changes = _measure(run, scored.predictions, facts, policy)
-    models, warnings = opponents(run.storage, run.home, run.champion, run.manifest, scored.others, groups)
-    proof, leak = disjointness(run.manifest)
-    inputs = GateInputs(
-        labels=run.test.column("label").to_numpy(),
-        groups=groups,
-        candidate=candidate,
-        baseline=baseline,
-        champion=models.get("champion"),
-        best_ever=models.get("best_ever"),
-        blessed=bool(report["blessed"]),
-        blessing_reason=str(report["reason"]),
-        answers=not problem,
-        answers_reason=problem,
-        disjointness=proof,
-        disjointness_reason=leak,
-        group_unit=run.manifest.group_unit,
-    )
-    decision = decide(inputs, policy)
+def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of run.json that follow from the scores; a pure function.
+
+    Args:
+        inputs: What was read.
+        scores: Of all models.
+        floors: The Evaluator's verdict: `blessed`, `reason`, and what else it reports.
+    """
+    policy = gate_policy(inputs.record.config.get("gate") or {})
+    groups = _texts(inputs.test, "group_id")
+    models, warnings = opponents(inputs.promoted, inputs.manifest, scores.promoted, groups)
+    decision = decide(_gate_inputs(inputs, scores, floors, groups, models), policy)
+    measured: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
+    if scores.predictions is not None:
+        measured = _measure(inputs, scores.predictions, policy)
+    entries = {name: model.entry for name, model in inputs.promoted.items()}
     return {
-        **changes,
+        **measured,
         "decision": decision.decision,
         "code": decision.code,
         "reason": decision.reason,
         "weak_evidence": decision.weak_evidence,
         "smallest_detectable": decision.smallest_detectable,
-        "gate": {**decision.to_json(), **compared_versions(run.champion), "answers": scored.answers},
+        "gate": {**decision.to_json(), **champions.versions_of(entries), "answers": scores.answers},
         "policy": dataclasses.asdict(policy),
+        "floors": floors,
         "warnings": warnings,
-        "temperature": facts.get("temperature"),
-        "threshold": facts.get("threshold"),
+        "temperature": inputs.facts.get("temperature"),
+        "threshold": inputs.facts.get("threshold"),
     }
 
 
-def compared_versions(champion: Champion | None) -> dict[str, int | None]:
-    """`champion_version` and `best_ever_version` as run.json keeps them, to tell later whether they have changed."""
-    entries = promoted(champion)
-    return {f"{name}_version": entries[name].version if name in entries else None for name in ("champion", "best_ever")}
-
-
-def _facts(run: _Run) -> tuple[dict[str, Any], frozenset[str], str]:
-    """The model's own facts, the groups that it was trained on, and what is wrong with either."""
-    try:
-        facts = read_facts(run.model_dir)
-    except NotServable as error:
-        return {}, frozenset(), str(error)
-    trained_on = read_train_groups(run.model_dir)
-    if trained_on is None:
-        return facts, frozenset(), "it does not say which groups it was trained on"
-    digest = run.record.content_digest
-    same = facts.get("content_digest", digest) == digest
-    return facts, trained_on, "" if same else "it says that it was trained on another data set"
+def _gate_inputs(
+    inputs: EvaluationInputs,
+    scores: Scores,
+    floors: Mapping[str, Any],
+    groups: np.ndarray,
+    models: Mapping[str, GateModel],
+) -> GateInputs:
+    candidate, problem = None, inputs.problem
+    if not scores.answers["answers"]:
+        problem = str(scores.answers["reason"]) or "it does not answer"
+    if scores.predictions is not None:
+        candidate = GateModel(inputs.record.run_id, _of_split(scores.predictions, "test"), inputs.trained_on)
+    proof, leak = disjointness(inputs.manifest)
+    return GateInputs(
+        labels=inputs.test.column("label").to_numpy(),
+        groups=groups,
+        candidate=candidate,
+        baseline=scores.baseline,
+        champion=models.get("champion"),
+        best_ever=models.get("best_ever"),
+        blessed=bool(floors["blessed"]),
+        blessing_reason=str(floors["reason"]),
+        answers=not problem,
+        answers_reason=problem,
+        disjointness=proof,
+        disjointness_reason=leak,
+        group_unit=inputs.manifest.group_unit,
+    )
 
 
 def _of_split(table: pa.Table, split: str) -> np.ndarray:
@@ -263,39 +234,40 @@ def _texts(table: pa.Table, column: str) -> np.ndarray:
     return np.array(table.column(column).to_pylist(), object).astype(str)
 
 
-def _measure(run: _Run, predictions: pa.Table, facts: Mapping[str, Any], policy: GatePolicy) -> dict[str, Any]:
+def _measure(inputs: EvaluationInputs, predictions: pa.Table, policy: GatePolicy) -> dict[str, Any]:
     """Metrics of eval and test."""
-    several = run.n_classes > 2
-    plan = BootstrapPlan(policy.resamples, policy.confidence, pool=several, seed=policy.seed)
-    made = {}
-    for split, table in {"eval": run.read("eval", MEASURED), "test": run.test}.items():
-        made[split] = summary.ScoredSplit(
+    multiclass = inputs.n_classes > 2
+    plan = BootstrapPlan(policy.resamples, policy.confidence, pool=multiclass, seed=policy.seed)
+    splits = {}
+    for name, table in {"eval": inputs.eval, "test": inputs.test}.items():
+        splits[name] = summary.ScoredSplit(
             labels=table.column("label").to_numpy(),
             groups=_texts(table, "group_id"),
-            probability=_of_split(predictions, split),
-            threshold=None if several else float(facts["threshold"]),
+            probability=_of_split(predictions, name),
+            threshold=None if multiclass else float(inputs.facts["threshold"]),
             magnification=table.column("magnification").to_numpy(),
             tumor_type=_texts(table, "tumor_type"),
         )
     return {
-        "metrics": {name: summary.with_intervals(split, plan) for name, split in made.items()},
-        "per_group": {name: summary.per_group(split) for name, split in made.items()},
-        "recognition": {name: summary.recognition(split) for name, split in made.items()},
-        "slices": summary.slices(made["test"], list(run.manifest.classes)),
+        "metrics": {name: summary.with_intervals(split, plan) for name, split in splits.items()},
+        "per_group": {name: summary.per_group(split) for name, split in splits.items()},
+        "recognition": {name: summary.recognition(split) for name, split in splits.items()},
+        "slices": summary.slices(splits["test"], list(inputs.manifest.classes)),
         "calibration": {
-            **(run.record.calibration or {}),
-            "served": {name: summary.calibration(split) for name, split in made.items()},
+            **(inputs.record.calibration or {}),
+            "served": {name: summary.calibration(split) for name, split in splits.items()},
         },
     }
 
 
-def _keep(run: _Run, scratch: Path, scored: _Scored, baseline: np.ndarray) -> None:
+def _commit_tables(storage: Storage, folder: str, scratch: Path, inputs: EvaluationInputs, scores: Scores) -> None:
     """Commits both tables; the predictions of an earlier try go where there are none now."""
-    others: dict[str, np.ndarray | None] = {name: scored.others.get(name) for name in ("champion", "best_ever")}
-    table = comparison_table(run.test.column("patch_id"), {**others, "baseline": baseline}, run.n_classes)
+    others = {name: scores.promoted.get(name) for name in ("champion", "best_ever")}
+    columns = {**others, "baseline": scores.baseline}
+    table = comparison_table(inputs.test.column("patch_id"), columns, inputs.n_classes)
     pq.write_table(table, scratch / COMPARISON, compression="zstd")
-    run.storage.commit_file(scratch / COMPARISON, f"{run.folder}/{COMPARISON}")
-    if scored.predictions is None:
-        run.storage.delete(f"{run.folder}/{PREDICTIONS}")
+    storage.commit_file(scratch / COMPARISON, f"{folder}/{COMPARISON}")
+    if scores.predictions is None:
+        storage.delete(f"{folder}/{PREDICTIONS}")
     else:
-        run.storage.commit_file(scratch / fresh.PREDICTIONS, f"{run.folder}/{PREDICTIONS}")
+        storage.commit_file(scratch / scoring_process.PREDICTIONS, f"{folder}/{PREDICTIONS}")

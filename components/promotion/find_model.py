@@ -10,7 +10,6 @@ from typing import Any
 
 from components.errors import DataError, UsageError
 from components.promotion import champion as champions
-from components.promotion.gate_facts import version_dir
 from components.promotion.served_model import NotServable, model_digest, read_facts, read_train_groups
 from components.storage.base import Storage
 from components.storage.open import open_storage
@@ -144,7 +143,7 @@ def _own_name(storage: Storage, path: str, whole: str) -> str:
 
 
 def _version(storage: Storage, home: str, version: int) -> ModelSource:
-    version_dir(storage, home, version)  # says what to do where the folder is gone
+    champions.version_dir(storage, home, version)  # says what to do where the folder is gone
     return _source(storage, f"{home}/{version}", str(version))
 
 

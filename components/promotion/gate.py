@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.errors import UsageError
 from components.metrics.bootstrap import TOO_FEW_GROUPS, BootstrapPlan, paired_difference
@@ -112,12 +114,33 @@ def _soundness(inputs: GateInputs) -> list[Check]:
 
 def _compare(inputs: GateInputs, policy: GatePolicy) -> dict[str, Comparison]:
     """All comparisons that can be made; none without a candidate that answers with numbers."""
-    labels, groups, baseline = (
-        np.asarray(inputs.labels),
-        np.asarray(inputs.groups),
-        np.asarray(inputs.baseline),
+    n_classes = 2 if np.ndim(inputs.baseline) == 1 else np.shape(inputs.baseline)[1]
+    _check_labels(np.asarray(inputs.labels), n_classes, policy)
+    if inputs.candidate is None:
+        return {}
+    others = {"baseline": GateModel("colour baseline", inputs.baseline)}
+    for key, model in (("champion", inputs.champion), ("best_ever", inputs.best_ever)):
+        if model is not None:
+            others[key] = model
+    _check_scores(inputs, {"candidate": inputs.candidate, **others})
+    if not np.isfinite(np.asarray(inputs.candidate.probability)).all():
+        return {}
+    plan = BootstrapPlan(
+        resamples=policy.resamples,
+        confidence=policy.confidence,
+        pool=n_classes > 2 if policy.pool is None else policy.pool,
+        seed=policy.seed,
     )
-    n_classes = 2 if baseline.ndim == 1 else baseline.shape[1]
+    comparisons: dict[str, Comparison] = {}
+    for key, model in others.items():
+        if key == "best_ever" and inputs.champion is not None and _same_answers(model, inputs.champion):
+            comparisons[key] = dataclasses.replace(comparisons["champion"], against=key, name=model.name)
+        else:
+            comparisons[key] = _comparison(inputs, inputs.candidate, key, model, plan)
+    return comparisons
+
+
+def _check_labels(labels: npt.NDArray[Any], n_classes: int, policy: GatePolicy) -> None:
     if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
         raise UsageError(
             f"The gate was given labels from {labels.min()} to {labels.max()} for {n_classes} classes.",
@@ -128,54 +151,42 @@ def _compare(inputs: GateInputs, policy: GatePolicy) -> dict[str, Comparison]:
             "The gate cannot pool patients over classes in a binary task, since AUC needs both classes.",
             "Leave `pool` out, and ingest more groups of the rare class into the test split.",
         )
-    if inputs.candidate is None:
-        return {}
-    models = {"baseline": GateModel("colour baseline", baseline)}
-    for key, model in (("champion", inputs.champion), ("best_ever", inputs.best_ever)):
-        if model is not None:
-            models[key] = model
-    plan = BootstrapPlan(
-        resamples=policy.resamples,
-        confidence=policy.confidence,
-        pool=n_classes > 2 if policy.pool is None else policy.pool,
-        seed=policy.seed,
-    )
-    candidate = np.asarray(inputs.candidate.probability)
-    for name, array in {
-        "candidate": candidate,
-        **{k: np.asarray(m.probability) for k, m in models.items()},
-    }.items():
-        if array.shape != baseline.shape or len(array) != labels.size or len(array) != groups.size:
+
+
+def _check_scores(inputs: GateInputs, models: Mapping[str, GateModel]) -> None:
+    """All models were scored on the same patches; only the candidate's numbers may be unusable."""
+    shape, n_labels, n_groups = np.shape(inputs.baseline), np.size(inputs.labels), np.size(inputs.groups)
+    for name, model in models.items():
+        array = np.asarray(model.probability)
+        if array.shape != shape or len(array) != n_labels or len(array) != n_groups:
             raise UsageError(
-                f"The gate was given {labels.size} labels, {groups.size} groups and {name} probabilities of"
+                f"The gate was given {n_labels} labels, {n_groups} groups and {name} probabilities of"
                 f" shape {array.shape}.",
                 "All models must be scored on the same test patches with the same classes.",
             )
         if name != "candidate" and not np.isfinite(array).all():
             raise UsageError(f"The {name} gave probabilities that are not finite.", "Roll back or retrain it.")
-    if not np.isfinite(candidate).all():
-        return {}
-    texts = groups.astype(str)
-    comparisons: dict[str, Comparison] = {}
-    for key, model in models.items():
-        if key == "best_ever" and inputs.champion is not None and _same_answers(model, inputs.champion):
-            comparisons[key] = dataclasses.replace(comparisons["champion"], against=key, name=model.name)
-            continue
-        keep = ~np.isin(texts, list(model.trained_on)) if model.trained_on else np.ones(texts.size, bool)
-        other = np.asarray(model.probability)
-        result = paired_difference(labels[keep], candidate[keep], other[keep], texts[keep], plan)
-        error = result.difference.standard_error
-        comparisons[key] = Comparison(
-            against=key,
-            name=model.name,
-            result=result,
-            groups=int(np.unique(texts[keep]).size),
-            left_out=int(np.unique(texts[~keep]).size),
-            smallest_detectable=None
-            if error is None
-            else smallest_detectable_difference(error, confidence=policy.confidence),
-        )
-    return comparisons
+
+
+def _comparison(
+    inputs: GateInputs, candidate: GateModel, against: str, other: GateModel, plan: BootstrapPlan
+) -> Comparison:
+    """The candidate against one model, on the groups that this one was not trained on."""
+    labels, groups = np.asarray(inputs.labels), np.asarray(inputs.groups).astype(str)
+    keep = ~np.isin(groups, list(other.trained_on)) if other.trained_on else np.ones(groups.size, bool)
+    first, second = (np.asarray(model.probability)[keep] for model in (candidate, other))
+    result = paired_difference(labels[keep], first, second, groups[keep], plan)
+    error = result.difference.standard_error
+    return Comparison(
+        against=against,
+        name=other.name,
+        result=result,
+        groups=int(np.unique(groups[keep]).size),
+        left_out=int(np.unique(groups[~keep]).size),
+        smallest_detectable=None
+        if error is None
+        else smallest_detectable_difference(error, confidence=plan.confidence),
+    )
 
 
 def _same_answers(one: GateModel, two: GateModel) -> bool:

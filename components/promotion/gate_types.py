@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy.typing as npt
 
+from components.core import json_documents
 from components.errors import UsageError
 from components.metrics.bootstrap import PairedDifference
+from components.training.recipe import Gate
 
 Disjointness = Literal["disjoint", "leaky", "unproven"]
 
 
 @dataclasses.dataclass(frozen=True)
 class GatePolicy:
-    """What the gate asks for.
+    """What the gate asks for: what a recipe's `Gate` states, and what no recipe changes.
 
     Attributes:
         criterion: `better` (lower limit of the difference above 0) or `non-inferior` (a model that is not
@@ -32,9 +32,9 @@ class GatePolicy:
     """
 
     criterion: Literal["better", "non-inferior"] = "better"
-    margin: float = 0.01
+    margin: float = Gate.margin
     pool: bool | None = None
-    resamples: int = 2000
+    resamples: int = Gate.n_resamples
     confidence: float = 0.95
     seed: int = 0
 
@@ -174,12 +174,5 @@ class GateDecision:
 
     def to_json(self) -> dict[str, Any]:
         """The decision as plain JSON values; what is undefined (NaN) becomes null."""
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        document: dict[str, Any] = json_documents.plain(self)
+        return document

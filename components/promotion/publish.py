@@ -20,8 +20,7 @@ from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.errors import DataError, TemporaryError, UsageError
 from components.promotion import champion as champions
-from components.promotion import evaluation, model_card
-from components.promotion import scoring_process as fresh
+from components.promotion import evaluation, model_card, scoring_process
 from components.promotion.champion import Champion, Promotion
 from components.promotion.gate_facts import disjointness
 from components.promotion.served_model import model_digest
@@ -45,7 +44,7 @@ def push(
     storage: Storage,
     run_dir: str,
     *,
-    predictor: fresh.Predictor = fresh.in_fresh_process,
+    predictor: scoring_process.Predictor = scoring_process.in_fresh_process,
     clock: Clock = time.time,
 ) -> int | None:
     """Publishes the model of a run that the gate promoted.
@@ -78,7 +77,7 @@ def push(
                 return _tell(storage, run_dir, done).version
             if record.decision != "promoted":
                 return None
-            compared = evaluation.compared_versions(champion)
+            compared = champions.versions_of(champions.compared(champion))
             if all(getattr(gate, key) == version for key, version in compared.items()):
                 entry = _entry(storage, record, gate, "gate", who=user(), why=record.reason)
                 made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)

@@ -19,14 +19,12 @@ from components.datasets.manifest import Manifest
 from components.errors import EXIT_BUG, HistolineError, UsageError
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import HeldLock, Storage
-from components.training.run_types import Failure, RunRecord, StageEntry
+from components.training.run_types import STAGES, Failure, RunRecord, StageEntry
 from components.version import __version__
 
 FORMAT = 1
 NAME = "run.json"
 SCHEMA = "run.schema.json"
-STAGES = ("validate", "train", "evaluate", "push", "report")
-"""In the order in which they run."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DAMAGED = "Start a new run with another --run-id."

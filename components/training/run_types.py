@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from components.core import json_documents
+
+Stage = Literal["validate", "train", "evaluate", "push", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order in which they run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +157,7 @@ class RunRecord:
     created: str
     updated: str
     state: Literal["running", "done", "failed"]
-    stage: Literal["validate", "train", "evaluate", "push", "report"]
+    stage: Stage
     stages: Mapping[str, StageEntry]
     error: Failure | None
     decision: Literal["promoted", "refused", "unchanged"] | None

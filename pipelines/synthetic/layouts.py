@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.synthetic.tissue import Look
+from pipelines.synthetic.tissue import Pattern
 
 NESTED_COPY = "IDC_regular_ps50_idx5"
 """Folder of the second copy that the IDC download has been seen with."""
@@ -35,14 +35,14 @@ BREAKHIS_RADIUS = {40: 3.2, 100: 5.0, 200: 8.0, 400: 14.0}
 """Nuclear radius in pixels at each magnification; less than proportional, so that no image lacks nuclei."""
 
 _BREAKHIS_LOOKS = {
-    "A": Look(size=0.85, elongation=1.15, uniform=0.25, rings=1.0),
-    "F": Look(size=0.9, elongation=1.7, aligned=0.7, uniform=0.6, rings=0.6, lumen="clefts"),
-    "PT": Look(size=0.95, elongation=2.2, aligned=0.95, uniform=1.0, lumen="clefts"),
-    "TA": Look(size=0.9, elongation=1.3, uniform=0.03, rings=1.0),
-    "DC": Look(size=1.6, spread=0.26, irregularity=0.08, uniform=0.15, islands=1.0, vesicular=0.7),
-    "LC": Look(size=1.25, spread=0.18, irregularity=0.07, aligned=0.8, uniform=0.05, files=1.0, lumen="pools"),
-    "MC": Look(size=1.45, spread=0.22, irregularity=0.07, uniform=0.02, islands=1.0, vesicular=0.6, lumen="pools"),
-    "PC": Look(size=1.4, spread=0.2, elongation=1.6, irregularity=0.06, uniform=0.05, rings=1.0, lumen="clefts"),
+    "A": Pattern(size=0.85, elongation=1.15, uniform=0.25, rings=1.0),
+    "F": Pattern(size=0.9, elongation=1.7, aligned=0.7, uniform=0.6, rings=0.6, lumen="clefts"),
+    "PT": Pattern(size=0.95, elongation=2.2, aligned=0.95, uniform=1.0, lumen="clefts"),
+    "TA": Pattern(size=0.9, elongation=1.3, uniform=0.03, rings=1.0),
+    "DC": Pattern(size=1.6, spread=0.26, irregularity=0.08, uniform=0.15, islands=1.0, vesicular=0.7),
+    "LC": Pattern(size=1.25, spread=0.18, irregularity=0.07, aligned=0.8, uniform=0.05, files=1.0, lumen="pools"),
+    "MC": Pattern(size=1.45, spread=0.22, irregularity=0.07, uniform=0.02, islands=1.0, vesicular=0.6, lumen="pools"),
+    "PC": Pattern(size=1.4, spread=0.2, elongation=1.6, irregularity=0.06, uniform=0.05, rings=1.0, lumen="clefts"),
 }
 
 
@@ -66,11 +66,11 @@ class Drawing:
     group: int
     key: int
     label: int
-    look: Look
+    look: Pattern
     radius: float
     width: int
     height: int
-    surround: Look | None = None
+    surround: Pattern | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class DrawingPlan:
     suffix: str
 
 
-def tissue_look(positive: bool, rng: np.random.Generator, contrast: float = 1.0) -> Look:
+def tissue_look(positive: bool, rng: np.random.Generator, contrast: float = 1.0) -> Pattern:
     """Nuclei of tumour or of other tissue.
 
     Both classes draw their atypia from overlapping distributions: some benign nuclei are large and some
@@ -106,7 +106,7 @@ def tissue_look(positive: bool, rng: np.random.Generator, contrast: float = 1.0)
         contrast: 1 or more; the more, the less the classes overlap.
     """
     atypia = float(rng.beta(7.0 * contrast, 2.0) if positive else rng.beta(2.0, 7.0 * contrast))
-    nature = Look(
+    nature = Pattern(
         size=0.86 + 0.84 * atypia,
         spread=0.06 + 0.22 * atypia,
         irregularity=0.01 + 0.09 * atypia,

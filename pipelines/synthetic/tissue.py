@@ -16,7 +16,7 @@ from pipelines.synthetic.textures import FIBRE_ANGLES, Textures, cut
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Pattern:
     """How nuclei of one kind of tissue look and lie.
 
     Attributes:
@@ -82,7 +82,7 @@ def _crowded(x: NDArray[np.float64], y: NDArray[np.float64], r: NDArray[np.float
 
 
 def _place(
-    look: Look,
+    look: Pattern,
     radius: float,
     area: float,
     weight: Field,
@@ -119,7 +119,7 @@ def _place(
     return _Nuclei(x[free], y[free], r * axes, r / axes, angle + turn)
 
 
-def _paint(nuclei: _Nuclei, look: Look, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Field, Field]:
+def _paint(nuclei: _Nuclei, look: Pattern, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Field, Field]:
     """Draws all nuclei at once: (cover, density), both of `shape`; cover is 0 to 1 with soft edges."""
     height, width = shape
     half = int(np.ceil(nuclei.long.max() * (1.0 + 2.5 * look.irregularity) + 1.0))
@@ -148,7 +148,7 @@ def _paint(nuclei: _Nuclei, look: Look, shape: tuple[int, int], rng: np.random.G
     return painted[0].reshape(shape), painted[1].reshape(shape)
 
 
-def _weight(look: Look, nests: Field, fibres: Field, tissue: Field, distance: Field, radius: float) -> Field:
+def _weight(look: Pattern, nests: Field, fibres: Field, tissue: Field, distance: Field, radius: float) -> Field:
     """Density map of nuclei, zero in lumina."""
     weight = np.full(tissue.shape, 0.02 + look.uniform, np.float32)
     if look.islands:
@@ -162,13 +162,13 @@ def _weight(look: Look, nests: Field, fibres: Field, tissue: Field, distance: Fi
 
 def draw(
     sign: Signature,
-    look: Look,
+    look: Pattern,
     size: tuple[int, int],
     radius: float,
     fields: Textures,
     rng: np.random.Generator,
     centre: tuple[int, int, int, int] | None = None,
-    surround: Look | None = None,
+    surround: Pattern | None = None,
 ) -> NDArray[np.uint8]:
     """Draws one patch.
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from components.errors import HistolineError, TemporaryError
@@ -140,15 +140,3 @@ class NodeRunner:
                 store.put_execution(execution, pairs, [mlmd.Context(type_id=kind, name=plan_id)])
             except errors.AlreadyExistsError:
                 return  # another run of this data set was faster
-
-
-def run_nodes(runner: NodeRunner, names: Iterable[str], done: Callable[[str, float], None]) -> None:
-    """Runs nodes in order.
-
-    Args:
-        runner: Of the pipeline.
-        names: Nodes.
-        done: Told each node and its seconds.
-    """
-    for name in names:
-        done(name, runner.run(name))

@@ -21,7 +21,7 @@ from tfx.types import standard_artifacts
 from pipelines.tfx.components import AnomalyGate, GatedPusher, IntactGate, PromotionGate, RawPatches
 from pipelines.tfx.evaluator import eval_config
 
-STAGES: Mapping[str, tuple[str, ...]] = {
+NODES: Mapping[str, tuple[str, ...]] = {
     "validate": (
         "RawPatches", "Examples", "IntactGate", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "AnomalyGate",
     ),

@@ -232,7 +232,7 @@ def test_a_really_leaky_ingest_is_refused(tmp_path, home):
 
 def test_a_model_that_does_not_answer_is_refused(shop):
     skewed = shop.evaluate(shop.run("skewed", skew=0.5))
-    assert skewed["code"] == "does_not_answer" and "serve_bytes differs" in skewed["reason"]
+    assert skewed.code == "does_not_answer" and "serve_bytes differs" in skewed.reason
     for run_id, gone, said in (
         ("empty", "saved_model.pb", "could not be loaded"),
         ("factless", "assets.extra/histoline.json", "histoline.json is missing"),
@@ -251,7 +251,7 @@ def test_another_data_sets_model_is_refused(shop):
     folder = shop.run("first")
     file = shop.root / folder / "model/assets.extra/histoline.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "content_digest": "f" * 64}))
-    assert "another data set" in shop.evaluate(folder)["reason"]
+    assert "another data set" in shop.evaluate(folder).reason
 
 
 def test_a_data_set_changed_since_is_an_error(shop):
@@ -263,8 +263,8 @@ def test_a_data_set_changed_since_is_an_error(shop):
 
 def test_looks_count_runs_not_tries(shop):
     folder = shop.run("first")
-    counts = [shop.evaluate(folder)["looks"]["count"] for _ in range(2)]
-    assert [*counts, shop.evaluate(shop.run("second"))["looks"]["count"]] == [1, 1, 2]
+    counts = [shop.evaluate(folder).looks.count for _ in range(2)]
+    assert [*counts, shop.evaluate(shop.run("second")).looks.count] == [1, 1, 2]
     assert test_set_reuse.count_look(shop.storage, "idc", "binary", "another split", "second") == 1
 
 
@@ -400,7 +400,7 @@ def test_a_refused_candidate_is_promoted_by_hand_with_a_reason(shop):
     with pytest.raises(UsageError, match="needs a reason"):
         publish.promote(shop.storage, "runs/idc/binary/first", reason="\n")
     drifting, _ = shop.train("third", gate=NON_INFERIOR, noise=1.0)
-    assert drifting["code"] == "inferior_to_best_ever", "a promotion by hand does not lower the bar"
+    assert drifting.code == "inferior_to_best_ever", "a promotion by hand does not lower the bar"
 
 
 def test_the_fresh_process_says_what_this_one_says(shop):
@@ -409,7 +409,7 @@ def test_the_fresh_process_says_what_this_one_says(shop):
     here = shop.evaluate(folder)
     table = pq.read_table(shop.root / folder / "predictions.parquet")
     there = evaluation.evaluate(shop.storage, folder, True, {})
-    assert there["reason"] == here["reason"] and there["gate"]["answers"]["answers"]
+    assert there.reason == here.reason and there.gate.answers["answers"]
     again = pq.read_table(shop.root / folder / "predictions.parquet")
     assert again.drop(["probability"]) == table.drop(["probability"])
     np.testing.assert_allclose(again.column("probability"), table.column("probability"), atol=1e-6)

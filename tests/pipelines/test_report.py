@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.training import run_record
+from components.training import run_record, run_types
 from pipelines import stages
 from tests.support import report_help, train_help
 from tests.support.report_help import Studio
@@ -68,7 +68,7 @@ def test_promotion_and_rollback_rewrite_the_index(studio: Studio) -> None:
 
 def stages_until(studio: Studio, folder: str, last: str) -> None:
     """Marks the stages up to `last` as done."""
-    for name in run_record.STAGES[: run_record.STAGES.index(last) + 1]:
+    for name in run_types.STAGES[: run_types.STAGES.index(last) + 1]:
         with run_record.stage(studio.storage, folder, name):
             pass
 
