@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import click
 from components.core import processes
 from components.core.data_roots import read_roots
 from components.errors import TemporaryError
-from components.storage.local_lock import hold_flock
+from components.storage.local_lock import Flock, hold_flock
 from pipelines import console
 from pipelines.local_airflow import control, servers, settings
 from pipelines.local_airflow.settings import Place
@@ -42,7 +43,7 @@ def _home(home: str) -> Path:
     return Path(home).expanduser().resolve()
 
 
-def _locked(home: Path) -> Any:
+def _locked(home: Path) -> AbstractContextManager[Flock]:
     settings.make_home(home)
     return hold_flock(home / "up.lock", "histoline airflow", 60, 0.2)
 

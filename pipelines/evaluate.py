@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from components.errors import UsageError
 from pipelines import console
 from pipelines.options import json_option, name_and_flags, parts_option, workspace_option
+
+if TYPE_CHECKING:
+    from components.storage.base import Storage
 
 
 @click.command("evaluate", context_settings={"ignore_unknown_options": True})
@@ -80,7 +83,7 @@ def run(version: str, given: dict[str, Any], parallel: int, beam_args: list[str]
     return {**document, "run_dir": storage.uri(folder), "evaluation": record.options["evaluation"]}
 
 
-def make_report(storage: Any, folder: str) -> None:
+def make_report(storage: Storage, folder: str) -> None:
     """Writes the run's report, and the index of all runs.
 
     Args:

@@ -23,6 +23,8 @@ from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, task_opt
 
 if TYPE_CHECKING:
     from components.datasets.manifest import Manifest
+    from components.ingest.config import IngestConfig
+    from components.storage.base import HeldLock, Storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Outcome:
     seconds: float = 0.0
 
 
-def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "") -> Outcome:
+def run_ingest(config: IngestConfig, workers: int, beam_args: list[str], request: str = "") -> Outcome:
     """Runs one ingest under the lock of its data set and task.
 
     Args:
-        config: An `IngestConfig`.
+        config: What to ingest.
         workers: Helper processes on this machine; threads on a remote worker.
         beam_args: Flags for Beam; without a runner among them, the embedded one is used.
         request: `request_digest` of the options, so that the same ingest is recognised at once next time.
@@ -74,9 +76,9 @@ def run_ingest(config: Any, workers: int, beam_args: list[str], request: str = "
 
 
 def _ingest(
-    config: Any,
-    storage: Any,
-    lock: Any,
+    config: IngestConfig,
+    storage: Storage,
+    lock: HeldLock,
     pool: ProcessPoolExecutor,
     workers: int,
     beam_args: list[str],
@@ -354,7 +356,7 @@ def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def build_config(options: dict[str, Any]) -> Any:
+def build_config(options: dict[str, Any]) -> IngestConfig:
     """An `IngestConfig` of `plain_options`.
 
     Raises:

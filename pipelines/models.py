@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from components.errors import UsageError
 from pipelines import console
 from pipelines.options import json_option, only_task_option, open_workspace, task_option, workspace_option
+
+if TYPE_CHECKING:
+    from components.promotion.champion import Champion, Promotion
+    from components.storage.base import Storage
 
 reason_option = click.option("--reason", required=True, help="Why; kept in champion.json and in the model card.")
 who_option = click.option("--who", default="", help="Who decides; the user by default.")
@@ -21,7 +25,7 @@ def command() -> None:
     """List and show promoted models, promote one by hand, or roll back."""
 
 
-def _tasks(storage: Any, dataset: str, task: str) -> list[tuple[str, str]]:
+def _tasks(storage: Storage, dataset: str, task: str) -> list[tuple[str, str]]:
     """(data set, task) pairs that have a model folder."""
     return [
         (name, each)
@@ -30,7 +34,7 @@ def _tasks(storage: Any, dataset: str, task: str) -> list[tuple[str, str]]:
     ]
 
 
-def _row(storage: Any, champion: Any, entry: Any, home: str) -> dict[str, Any]:
+def _row(storage: Storage, champion: Champion, entry: Promotion, home: str) -> dict[str, Any]:
     from components.promotion.champion import LIVE
 
     best = champion.best_ever
@@ -57,7 +61,9 @@ def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
     for name, each in _tasks(storage, dataset, task):
         home = c.home(name, each)
         champion = c.load(storage, home)
-        for entry in reversed(champion.history) if champion else ():
+        if champion is None:
+            continue
+        for entry in reversed(champion.history):
             rows.append({"dataset": name, "task": each, **_row(storage, champion, entry, home)})
 
     def show() -> None:
@@ -146,7 +152,7 @@ def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -
         page.write(storage, folder)
     index.write(storage, "histoline models promote")
     _, dataset, task, _ = folder.split("/")
-    _said(storage, dataset, task, made, as_json)
+    _show_champion(storage, dataset, task, made, as_json)
 
 
 @command.command("rollback")
@@ -167,10 +173,10 @@ def rollback(
     storage = open_workspace(workspace)
     made = publish.rollback(storage, dataset, task, reason=reason, to=to, who=who)
     index.write(storage, "histoline models rollback")
-    _said(storage, dataset, task, made, as_json)
+    _show_champion(storage, dataset, task, made, as_json)
 
 
-def _said(storage: Any, dataset: str, task: str, made: Any, as_json: bool) -> None:
+def _show_champion(storage: Storage, dataset: str, task: str, made: Promotion, as_json: bool) -> None:
     from components.promotion.champion import home
 
     path = storage.uri(f"{home(dataset, task)}/{made.version}")

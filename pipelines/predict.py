@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,10 +18,15 @@ from components.errors import TemporaryError, UsageError
 from pipelines import console
 from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, parts_option, task_option, workspace_option
 
+if TYPE_CHECKING:
+    from components.prediction.job import Work
+    from components.prediction.plan import PredictConfig
+    from components.promotion.find_model import ModelSource
+
 MAX_PARALLEL = 8
 
 
-def beam_work(parallel: int, beam_args: list[str], planned: int) -> Any:
+def beam_work(parallel: int, beam_args: list[str], planned: int) -> Work:
     """A `job.Work` that hands parts to Beam; loads it only where there is something to do.
 
     Args:
@@ -30,7 +35,7 @@ def beam_work(parallel: int, beam_args: list[str], planned: int) -> Any:
         planned: Patches, for the progress bar.
     """
 
-    def work(config: Any, numbers: list[int]) -> None:
+    def work(config: PredictConfig, numbers: list[int]) -> None:
         if not numbers:
             return
         from components.ingest.worker_pool import listening
@@ -59,7 +64,7 @@ def parallel_parts(workers: int) -> int:
     return workers or min(MAX_PARALLEL, cores() + 1)
 
 
-def find_model(dataset: str, given: dict[str, Any]) -> Any:
+def find_model(dataset: str, given: dict[str, Any]) -> ModelSource:
     """The model that the command line means, as a `ModelSource`.
 
     Raises:

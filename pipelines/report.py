@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from components.errors import HistolineError, UsageError
 from pipelines import console
 from pipelines.options import json_option, open_workspace, workspace_option
+
+if TYPE_CHECKING:
+    from components.storage.base import Storage
 
 
 @click.command("report")
@@ -54,7 +58,7 @@ def command(run_id: str, every: bool, workspace: str, as_json: bool) -> None:
     console.emit(document, as_json, show)
 
 
-def _runs(storage: Any) -> Any:
+def _runs(storage: Storage) -> Iterator[str]:
     """Folders of all runs, data set by data set."""
     from components.training import run_record
 
