@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from components.core import json_documents
+from components.training import checkpoints
 from tests.support import ingest_help, train_help
+from tests.support.cli_help import invoke
 from tests.support.train_help import TINY, lineage, no_tfx, record, run
 
 # Setting up is a whole run; a minute alone, several on a machine that does other things.
@@ -200,8 +202,7 @@ def test_another_scanner_is_caught_and_can_be_accepted(trained: Trained, tmp_pat
     assert caught.returncode == 65 and "color/red_mean" in caught.stderr and "--accept-drift" in caught.stderr
     kept = record(workspace, "red")
     assert kept["state"] == "failed" and "color/red_mean" in kept["drift"]["drifted"]
-    accepted = run(*args, "--accept-drift", "new scanner in room 3")
-    assert accepted.returncode == 0, accepted.stderr
+    assert invoke(*args, "--accept-drift", "new scanner in room 3") == 0
     kept = record(workspace, "red")
     assert (
         kept["drift"]["accepted"] == "new scanner in room 3" and "color/red_mean" in kept["drift"]["drifted"]
@@ -209,10 +210,15 @@ def test_another_scanner_is_caught_and_can_be_accepted(trained: Trained, tmp_pat
     assert any("new scanner in room 3" in warning for warning in kept["warnings"])
 
 
-def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
-    """Waits until a file is there, or the process has ended."""
-    while process.poll() is None and not file.exists():
+def killed_after_an_epoch(process: subprocess.Popen[str], folder: Path) -> checkpoints.Position:
+    """Kills a training process and its children once it has a checkpoint; where the newest one stands."""
+    while process.poll() is None and not list(folder.glob("epoch-*.npz")):
         time.sleep(0.05)
+    assert process.poll() is None, "training ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    newest = max(int(file.stem.partition("-")[2]) for file in folder.glob("epoch-*.npz"))
+    return checkpoints.load(folder, newest).position
 
 
 @pytest.mark.e2e
@@ -226,15 +232,19 @@ def test_steps_survive_sigkill(trained: Trained, tmp_path: Path) -> None:
         cwd=train_help.ROOT, env=ingest_help.environment(), start_new_session=True, text=True,
     )  # fmt: skip
     folder = workspace / "runs/idc/binary/killed"
-    wait_for(folder / "checkpoints", process)
-    time.sleep(2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    before = killed_after_an_epoch(process, folder / "checkpoints")
+    assert 0 < before.epoch < 12
     assert record(workspace, "killed")["stages"]["train"]["state"] == "running"
     early = run("step", "evaluate", *args)
     assert early.returncode == 64 and "train has not ended well" in early.stderr
     for stage in ("train", "evaluate", "push", "report"):
         step = run("step", stage, *args)
         assert step.returncode == 0, step.stderr
+        if stage == "train":
+            said = step.stdout + step.stderr
+            assert f"going on after epoch {before.epoch} of 12" in said and f"epoch {before.epoch}/12" not in said
     kept = record(workspace, "killed")
+    # Of the epochs before the kill, the very figures, the seconds that they took among them: none was done again.
+    assert "seconds" in before.history
+    assert {name: kept["history"][name][: before.epoch] for name in before.history} == before.history
     assert kept["state"] == "done" and kept["epochs_run"] == 12 == len(kept["history"]["loss"])

@@ -242,14 +242,21 @@ def test_two_devices_in_half_precision_go_on_after_a_kill(folder: Path, tmp_path
 
 
 def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
-    code = TWO_DEVICES + TRAIN
+    code = TWO_DEVICES + TRAIN + """
+from components.errors import HistolineError
+try:
+    train(TrainingConfig.from_json(sys.argv[4]), sys.argv[2], Path(sys.argv[3]) / "odd")
+except HistolineError as error:
+    print("refused:", error)
+"""
     # 13 patches or so in eval: the last batch leaves one device with few images, or none.
-    done = python(code, recipe(2, 1, batch_size=10).to_json(), folder, tmp_path)
+    whole, odd = recipe(2, 1, batch_size=10).to_json(), recipe(1, batch_size=9).to_json()
+    done = python(code, whole, folder, tmp_path, odd)
     assert done.returncode == 0, done.stderr
     assert "2 CPUs side by side, float32" in done.stdout
     result = read_result(tmp_path)
     assert result is not None and result.epochs_run == 3
     assert all(np.isfinite(v).all() for v in result.history.values())
     assert result.history["val_auc"][-1] > 0.9
-    odd = python(code, recipe(1, batch_size=9).to_json(), folder, tmp_path / "odd")
-    assert odd.returncode != 0 and "which 2 devices can't share evenly" in odd.stderr
+    refused = done.stdout.partition("refused:")[2]
+    assert "which 2 devices can't share evenly" in refused and read_result(tmp_path / "odd") is None
