@@ -85,11 +85,11 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
     storage = open_workspace(workspace)
     home = f"datasets/{dataset}/{task}"
     latest = read_latest(storage, home)
-    if not plan and latest is None:
+    if latest is None and not plan:
         raise UsageError(f"No {dataset} {task} data set is committed in {workspace}.", "Run histoline ingest first.")
-    chosen = plan or str((latest or {})["plan_id"])
+    chosen = plan or (latest.plan_id if latest else "")
     manifest = manifests.load(storage, f"{home}/{chosen}")
-    is_latest = chosen == (latest or {}).get("plan_id")
+    is_latest = latest is not None and chosen == latest.plan_id
     outcome = Outcome("committed", storage.uri(f"{home}/{chosen}"), manifest, is_latest, "", {})
 
     values = manifest.to_document()

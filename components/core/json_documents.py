@@ -103,7 +103,9 @@ def parse(data: bytes, schema: str, where: str, fix: str) -> dict[str, Any]:
     return document
 
 
-def decode(data: bytes, newest: int, where: str, kind: str, fix: str) -> dict[str, Any]:
+def decode(
+    data: bytes, newest: int, where: str, kind: str, fix: str, *, absent: int | None = None
+) -> dict[str, Any]:
     """Reads a document that carries its `format`, and checks nothing else of it.
 
     Args:
@@ -112,6 +114,7 @@ def decode(data: bytes, newest: int, where: str, kind: str, fix: str) -> dict[st
         where: Full name of the file, for messages.
         kind: What it should be, such as `a manifest`.
         fix: What to do where it is damaged.
+        absent: Format of a document that tells none; None where each must.
 
     Raises:
         UsageError: It is of a newer format.
@@ -119,10 +122,10 @@ def decode(data: bytes, newest: int, where: str, kind: str, fix: str) -> dict[st
     """
     try:
         document = json.loads(data)
-        version = document["format"]
+        version = document.get("format", absent)
         if not isinstance(version, int):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         raise DataError(f"{where} is damaged: it is not {kind}.", fix) from None
     if version > newest:
         raise UsageError(

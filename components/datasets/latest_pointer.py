@@ -6,12 +6,14 @@ and by a fingerprint of the raw folder, before any library for tables or images 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.datasets.manifest import Manifest
 from components.errors import DataError, HistolineError
@@ -19,8 +21,41 @@ from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.version import INGEST_VERSION, __version__
 
+FORMAT = 1
+SCHEMA = "latest.schema.json"
+_DAMAGED = "Delete it and run the ingest again with --ledger PLAN_ID/splits.json of the newest data set."
 
-def read_latest(storage: Storage, home: str) -> dict[str, Any] | None:
+
+@dataclasses.dataclass(frozen=True)
+class LatestPointer:
+    """latest.json of a data set and task; `schemas/latest.schema.json` is the contract.
+
+    Attributes:
+        dataset_dir: The data set's folder, relative to the workspace.
+        plan_id: PLAN_ID.
+        content_digest: Of the data set.
+        request: `request_digest` of the ingest; empty where it can't be told from the options alone.
+        fingerprint: Of the raw folder.
+        extensions: Those that the fingerprint was taken with, sorted.
+        format: Not written while it is 1.
+    """
+
+    dataset_dir: str
+    plan_id: str
+    content_digest: str
+    request: str = ""
+    fingerprint: str = ""
+    extensions: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        document = dataclasses.asdict(self)
+        del document["format"]
+        return (json.dumps(document, sort_keys=True, indent=1) + "\n").encode()
+
+
+def read_latest(storage: Storage, home: str) -> LatestPointer | None:
     """What latest.json of a data set and task says; None where nothing is committed.
 
     Args:
@@ -28,20 +63,19 @@ def read_latest(storage: Storage, home: str) -> dict[str, Any] | None:
         home: `datasets/DATASET/TASK`.
 
     Raises:
+        UsageError: It is of a newer format.
         DataError: It is damaged.
     """
+    where = storage.uri(f"{home}/latest.json")
     try:
-        latest = json.loads(storage.read_bytes(f"{home}/latest.json"))
-        if not all(isinstance(latest[key], str) for key in ("dataset_dir", "plan_id", "content_digest")):
-            raise ValueError
-        return dict(latest)
+        data = storage.read_bytes(f"{home}/latest.json")
     except StorageMissing:
         return None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{storage.uri(home)}/latest.json is damaged.",
-            "Delete it and run the ingest again with --ledger PLAN_ID/splits.json of the newest data set.",
-        ) from None
+    document = json_documents.decode(data, FORMAT, where, "a pointer to a data set", _DAMAGED, absent=FORMAT)
+    problem = json_documents.problem(document, SCHEMA)
+    if problem:
+        raise DataError(f"{where} is damaged: {problem}.", _DAMAGED)
+    return json_documents.typed(LatestPointer, document)
 
 
 def write_latest(
@@ -57,15 +91,15 @@ def write_latest(
         fingerprint: Of the raw folder.
         extensions: Those that the fingerprint was taken with.
     """
-    latest = {
-        "dataset_dir": f"{home}/{manifest.plan_id}",
-        "plan_id": manifest.plan_id,
-        "content_digest": manifest.content_digest,
-        "request": request,
-        "fingerprint": fingerprint,
-        "extensions": sorted(extensions),
-    }
-    data = (json.dumps(latest, sort_keys=True, indent=1) + "\n").encode()
+    pointer = LatestPointer(
+        dataset_dir=f"{home}/{manifest.plan_id}",
+        plan_id=manifest.plan_id,
+        content_digest=manifest.content_digest,
+        request=request,
+        fingerprint=fingerprint,
+        extensions=tuple(sorted(extensions)),
+    )
+    data = pointer.to_bytes()
     path = f"{home}/latest.json"
     if not storage.exists(path) or storage.read_bytes(path) != data:
         storage.write_atomic(path, data)
@@ -77,12 +111,12 @@ def request_digest(options: Mapping[str, Any]) -> str:
     Args:
         options: Names to plain values; a `Path` stands for the content of its file.
     """
-    told = {}
+    values = {}
     for name, value in sorted(options.items()):
         if isinstance(value, Path):
             value = hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else "missing"
-        told[name] = value
-    body = json.dumps([told, INGEST_VERSION, __version__], sort_keys=True, default=str)
+        values[name] = value
+    body = json.dumps([values, INGEST_VERSION, __version__], sort_keys=True, default=str)
     return hashlib.sha256(body.encode()).hexdigest()
 
 
@@ -99,11 +133,11 @@ def find_unchanged(storage: Storage, home: str, input_root: str, request: str) -
 
     try:
         latest = read_latest(storage, home)
-        if latest is None or input_root.startswith("gs://") or not request or latest.get("request") != request:
+        if latest is None or input_root.startswith("gs://") or not request or latest.request != request:
             return None
-        if fingerprint_folder(input_root, latest["extensions"]) != latest["fingerprint"]:
+        if fingerprint_folder(input_root, latest.extensions) != latest.fingerprint:
             return None
-        manifest = manifests.load(storage, latest["dataset_dir"])
-        return None if manifests.missing_or_resized(storage, latest["dataset_dir"], manifest) else manifest
-    except (HistolineError, KeyError, OSError):
+        manifest = manifests.load(storage, latest.dataset_dir)
+        return None if manifests.missing_or_resized(storage, latest.dataset_dir, manifest) else manifest
+    except (HistolineError, OSError):
         return None  # the ingest itself says what is wrong

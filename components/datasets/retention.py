@@ -52,7 +52,8 @@ def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[D
     """
     found: list[DatasetInfo] = []
     for home in _homes(storage, dataset, task):
-        latest = (read_latest(storage, home) or {}).get("plan_id")
+        pointer = read_latest(storage, home)
+        latest = pointer.plan_id if pointer else None
         plans = [p for p in storage.list_dirs(home) if p != "folds" and not p.startswith(".")]
         infos = [_info(storage, home, plan, latest) for plan in plans]
         found += sorted(infos, key=lambda i: i.manifest.created if i.manifest else "", reverse=True)

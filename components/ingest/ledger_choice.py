@@ -62,7 +62,7 @@ def read_previous(storage: Storage, config: IngestConfig) -> Previous:
     if pointer is None:
         return previous
     follows = not (leaky or config.ledger or config.fold or config.folds)
-    path = f"{pointer['dataset_dir']}/splits.json"
+    path = f"{pointer.dataset_dir}/splits.json"
     where = storage.uri(path)
     try:
         text = storage.read_bytes(path).decode()
@@ -74,7 +74,7 @@ def read_previous(storage: Storage, config: IngestConfig) -> Previous:
             "Without its ledger patients could change sides. Restore it, or name a copy with --ledger.",
         ) from None
     if follows:
-        _check_untouched(storage, pointer["dataset_dir"], text, where)
+        _check_untouched(storage, pointer.dataset_dir, text, where)
     latest = Ledger.from_json(text, where)
     if follows:
         return Previous(latest, where, latest=latest)

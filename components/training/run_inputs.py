@@ -87,7 +87,7 @@ def find_dataset(storage: Storage, dataset: str, task: str, data: str = "") -> t
                 f"{storage.uri(home)} holds no data set to train on by default.",
                 f"Run: histoline ingest {dataset} --input DIR --task {task}; or name one with --data.",
             )
-        folder = str(latest["dataset_dir"])
+        folder = latest.dataset_dir
     else:
         folder = _inside(storage, home, data)
     manifest = manifests.load(storage, folder)

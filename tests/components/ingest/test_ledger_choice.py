@@ -120,7 +120,7 @@ def test_a_ledger_that_is_gone_is_refused_where_it_is_followed(tmp_path: Path) -
 @pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_a_broken_ledger_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.json").write_text(text)
-    with pytest.raises(UsageError, match="broken"):
+    with pytest.raises(DataError, match="broken"):
         read(tmp_path, ledger=tmp_path / "mine.json")
     with pytest.raises(UsageError, match="can't be read"):
         read(tmp_path, ledger=tmp_path / "absent.json")
