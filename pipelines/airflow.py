@@ -118,13 +118,13 @@ def status(home: str, as_json: bool) -> None:
         click.echo(f"{document['url']}: {'healthy' if document['healthy'] else 'not healthy'}")
         pid = document["supervisor"]["pid"]
         rows = [("supervisor", pid or "", "alive" if pid else "dead: run `histoline airflow up`", "", "")]
-        for name, one in document["services"].items():
-            how = "healthy" if one["healthy"] else "alive, not healthy" if one["alive"] else "dead"
-            rows.append((name, one["pid"] or "", how, one["since"], one["restarts"]))
+        for name, server in document["services"].items():
+            how = "healthy" if server["healthy"] else "alive, not healthy" if server["alive"] else "dead"
+            rows.append((name, server["pid"] or "", how, server["since"], server["restarts"]))
         console.table("", ("process", "pid", "state", "since", "restarts"), rows, right=(1, 4))
-        for name, one in document["services"].items():
-            if one["said"]:
-                click.echo(f"{name}: {one['said']}")
+        for name, server in document["services"].items():
+            if server["said"]:
+                click.echo(f"{name}: {server['said']}")
 
     console.emit(document, as_json, show)
     if document["state"] != "down" and not document["healthy"]:
@@ -156,7 +156,7 @@ def supervise(home: str) -> None:
     servers.write_state(place, me, {})
 
     def probe(started: Mapping[str, float]) -> dict[str, bool | None]:
-        return servers.judge(servers.hear(servers.read_state(place.home)), started)
+        return servers.judge(servers.own_health(servers.read_state(place.home)), started)
 
     supervisor = Supervisor(
         services=servers.services(place),

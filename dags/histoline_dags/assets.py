@@ -32,46 +32,46 @@ def alias(asset: Asset) -> AssetAlias:
     return AssetAlias(f"{asset.name}/announced")
 
 
-def announce_data(context: Context, told: Mapping[str, Any], dataset: str) -> None:
+def announce_data(context: Context, result: Mapping[str, Any], dataset: str) -> None:
     """Announces a committed data set if its content is not what was announced last.
 
     Args:
         context: Of the ingest task.
-        told: Result of `histoline ingest`.
+        result: Result of `histoline ingest`.
         dataset: Name of the data set.
 
     Raises:
         AirflowSkipException: The input is unchanged, and known.
     """
-    if not told.get("is_latest", True):
+    if not result.get("is_latest", True):
         log.info("Not announced: latest.json names another data set, so training would not take this one.")
         return
-    extra = {key: told[key] for key in ("task", "dataset_dir", "content_digest", "plan_id")}
+    extra = {key: result[key] for key in ("task", "dataset_dir", "content_digest", "plan_id")}
     # Compared with what this DAG has announced, not with what the try before found: a try that was killed between
     # commit and announcement must not be the end of it.
     last = _last(context, data_asset(dataset), extra["task"])
     if last.get("content_digest") != extra["content_digest"]:
         context["outlet_events"][alias(data_asset(dataset))].add(data_asset(dataset), extra=extra)
-    elif told.get("state") == "unchanged":
+    elif result.get("state") == "unchanged":
         raise AirflowSkipException(f"Nothing to do: the input is unchanged. It stands in {extra['dataset_dir']}.")
     else:
         log.info("Not announced: committed anew, with the same pixels, labels and splits as before.")
 
 
-def announce_model(context: Context, told: Mapping[str, Any], dataset: str) -> None:
+def announce_model(context: Context, result: Mapping[str, Any], dataset: str) -> None:
     """Announces a model that has just become champion; skips the task where the gate refused it.
 
     Args:
         context: Of the push task.
-        told: Result of `histoline step push`.
+        result: Result of `histoline step push`.
         dataset: Name of the data set.
 
     Raises:
         AirflowSkipException: There is no new champion.
     """
-    if told.get("decision") != "promoted" or not told.get("version"):
-        raise AirflowSkipException(f"Not promoted: {told.get('reason') or 'the gate refused the model'}")
-    extra = {"task": told["task"], "version": told["version"], "metrics": told.get("metrics", {})}
+    if result.get("decision") != "promoted" or not result.get("version"):
+        raise AirflowSkipException(f"Not promoted: {result.get('reason') or 'the gate refused the model'}")
+    extra = {"task": result["task"], "version": result["version"], "metrics": result.get("metrics", {})}
     asset = model_asset(dataset)
     if _last(context, asset, extra["task"]).get("version") != extra["version"]:
         context["outlet_events"][alias(asset)].add(asset, extra=extra)
@@ -126,8 +126,8 @@ def _check(extra: Mapping[str, Any], dataset: str, tasks: Mapping[str, Any], wor
         manifest = place / "manifest.json"
         if place.parent != home or manifest.is_symlink() or manifest.stat().st_size > MAX_MANIFEST_BYTES:
             return f"{folder!r} is no data set of the workspace"
-        told = json.loads(manifest.read_text(encoding="utf-8"))
-        same = (told["dataset"], told["task"], told["content_digest"]) == (dataset, task, digest)
+        stored = json.loads(manifest.read_text(encoding="utf-8"))
+        same = (stored["dataset"], stored["task"], stored["content_digest"]) == (dataset, task, digest)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{folder!r} holds no manifest that can be read"
     return (task, str(place)) if same else "the manifest is not of that data set, task and digest"

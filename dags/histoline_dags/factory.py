@@ -51,7 +51,7 @@ def ingest_dag(settings: Settings, name: str) -> DAG:
             task_id="ingest",
             dataset=name,
             arguments=ingest,
-            after=lambda context, told: announce_data(context, told, name),
+            after=lambda context, result: announce_data(context, result, name),
             inlets=[asset],
             outlets=[alias(asset)],
             **_limits(own, "ingest"),
@@ -113,7 +113,7 @@ def train_dag(settings: Settings, name: str) -> DAG:
         push = StepOperator(
             task_id="push",
             arguments=later("push"),
-            after=lambda context, told: announce_model(context, told, name),
+            after=lambda context, result: announce_model(context, result, name),
             inlets=[asset],
             outlets=[alias(asset)],
             on_success_callback=WebhookNotifier("promoted"),
@@ -178,6 +178,6 @@ def _options(own: DatasetSettings, dag: str, context: Context) -> list[str]:
         raise AirflowFailException(f"{error}") from None
 
 
-def _skip_unchanged(context: Context, told: Mapping[str, Any]) -> None:
-    if told.get("decision") == "unchanged":
-        raise AirflowSkipException(told.get("reason") or "Unchanged: nothing to train.")
+def _skip_unchanged(context: Context, result: Mapping[str, Any]) -> None:
+    if result.get("decision") == "unchanged":
+        raise AirflowSkipException(result.get("reason") or "Unchanged: nothing to train.")

@@ -51,10 +51,10 @@ def build_message(event: str, context: Mapping[str, Any]) -> dict[str, Any] | No
         context: Of the task.
     """
     ti = context["ti"]
-    told = ti.xcom_pull(task_ids=ti.task_id, key="return_value") or {}
-    if event != "failed" and told.get("decision") != event:
+    result = ti.xcom_pull(task_ids=ti.task_id, key="return_value") or {}
+    if event != "failed" and result.get("decision") != event:
         return None
-    reason = told.get("reason") or str(context.get("exception") or "")
+    reason = result.get("reason") or str(context.get("exception") or "")
     return {
         "event": event,
         "dag_id": ti.dag_id,

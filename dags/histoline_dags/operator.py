@@ -33,7 +33,7 @@ def histoline_command() -> str:
 
 
 class StepOperator(BaseOperator):
-    """Runs one histoline command, tells its log line by line, and keeps its result.
+    """Runs one histoline command, logs its output line by line, and keeps its result.
 
     The result is the task's XCom `return_value` however the task ends: {state, decision, reason, ...} as the command
     left it, with `dataset`, `task` (where known) and `run_id` of the pipeline.
@@ -81,35 +81,35 @@ class StepOperator(BaseOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         ti = context["ti"]
-        told: dict[str, Any] = {"dataset": self.dataset, "run_id": run_id(ti.dag_id, ti.run_id)}
+        outcome: dict[str, Any] = {"dataset": self.dataset, "run_id": run_id(ti.dag_id, ti.run_id)}
         try:
             arguments = list(self.arguments(context))
         except AirflowSkipException as skip:
-            told |= {"state": "skipped", "reason": str(skip)}
-            ti.xcom_push(key="return_value", value=told)
+            outcome |= {"state": "skipped", "reason": str(skip)}
+            ti.xcom_push(key="return_value", value=outcome)
             raise
         code, last_error, result = self._run(context, arguments)
-        told |= {"task": _option(arguments, "--task")} | result
+        outcome |= {"task": _option(arguments, "--task")} | result
         if code != 0:
             # A result of an earlier stage says nothing of this failure.
-            reason = told.get("reason") if told.get("state") == "failed" else ""
-            told |= {"state": "failed", "reason": reason or last_error or f"exit code {code}"}
-            ti.xcom_push(key="return_value", value=told)
-            raise self._failure(context, code, told["reason"])
+            reason = outcome.get("reason") if outcome.get("state") == "failed" else ""
+            outcome |= {"state": "failed", "reason": reason or last_error or f"exit code {code}"}
+            ti.xcom_push(key="return_value", value=outcome)
+            raise self._failure(context, code, outcome["reason"])
         if self.after is not None:
             try:
-                self.after(context, told)
+                self.after(context, outcome)
             except AirflowSkipException as skip:
-                ti.xcom_push(key="return_value", value={**told, "reason": told.get("reason") or str(skip)})
+                ti.xcom_push(key="return_value", value={**outcome, "reason": outcome.get("reason") or str(skip)})
                 raise
-        return told
+        return outcome
 
     def _run(self, context: Context, arguments: list[str]) -> tuple[int, str, dict[str, Any]]:
         program = histoline_command()
         if not os.access(program, os.X_OK):
             raise AirflowFailException(f"{program} is no program. Run `make setup`, or set HISTOLINE_COMMAND.")
         self.log.info("$ histoline %s", " ".join(arguments))
-        self._step = StepProcess([program, *arguments], allowed_environment(os.environ), self._tell)
+        self._step = StepProcess([program, *arguments], allowed_environment(os.environ), self._log_line)
         try:
             if self._killed:
                 self._step.stop()
@@ -125,7 +125,7 @@ class StepOperator(BaseOperator):
             self._step.end()
             self._step.close()
 
-    def _tell(self, level: str, text: str) -> None:
+    def _log_line(self, level: str, text: str) -> None:
         # The text is an argument, not the format: it may hold any per cent sign.
         getattr(self.log, level if level in LEVELS else "info")("%s", text)
 

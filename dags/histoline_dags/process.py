@@ -63,9 +63,9 @@ def parse_line(line: str) -> tuple[str, str]:
     """
     if line.startswith("{"):
         with contextlib.suppress(ValueError):
-            told = json.loads(line)
-            if isinstance(told, dict) and {"level", "msg"} <= told.keys():
-                return str(told["level"]).lower(), str(told["msg"])
+            record = json.loads(line)
+            if isinstance(record, dict) and {"level", "msg"} <= record.keys():
+                return str(record["level"]).lower(), str(record["msg"])
     return "info", line
 
 
@@ -151,10 +151,10 @@ class StepProcess:
         """What the command left in HISTOLINE_RESULT_JSON; empty where it left nothing that can be read."""
         try:
             data = self._result.read_bytes()
-            told = json.loads(data) if len(data) <= MAX_RESULT_BYTES else {}
+            result = json.loads(data) if len(data) <= MAX_RESULT_BYTES else {}
         except (OSError, ValueError):
             return {}
-        return told if isinstance(told, dict) else {}
+        return result if isinstance(result, dict) else {}
 
     def close(self) -> None:
         """Removes the folder that the result came through."""
@@ -173,13 +173,13 @@ class StepProcess:
     def _read(self, stream: IO[bytes]) -> None:
         with contextlib.suppress(ValueError, OSError):
             while line := stream.readline(MAX_LINE_BYTES):
-                self._tell(*parse_line(line.decode("utf-8", "backslashreplace").rstrip("\r\n")))
+                self._log_line(*parse_line(line.decode("utf-8", "backslashreplace").rstrip("\r\n")))
         if self._lines > MAX_LINES:
             self._log("warning", f"{self._lines - MAX_LINES:,} more lines were not logged; the last ones were:")
             for level, text in self._tail:
                 self._log(level, text)
 
-    def _tell(self, level: str, text: str) -> None:
+    def _log_line(self, level: str, text: str) -> None:
         if level in ("error", "critical"):
             self.last_error = text
         self._lines += 1

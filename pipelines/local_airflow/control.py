@@ -183,18 +183,18 @@ def wait_until_healthy(place: Place, started: float, wait: float, say: Say) -> d
         TemporaryError: It took longer than `wait` seconds.
     """
     deadline = time.monotonic() + wait
-    said = False
+    announced = False
     while True:
         document = status(place.home)
         if document["healthy"]:
             return {**document, "seconds": round(time.monotonic() - started, 1)}
-        if not said:
+        if not announced:
             say(f"Starting Airflow at {place.url} (its logs: {place.home / 'servers'}) ...", "info")
-            said = True
+            announced = True
         if servers.lost_its_port(servers.read_state(place.home)):
             raise PortLostError
         if time.monotonic() > deadline:
-            ill = {name: one for name, one in document["services"].items() if not one["healthy"]}
+            ill = {name: server for name, server in document["services"].items() if not server["healthy"]}
             tails = "; ".join(f"{name}: {_tail(place.home / 'servers' / f'{name}.log', 2)}" for name in ill)
             raise TemporaryError(
                 f"Airflow was not healthy after {wait:g} s ({tails}).",
@@ -214,22 +214,22 @@ def status(folder: Path) -> dict[str, Any]:
         return {"state": "down", "healthy": False, "url": None, "services": {}, "home": str(folder)}
     supervised = servers.supervisor_lives(state)
     alive = {
-        name: one["pid"] is not None and processes.is_alive(one["pid"], one["started"])
-        for name, one in state["services"].items()
+        name: server["pid"] is not None and processes.is_alive(server["pid"], server["started"])
+        for name, server in state["services"].items()
     }
-    told = servers.hear(state)
-    since = {name: _started_unix(one) for name, one in state["services"].items() if alive[name]}
-    health = servers.judge(told, since)
+    answer = servers.own_health(state)
+    since = {name: _started_unix(server) for name, server in state["services"].items() if alive[name]}
+    health = servers.judge(answer, since)
     rows = {
         name: {
-            "pid": one["pid"] if alive[name] else None,
+            "pid": server["pid"] if alive[name] else None,
             "alive": alive[name],
             "healthy": bool(health.get(name)),
-            "since": one["since"],
-            "restarts": one["restarts"],
-            "said": one["said"],
+            "since": server["since"],
+            "restarts": server["restarts"],
+            "said": server["said"],
         }
-        for name, one in state["services"].items()
+        for name, server in state["services"].items()
     }
     well = supervised and bool(rows) and all(row["healthy"] for row in rows.values())
     return {

@@ -39,58 +39,58 @@ def services(place: Place) -> tuple[Service, ...]:
     )
 
 
-def ask(url: str) -> dict[str, Any] | None:
+def query_health(url: str) -> dict[str, Any] | None:
     """What the web server says of the health of all; None where it does not answer."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # 127.0.0.1 is never behind a proxy
     try:
         with opener.open(url + HEALTH, timeout=HEALTH_SECONDS) as answer:
-            told = json.load(answer)
+            health = json.load(answer)
     except (OSError, ValueError, urllib.error.URLError):
         return None
-    return told if isinstance(told, dict) else None
+    return health if isinstance(health, dict) else None
 
 
-def hear(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def own_health(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What our own web server says of the health of all; None where it does not answer.
 
     Another Airflow may have taken the port between our look and our server's start: it would answer, too.
     """
-    one = state["services"].get("api-server") if state else None
-    if state is None or not one or not one["pid"]:
+    server = state["services"].get("api-server") if state else None
+    if state is None or not server or not server["pid"]:
         return None
-    own = processes.in_sessions({one["pid"]: one["started"]})
-    return ask(state["url"]) if state["port"] in processes.listening(own) else None
+    own = processes.in_sessions({server["pid"]: server["started"]})
+    return query_health(state["url"]) if state["port"] in processes.listening(own) else None
 
 
 def lost_its_port(state: Mapping[str, Any] | None) -> bool:
     """Says whether the web server died and somebody else answers on its port."""
-    one = state["services"].get("api-server") if state else None
-    if state is None or not one or not one["restarts"] or hear(state) is not None:
+    server = state["services"].get("api-server") if state else None
+    if state is None or not server or not server["restarts"] or own_health(state) is not None:
         return False
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", state["port"])) == 0
 
 
-def judge(told: Mapping[str, Any] | None, started: Mapping[str, float]) -> dict[str, bool | None]:
+def judge(answer: Mapping[str, Any] | None, started: Mapping[str, float]) -> dict[str, bool | None]:
     """Health of each server that was started, from what the web server says.
 
     Args:
-        told: Its answer; None for none.
+        answer: Its answer; None for none.
         started: Unix time at which each was started. A heartbeat from before it is an earlier process's.
 
     Returns:
-        True, False, or None where it can't be told because the web server does not answer.
+        True, False, or None where it is unknown because the web server does not answer.
     """
-    if told is None:
+    if answer is None:
         return {name: False if name == "api-server" else None for name in started}
     health: dict[str, bool | None] = {}
     for name, since in started.items():
         if name == "api-server":
-            health[name] = (told.get("metadatabase") or {}).get("status") == "healthy"
+            health[name] = (answer.get("metadatabase") or {}).get("status") == "healthy"
             continue
         key = name.replace("-", "_")
-        part = told.get(key) or {}
+        part = answer.get(key) or {}
         beat = part.get(f"latest_{key}_heartbeat")
         health[name] = part.get("status") == "healthy" and _unix(beat) >= since
     return health
@@ -138,5 +138,5 @@ def supervisor_lives(state: Mapping[str, Any] | None) -> bool:
 def left_behind(home: Path, state: Mapping[str, Any] | None) -> set[int]:
     """Numbers of all processes of this home that live: supervisor, servers, tasks, steps."""
     noted = [state["supervisor"], *state["services"].values()] if state else []
-    sessions = {one["pid"]: one["started"] for one in noted if one.get("pid")}
+    sessions = {process["pid"]: process["started"] for process in noted if process.get("pid")}
     return processes.in_sessions(sessions) | processes.marked(str(home))

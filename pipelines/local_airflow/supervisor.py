@@ -43,7 +43,7 @@ class Limits:
         probe_every: Between two questions after health.
         failures: Bad answers in a row after which a live server is restarted. They are counted, not timed, so that a
             machine that slept or was paused restarts nothing.
-        backoff_first: Before the first restart; doubles with each further one.
+        backoff_first: Before the first restart; doubles with each further server.
         backoff_most: Before any restart.
         settled: After so long a life, a server's earlier deaths are forgotten.
         grace: Between TERM and KILL.
@@ -128,43 +128,43 @@ class Supervisor:
         probed = time.monotonic()
         try:
             while not self._stopping:
-                for one in self._running.values():
-                    self._look_at(one)
+                for server in self._running.values():
+                    self._look_at(server)
                 if time.monotonic() - probed >= self.limits.probe_every:
                     self._probe()
                     probed = time.monotonic()
                 self._save()
                 time.sleep(self.limits.poll)
         finally:
-            for one in self._running.values():
-                self._end(one)
+            for server in self._running.values():
+                self._end(server)
             self._save()
 
     def _save(self) -> None:
-        states = {name: one.state() for name, one in self._running.items()}
+        states = {name: server.state() for name, server in self._running.items()}
         if states != self._saved:
             self.save(states)
             self._saved = states
 
-    def _look_at(self, one: _Running) -> None:
-        if one.process is None:
-            if time.monotonic() >= one.due:
-                self._start(one)
-        elif (code := one.process.poll()) is not None:
+    def _look_at(self, server: _Running) -> None:
+        if server.process is None:
+            if time.monotonic() >= server.due:
+                self._start(server)
+        elif (code := server.process.poll()) is not None:
             why = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self._restart_later(one, why)
+            self._restart_later(server, why)
 
-    def _start(self, one: _Running) -> None:
-        log = one.service.log
+    def _start(self, server: _Running) -> None:
+        log = server.service.log
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(log.with_name(log.name + ".1"))
         with log.open("ab") as output:
-            output.write(f"--- {now()} {' '.join(one.service.argv)}\n".encode())
+            output.write(f"--- {now()} {' '.join(server.service.argv)}\n".encode())
             output.flush()
             try:
-                one.process = subprocess.Popen(
-                    one.service.argv,
+                server.process = subprocess.Popen(
+                    server.service.argv,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -174,47 +174,47 @@ class Supervisor:
                 )
             except OSError as error:
                 output.write(f"--- {now()} could not be started: {error}\n".encode())
-                self._count_death(one, f"could not be started: {error}")
+                self._count_death(server, f"could not be started: {error}")
                 return
-        found = processes.read_process(one.process.pid)
-        one.started = found.started if found else 0
-        one.since, one.since_clock, one.failures, one.healthy = now(), time.time(), 0, None
+        found = processes.read_process(server.process.pid)
+        server.started = found.started if found else 0
+        server.since, server.since_clock, server.failures, server.healthy = now(), time.time(), 0, None
         self._save()  # at once: whatever finds this supervisor dead must know the new process
 
-    def _count_death(self, one: _Running, why: str) -> None:
-        lived = time.time() - one.since_clock
-        one.deaths = 1 if lived >= self.limits.settled else one.deaths + 1
-        wait = backoff(one.deaths, self.limits)
-        one.due = time.monotonic() + wait
-        one.restarts += 1
-        one.healthy = False
-        one.said = f"{now()} {why}; started again {wait:g} s later"
+    def _count_death(self, server: _Running, why: str) -> None:
+        lived = time.time() - server.since_clock
+        server.deaths = 1 if lived >= self.limits.settled else server.deaths + 1
+        wait = backoff(server.deaths, self.limits)
+        server.due = time.monotonic() + wait
+        server.restarts += 1
+        server.healthy = False
+        server.said = f"{now()} {why}; started again {wait:g} s later"
 
-    def _restart_later(self, one: _Running, why: str) -> None:
-        self._end(one)  # a dead scheduler leaves its workers: none may live beside those of the next one
-        self._count_death(one, why)
-        with one.service.log.open("a", encoding="utf-8") as output:
-            output.write(f"--- {one.said}\n")
+    def _restart_later(self, server: _Running, why: str) -> None:
+        self._end(server)  # a dead scheduler leaves its workers: none may live beside those of the next one
+        self._count_death(server, why)
+        with server.service.log.open("a", encoding="utf-8") as output:
+            output.write(f"--- {server.said}\n")
 
-    def _end(self, one: _Running) -> None:
-        if one.process is None:
+    def _end(self, server: _Running) -> None:
+        if server.process is None:
             return
-        session = {one.process.pid: one.started}
-        processes.end(lambda: processes.in_sessions(session), self.limits.grace, one.process.poll)
-        one.process.poll()
-        one.process = None
+        session = {server.process.pid: server.started}
+        processes.end(lambda: processes.in_sessions(session), self.limits.grace, server.process.poll)
+        server.process.poll()
+        server.process = None
 
     def _probe(self) -> None:
-        alive = {name: one.since_clock for name, one in self._running.items() if one.process is not None}
+        alive = {name: server.since_clock for name, server in self._running.items() if server.process is not None}
         answers = self.probe(alive)
-        for name, one in self._running.items():
+        for name, server in self._running.items():
             answer = answers.get(name)
-            if one.process is None or answer is None:
+            if server.process is None or answer is None:
                 continue
-            one.healthy = answer
-            one.failures = 0 if answer else one.failures + 1
-            if one.failures >= self.limits.failures:
-                self._restart_later(one, f"was alive but not well {one.failures} times in a row")
+            server.healthy = answer
+            server.failures = 0 if answer else server.failures + 1
+            if server.failures >= self.limits.failures:
+                self._restart_later(server, f"was alive but not well {server.failures} times in a row")
 
 
 def environment_of(environ: Mapping[str, str], names: Sequence[str], prefixes: Sequence[str]) -> dict[str, str]:

@@ -93,7 +93,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(home: Path) -> None:
             port = listener.getsockname()[1]
             entry = {"pid": server.pid, "started": seen.started, "restarts": 0}
             state: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "port": port, "services": {"api-server": entry}}
-            assert servers.hear(state) is None
+            assert servers.own_health(state) is None
             assert not servers.lost_its_port(state)  # it may only be on its way
             entry["restarts"] = 1
             assert servers.lost_its_port(state)
