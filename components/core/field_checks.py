@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from components.core.text import nearest as nearest_name
 from components.errors import UsageError
 
 
@@ -26,8 +26,8 @@ def wrong(field: str, value: Any, allowed: str, fix: str = "") -> UsageError:
 
 def nearest(key: str, known: Iterable[str]) -> str:
     """A "did you mean" sentence, empty where nothing is near."""
-    near = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(str(key), known)
+    return f"Did you mean {near!r}?" if near else ""
 
 
 def number(field: str, value: Any, low: float, high: float, *, integer: bool = False) -> Any:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from components.core.array_types import Bools, Integers
+from components.core.text import plural
 from components.errors import DataError, UsageError
 from components.splits.ledger import ALGORITHM_VERSION, DEFAULT_RATIOS, Ledger, check_ratios
 from components.splits.placement import Problem, apportion
@@ -21,7 +22,6 @@ from components.splits.tables import (
     class_counts,
     infeasible_error,
     nothing_left_error,
-    plural,
     split_table,
     split_warnings,
 )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from components.core.array_types import Bools, Integers
+from components.core.text import plural
 from components.errors import DataError
 from components.splits.ledger import Ledger
 from schemas.tables import SPLITS
@@ -76,11 +77,6 @@ def class_counts(
     if (counts < 0).any():
         raise ValueError("negative patch counts")
     return counts
-
-
-def plural(number: int, unit: str) -> str:
-    """`1 patient`, `2 patients`."""
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
 def feasibility_table(trouble: Infeasible, classes: Sequence[str], group_unit: str) -> str:

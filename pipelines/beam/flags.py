@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from components.core.text import nearest
 from components.errors import UsageError
 
 
@@ -53,14 +54,12 @@ def check_own_typos(extra: list[str], of: click.Command) -> None:
     Raises:
         UsageError: Names the option that was probably meant.
     """
-    import difflib
-
     own = [o for p in of.params for o in p.opts if o.startswith("--")]
     for arg in extra:
         name = arg.split("=")[0]
-        near = difflib.get_close_matches(name, own, 1, cutoff=0.8) if name.startswith("--") else []
+        near = nearest(name, own, cutoff=0.8) if name.startswith("--") else ""
         if near:
-            raise UsageError(f"There is no option {name}.", f"Did you mean {near[0]}?")
+            raise UsageError(f"There is no option {name}.", f"Did you mean {near}?")
 
 
 def check_beam_args(beam_args: list[str], name: str = "ingest") -> None:
