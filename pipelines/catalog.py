@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from components.errors import DataError, UsageError
 from pipelines import console
 from pipelines.options import json_option
+
+if TYPE_CHECKING:
+    from components.adapters.base import Adapter
+    from components.training.presets import PresetInfo
 
 FORMAT = 1
 FILE = Path(__file__).resolve().parents[1] / "dags" / "catalog.json"
@@ -64,12 +69,12 @@ def _field(option: str, section: str, title: str, description: str, default: Any
     return {**shown, **schema}
 
 
-def _task(adapter: Any) -> dict[str, Any]:
+def _task(adapter: Adapter) -> dict[str, Any]:
     text = "What the labels are read as: " + "; ".join(f"{t}: {', '.join(adapter.classes(t))}" for t in adapter.tasks)
     return _field("--task", "Data", "Task", text, adapter.tasks[0], type="string", enum=list(adapter.tasks))
 
 
-def ingest_fields(adapter: Any) -> dict[str, Any]:
+def ingest_fields(adapter: Adapter) -> dict[str, Any]:
     """Form fields of DATASET_ingest by name.
 
     Args:
@@ -79,7 +84,7 @@ def ingest_fields(adapter: Any) -> dict[str, Any]:
     from components.ingest.config import DEFAULT_MAX_FAULTS
     from components.splits.planner import ON_INFEASIBLE
 
-    def choice(name: str, title: str, text: str, values: Any) -> dict[str, Any]:
+    def choice(name: str, title: str, text: str, values: Sequence[str]) -> dict[str, Any]:
         return _field(f"--{name}", "Rules", title, text, values[0], type="string", enum=list(values))
 
     return {
@@ -118,7 +123,7 @@ def ingest_fields(adapter: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def train_fields(adapter: Any, presets: list[Any]) -> dict[str, Any]:
+def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
     """Form fields of DATASET_train by name.
 
     Args:
