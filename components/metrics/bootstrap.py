@@ -204,8 +204,8 @@ def split_intervals(
     p = np.asarray(probability)
     resamples = plan_resamples(labels, groups, 2 if p.ndim == 1 else p.shape[1], plan)
     if p.ndim == 2:
-        several = weighted_multiclass(labels, p, resamples.index, resamples.groups)
-        return metric_intervals(several, resamples), resamples
+        multiclass = weighted_multiclass(labels, p, resamples.index, resamples.groups)
+        return metric_intervals(multiclass, resamples), resamples
     if threshold is None:
         raise ValueError("binary metrics need the stored threshold")
     binary = weighted_binary(labels, p, resamples.index, resamples.groups, threshold)
@@ -246,13 +246,13 @@ def paired_difference(
     Raises:
         ValueError: The shapes differ.
     """
-    one, two = np.asarray(first), np.asarray(second)
-    if one.shape != two.shape:
-        raise ValueError(f"the two models answer in different shapes: {one.shape} and {two.shape}")
-    if not one.size:
+    p_first, p_second = np.asarray(first), np.asarray(second)
+    if p_first.shape != p_second.shape:
+        raise ValueError(f"the two models answer in different shapes: {p_first.shape} and {p_second.shape}")
+    if not p_first.size:
         nothing = Interval(float("nan"), reason=TOO_FEW_GROUPS)
         return PairedDifference(nothing, nothing, nothing)
-    resamples = plan_resamples(labels, groups, 2 if one.ndim == 1 else one.shape[1], plan)
+    resamples = plan_resamples(labels, groups, 2 if p_first.ndim == 1 else p_first.shape[1], plan)
 
     def evaluate(probability: Array) -> tuple[float, Array]:
         metric: Callable[[Array], Array] = weighted_primary(
@@ -260,7 +260,7 @@ def paired_difference(
         )
         return float(metric(_once(resamples))[0]), metric(resamples.weights)
 
-    (point_1, values_1), (point_2, values_2) = evaluate(one), evaluate(two)
+    (point_1, values_1), (point_2, values_2) = evaluate(p_first), evaluate(p_second)
     return PairedDifference(
         first=percentile_interval(point_1, values_1, resamples),
         second=percentile_interval(point_2, values_2, resamples),

@@ -249,10 +249,10 @@ def sentence(shifts: list[Shift]) -> str:
         "same_groups": "groups that both data sets hold",
     }
     drifted = sorted((s for s in shifts if s.drifted), key=lambda s: -abs(s.difference) / s.limit)
-    told = [
+    sentences = [
         f"{s.feature} in {where[s.comparison]} is {s.now:.3g} instead of {s.then:.3g}"
         f" ({s.difference:+.2f} deviations between patients, limit {s.limit:.2f}, {s.groups} groups)"
         for s in drifted[:3]
     ]
     more = f", and {len(drifted) - 3} more" if len(drifted) > 3 else ""
-    return "; ".join(told) + more
+    return "; ".join(sentences) + more

@@ -118,7 +118,7 @@ def _sums(labels: Array, probability: Array, index: Array, n_groups: int) -> Wei
 def weighted_binary(
     labels: npt.ArrayLike, probability: npt.ArrayLike, index: Array, n_groups: int, threshold: float
 ) -> WeightedMetrics:
-    """All binary metrics of `metrics.binary_metrics`, under group weights.
+    """All binary metrics of `components.metrics.point.binary_metrics`, under group weights.
 
     Args:
         labels: 0 or 1, [N].
@@ -143,7 +143,7 @@ def weighted_binary(
 def weighted_multiclass(
     labels: npt.ArrayLike, probability: npt.ArrayLike, index: Array, n_groups: int
 ) -> WeightedMetrics:
-    """Metrics of several classes by argmax (`metrics.multiclass_metrics`) under group weights.
+    """Metrics of several classes by argmax (`components.metrics.point.multiclass_metrics`) under group weights.
 
     The mean one-vs-rest AUC is left out: rare classes are missing from too many resamples for it to mean the
     same thing in each.

@@ -165,7 +165,7 @@ def draw(dataset: str, plan: DrawingPlan, drawing: Drawing, seed: int) -> NDArra
     """Draws one image of a plan: uint8 array (height, width, 3), RGB."""
     pixels = tissue.draw(
         _signature(dataset, drawing.group, seed),
-        drawing.look,
+        drawing.pattern,
         plan.size,
         drawing.radius,
         textures.textures(_TEXTURE_SIZE[dataset], drawing.radius, seed),

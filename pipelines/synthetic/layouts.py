@@ -34,7 +34,7 @@ PCAM_STRAY_TUMOUR = 0.04
 BREAKHIS_RADIUS = {40: 3.2, 100: 5.0, 200: 8.0, 400: 14.0}
 """Nuclear radius in pixels at each magnification; less than proportional, so that no image lacks nuclei."""
 
-_BREAKHIS_LOOKS = {
+_BREAKHIS_PATTERNS = {
     "A": Pattern(size=0.85, elongation=1.15, uniform=0.25, rings=1.0),
     "F": Pattern(size=0.9, elongation=1.7, aligned=0.7, uniform=0.6, rings=0.6, lumen="clefts"),
     "PT": Pattern(size=0.95, elongation=2.2, aligned=0.95, uniform=1.0, lumen="clefts"),
@@ -53,9 +53,9 @@ class Drawing:
     Attributes:
         paths: Where it is written, relative to the root, POSIX; more than one for copies.
         group: Index of the patient, whose signature it carries.
-        key: Seeds the drawing; two drawings with equal key, group and look have the same pixels.
+        key: Seeds the drawing; two drawings with equal key, group and pattern have the same pixels.
         label: Class, -1 where the layout gives none.
-        look: Nuclei, of the centre where `surround` is set.
+        pattern: Nuclei, of the centre where `surround` is set.
         radius: Nuclear radius in pixels.
         width: Pixels.
         height: Pixels.
@@ -66,7 +66,7 @@ class Drawing:
     group: int
     key: int
     label: int
-    look: Pattern
+    pattern: Pattern
     radius: float
     width: int
     height: int
@@ -94,7 +94,7 @@ class DrawingPlan:
     suffix: str
 
 
-def tissue_look(positive: bool, rng: np.random.Generator, contrast: float = 1.0) -> Pattern:
+def tissue_pattern(positive: bool, rng: np.random.Generator, contrast: float = 1.0) -> Pattern:
     """Nuclei of tumour or of other tissue.
 
     Both classes draw their atypia from overlapping distributions: some benign nuclei are large and some
@@ -182,9 +182,9 @@ def plan_idc(patches: int, groups: int, seed: int, nested_copy: bool = False) ->
             x, y = 50 * (spot % side) + 51, 50 * (spot // side) + 51
             path = f"{name}/{label}/{name}_idx5_x{x}_y{y}_class{label}.png"
             paths = (path, f"{NESTED_COPY}/{path}") if nested_copy else (path,)
-            look = tissue_look(bool(label), rng)
+            pattern = tissue_pattern(bool(label), rng)
             width, height = int(widths[key]), int(heights[key])
-            drawings.append(Drawing(paths, group, key, int(label), look, 2.0, width, height))
+            drawings.append(Drawing(paths, group, key, int(label), pattern, 2.0, width, height))
     return DrawingPlan(drawings, {}, groups, (50, 50), None, ".png")
 
 
@@ -212,11 +212,11 @@ def plan_pcam(patches: int, groups: int, seed: int) -> DrawingPlan:
         name = hashlib.sha1(f"histoline synth pcam {seed} {key}".encode(), usedforsecurity=False).hexdigest()
         positive = bool(label) if label >= 0 else bool(rng.random() < 0.4)
         # A centre of 32x32 shows few nuclei: they have to be clearer than where the whole patch speaks.
-        look = tissue_look(positive, rng, 2.0)
-        surround = tissue_look(bool(rng.random() < PCAM_STRAY_TUMOUR), rng, 2.0)
+        pattern = tissue_pattern(positive, rng, 2.0)
+        surround = tissue_pattern(bool(rng.random() < PCAM_STRAY_TUMOUR), rng, 2.0)
         folder = "test" if label < 0 else "train"
         path = (f"{folder}/{name}.tif",)
-        drawings.append(Drawing(path, group, key, label, look, 2.4, 96, 96, surround))
+        drawings.append(Drawing(path, group, key, label, pattern, 2.4, 96, 96, surround))
         if label < 0:
             test_csv.append(f"{name},0")
         else:
@@ -267,7 +267,7 @@ def plan_breakhis(patches: int, groups: int, seed: int) -> DrawingPlan:
                 case,
                 key,
                 int(class_name == "malignant"),
-                _BREAKHIS_LOOKS["DC" if case == twice else code],
+                _BREAKHIS_PATTERNS["DC" if case == twice else code],
                 BREAKHIS_RADIUS[magnification],
                 700,
                 height,

@@ -82,7 +82,7 @@ def _crowded(x: NDArray[np.float64], y: NDArray[np.float64], r: NDArray[np.float
 
 
 def _place(
-    look: Pattern,
+    pattern: Pattern,
     radius: float,
     area: float,
     weight: Field,
@@ -93,19 +93,19 @@ def _place(
     """Scatters nuclei by a density map so that together they cover `area` pixels.
 
     Args:
-        look: Kind of the nuclei.
-        radius: Mean radius in pixels before the look's factor.
+        pattern: Kind of the nuclei.
+        radius: Mean radius in pixels before the pattern's factor.
         area: Sum of the nuclear areas in square pixels.
         weight: Density map; nuclei lie where it is high.
         angle: Direction of the fibres in radians.
         rng: Source of chance.
         inside: Keep whole nuclei inside the map's frame.
     """
-    mean = radius * look.size
-    wanted = max(1, round(area / (np.pi * mean**2 * (1.0 + look.spread**2))))
+    mean = radius * pattern.size
+    wanted = max(1, round(area / (np.pi * mean**2 * (1.0 + pattern.spread**2))))
     tries = 4 * wanted + 8
-    r = mean * np.exp(rng.normal(0.0, look.spread, tries) - look.spread**2 / 2)
-    axes = np.sqrt(look.elongation * np.exp(rng.normal(0.0, 0.08, tries)))
+    r = mean * np.exp(rng.normal(0.0, pattern.spread, tries) - pattern.spread**2 / 2)
+    axes = np.sqrt(pattern.elongation * np.exp(rng.normal(0.0, 0.08, tries)))
     heights = np.cumsum(weight.ravel(), dtype=np.float64)
     spot = np.minimum(np.searchsorted(heights, rng.random(tries) * heights[-1]), heights.size - 1)
     y, x = np.divmod(spot, weight.shape[1]) + rng.random((2, tries))
@@ -115,14 +115,14 @@ def _place(
     free = np.flatnonzero(~_crowded(x, y, r))[:wanted]
     r, axes = r[free], axes[free]
     r = r * np.clip(np.sqrt(area / (np.pi * (r**2).sum())), 0.8, 1.2)
-    turn = rng.uniform(-np.pi / 2, np.pi / 2, len(free)) * (1.0 - look.aligned)
+    turn = rng.uniform(-np.pi / 2, np.pi / 2, len(free)) * (1.0 - pattern.aligned)
     return _Nuclei(x[free], y[free], r * axes, r / axes, angle + turn)
 
 
-def _paint(nuclei: _Nuclei, look: Pattern, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Field, Field]:
+def _paint(nuclei: _Nuclei, pattern: Pattern, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Field, Field]:
     """Draws all nuclei at once: (cover, density), both of `shape`; cover is 0 to 1 with soft edges."""
     height, width = shape
-    half = int(np.ceil(nuclei.long.max() * (1.0 + 2.5 * look.irregularity) + 1.0))
+    half = int(np.ceil(nuclei.long.max() * (1.0 + 2.5 * pattern.irregularity) + 1.0))
     offsets = np.arange(-half, half + 1)
     column = np.floor(nuclei.x).astype(np.int64)[:, None] + offsets
     row = np.floor(nuclei.y).astype(np.int64)[:, None] + offsets
@@ -133,13 +133,13 @@ def _paint(nuclei: _Nuclei, look: Pattern, shape: tuple[int, int], rng: np.rando
     u, v = (dx * cos + dy * sin) / long, (dy * cos - dx * sin) / short
     rho = np.sqrt(u * u + v * v) + np.float32(1e-6)
     c, s = u / rho, v / rho
-    waves = rng.normal(0.0, look.irregularity, (4, len(nuclei.x), 1, 1)).astype(np.float32)
+    waves = rng.normal(0.0, pattern.irregularity, (4, len(nuclei.x), 1, 1)).astype(np.float32)
     c2, s2 = c * c - s * s, 2 * c * s
     edge = 1 + waves[0] * c2 + waves[1] * s2 + waves[2] * (c * c2 - s * s2) + waves[3] * (s * c2 + c * s2)
     cover = np.clip((edge - rho) * np.sqrt(long * short) + 0.5, 0.0, 1.0)
     depth = np.minimum(rho / np.maximum(edge, 0.2), 1.0)
     tone = rng.uniform(0.8, 1.2, (len(nuclei.x), 1, 1)).astype(np.float32)
-    density = cover * tone * (1.0 + look.vesicular * (1.3 * depth**4 - 0.45))
+    density = cover * tone * (1.0 + pattern.vesicular * (1.3 * depth**4 - 0.45))
     seen = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
     spot = (row[:, :, None] * width + column[:, None, :])[seen]
     painted = np.zeros((2, height * width), np.float32)
@@ -148,21 +148,21 @@ def _paint(nuclei: _Nuclei, look: Pattern, shape: tuple[int, int], rng: np.rando
     return painted[0].reshape(shape), painted[1].reshape(shape)
 
 
-def _weight(look: Pattern, nests: Field, fibres: Field, tissue: Field, distance: Field, radius: float) -> Field:
+def _weight(pattern: Pattern, nests: Field, fibres: Field, tissue: Field, distance: Field, radius: float) -> Field:
     """Density map of nuclei, zero in lumina."""
-    weight = np.full(tissue.shape, 0.02 + look.uniform, np.float32)
-    if look.islands:
-        weight += look.islands * 3.0 * (nests > 0.35)
-    if look.files:
-        weight += look.files * 4.0 * (fibres > 1.0)
-    if look.rings:
-        weight += look.rings * 5.0 * (np.abs(distance - 1.4 * radius) < 0.9 * radius)
+    weight = np.full(tissue.shape, 0.02 + pattern.uniform, np.float32)
+    if pattern.islands:
+        weight += pattern.islands * 3.0 * (nests > 0.35)
+    if pattern.files:
+        weight += pattern.files * 4.0 * (fibres > 1.0)
+    if pattern.rings:
+        weight += pattern.rings * 5.0 * (np.abs(distance - 1.4 * radius) < 0.9 * radius)
     return weight * (tissue > 0.5) * (distance > 0.5 * radius) + np.float32(1e-6)
 
 
 def draw(
     sign: Signature,
-    look: Pattern,
+    pattern: Pattern,
     size: tuple[int, int],
     radius: float,
     fields: Textures,
@@ -174,19 +174,19 @@ def draw(
 
     Args:
         sign: The patient's signature.
-        look: Kind of the nuclei; with `centre`, of those inside that box only.
+        pattern: Kind of the nuclei; with `centre`, of those inside that box only.
         size: (width, height) in pixels.
-        radius: Nuclear radius in pixels of a look of size 1.
+        radius: Nuclear radius in pixels of a pattern of size 1.
         fields: Textures made for this radius.
         rng: Source of chance, used for this patch alone.
-        centre: (left, top, width, height) of the box that the label speaks of; nothing outside knows `look`.
+        centre: (left, top, width, height) of the box that the label speaks of; nothing outside knows `pattern`.
         surround: Kind of the nuclei outside `centre`.
 
     Returns:
         uint8 array (height, width, 3), RGB.
     """
     width, height = size
-    outer = surround or look
+    outer = surround or pattern
     angle = int(rng.integers(FIBRE_ANGLES))
     fibres = cut(fields.fibres[angle], height, width, rng)
     nests = cut(fields.nests, height, width, rng)
@@ -210,7 +210,7 @@ def draw(
     if centre is not None:
         # Kept off the rim by what blur spreads, and from chance of its own: no pixel outside knows the label.
         left, top, w, h = centre
-        regions.append((look, (left + blurs, top + blurs, w - 2 * blurs, h - 2 * blurs), True))
+        regions.append((pattern, (left + blurs, top + blurs, w - 2 * blurs, h - 2 * blurs), True))
         chances.append(np.random.default_rng(rng.integers(2**63)))
     cover = np.zeros((height, width), np.float32)
     density = np.zeros((height, width), np.float32)

@@ -203,11 +203,11 @@ def test_pcam_label_is_in_the_centre_only() -> None:
     plan = draw.make_plan("pcam", patches=40, groups=4)
     centre = np.zeros((96, 96), bool)
     centre[32:64, 32:64] = True
-    benign = next(d.look for d in plan.drawings if d.label == 0)
+    benign = next(d.pattern for d in plan.drawings if d.label == 0)
     changed = 0
     for drawing in [d for d in plan.drawings if d.label == 1]:
         tumour = draw.draw("pcam", plan, drawing, 0)
-        other = draw.draw("pcam", plan, dataclasses.replace(drawing, look=benign, label=0), 0)
+        other = draw.draw("pcam", plan, dataclasses.replace(drawing, pattern=benign, label=0), 0)
         assert np.array_equal(tumour[~centre], other[~centre])
         changed += not np.array_equal(tumour[centre], other[centre])
     assert changed > 10
