@@ -114,7 +114,7 @@ def show_(dataset: str, task: str, version: int | None, workspace: str, as_json:
         raise UsageError(f"No model of {dataset} {task} was promoted in {workspace}.", "Run histoline train first.")
     entry = champion.current if version is None else champion.find(version)
     if entry is None:
-        known = ", ".join(str(one.version) for one in champion.history)
+        known = ", ".join(str(promotion.version) for promotion in champion.history)
         raise UsageError(f"Version {version} of {dataset} {task} was never promoted.", f"Promoted were {known}.")
     row = {"dataset": dataset, "task": task, **_row(storage, champion, entry, home)}
     card = f"{home}/{entry.version}/{FILE}"

@@ -91,8 +91,8 @@ def find_model(dataset: str, given: dict[str, Any]) -> ModelSource:
         return find_model.champion_model(storage, dataset, given["task"])
     model = find_model.named_model(storage, given["version"])
     if (model.facts["dataset"], model.facts["task"]) != (dataset, given["task"]):
-        told = f"{model.facts['dataset']} {model.facts['task']}"
-        raise UsageError(f"{given['version']} is a model of {told}, not of {dataset} {given['task']}.")
+        whose = f"{model.facts['dataset']} {model.facts['task']}"
+        raise UsageError(f"{given['version']} is a model of {whose}, not of {dataset} {given['task']}.")
     return model
 
 
@@ -167,9 +167,9 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
     from components.prediction import job, kaggle
     from components.prediction.inputs import absolute, plan_input
 
-    several = len(model.classes) > 2
+    multiclass = len(model.classes) > 2
     for option in ("kaggle", "slide_maps"):
-        if given[option] and several:
+        if given[option] and multiclass:
             name = f"--{option.replace('_', '-')}"
             raise UsageError(f"{name} is for two classes; the model has {len(model.classes)}.", f"Leave out {name}.")
     sample = kaggle.read_sample(Path(given["kaggle"])) if given["kaggle"] else None

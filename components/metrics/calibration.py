@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import numpy as np
 import numpy.typing as npt
 
 from components.errors import DataError, UsageError
 from components.metrics.point import Array, rates
+from components.metrics.threshold_criterion import sensitivity_target
 
 PROBABILITY_FLOOR = 1e-7  # float32 probabilities reach 0 and 1, where no logit exists
 TEMPERATURE_RANGE = (0.05, 20.0)
@@ -100,9 +100,6 @@ def fit_temperature(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Temper
     return Temperature(float(np.exp((low + high) / 2)))
 
 
-_SENSITIVITY = re.compile(r"sensitivity\s*=\s*([0-9]*\.?[0-9]+)")
-
-
 def parse_criterion(text: str) -> tuple[str, float]:
     """Reads a threshold criterion.
 
@@ -119,9 +116,9 @@ def parse_criterion(text: str) -> tuple[str, float]:
     name = " ".join(text.strip().lower().replace("_", " ").split())
     if name in ("max balanced accuracy", "f1", "youden"):
         return name, 0.0
-    found = _SENSITIVITY.fullmatch(name)
-    if found and 0 < float(found.group(1)) <= 1:
-        return "sensitivity", float(found.group(1))
+    target = sensitivity_target(name)
+    if target is not None:
+        return "sensitivity", target
     raise UsageError(
         f"Threshold criterion {text!r} is not known.",
         "Use 'max balanced accuracy', 'f1', 'youden' or 'sensitivity=0.95' (a number above 0, at most 1).",

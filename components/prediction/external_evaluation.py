@@ -224,20 +224,20 @@ def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> RunRe
         _keep(storage, folder, table)
         work.clear()
     split = _scored(storage, task, table)
-    several = len(task.model.classes) > 2
+    multiclass = len(task.model.classes) > 2
     policy = GatePolicy()
-    plan = BootstrapPlan(policy.resamples, policy.confidence, pool=several, seed=policy.seed)
-    told = summary.with_intervals(split, plan)
+    plan = BootstrapPlan(policy.resamples, policy.confidence, pool=multiclass, seed=policy.seed)
+    metrics = summary.with_intervals(split, plan)
     looks, digests = _count_look(storage, folder, task)
     return run_record.update(
         storage,
         folder,
-        metrics={ROLE: told},
+        metrics={ROLE: metrics},
         per_group={ROLE: summary.per_group(split)},
         recognition={ROLE: summary.recognition(split)},
         slices=summary.slices(split, list(task.model.classes)),
         calibration={"served": {ROLE: summary.calibration(split)}},
-        weak_evidence=bool(told["weak"]),
+        weak_evidence=bool(metrics["weak"]),
         looks=looks,
         digests=digests,
         paths={"predictions": f"{folder}/{PREDICTIONS}"},

@@ -61,10 +61,10 @@ def check_all_there(ids: Sequence[str], have: Mapping[str, object] | set[str], w
     Raises:
         DataError: Names the first ids that are missing.
     """
-    missing = [one for one in ids if patch_key(one) not in have]
+    missing = [name for name in ids if patch_key(name) not in have]
     if not missing:
         return
-    named = ", ".join(repr(one) for one in missing[:SHOWN])
+    named = ", ".join(repr(name) for name in missing[:SHOWN])
     named += f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
     raise DataError(
         f"{len(missing):,} of the {len(ids):,} ids of the sample submission have no prediction from {where}: {named}."
@@ -81,7 +81,7 @@ def submission(ids: Sequence[str], probability: Mapping[str, float]) -> bytes:
         probability: P(positive) by patch id.
     """
     # Nine digits tell every float32 from its neighbours: fewer would make ties that the ranking pays for.
-    lines = [f"{_cell(one)},{probability[patch_key(one)]:.9g}" for one in ids]
+    lines = [f"{_cell(name)},{probability[patch_key(name)]:.9g}" for name in ids]
     return "\n".join(["id,label", *lines, ""]).encode()
 
 

@@ -47,8 +47,8 @@ def output_schema(n_classes: int) -> pa.Schema:
 def output_table(part: pa.Table, model: ModelSource) -> pa.Table:
     """A finished part as rows of `output_schema`."""
     probability = probability_values(part["probability"])
-    several = len(model.classes) > 2
-    predicted = probability.argmax(axis=1) if several else probability >= np.float32(model.threshold)
+    multiclass = len(model.classes) > 2
+    predicted = probability.argmax(axis=1) if multiclass else probability >= np.float32(model.threshold)
     columns: dict[str, Any] = {name: part[name] for name in part.schema.names}
     columns["label"] = arrow_arrays.values(part["label"])
     base = predictions_table(columns, probability, model.version, len(model.classes))

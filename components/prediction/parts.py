@@ -126,8 +126,8 @@ def predict_part(config: PredictConfig, number: int) -> PartResult:
             rows += places
     except NotServable as error:
         raise _unusable(config, error) from error
-    several = len(model.classes) > 2
-    empty = np.zeros((0, len(model.classes)) if several else 0, np.float32)
+    multiclass = len(model.classes) > 2
+    empty = np.zeros((0, len(model.classes)) if multiclass else 0, np.float32)
     table = _table(batch, rows, np.concatenate(answers) if answers else empty, rejects)
     scratch = work.scratch("")
     try:

@@ -102,7 +102,7 @@ class Champion:
                 counting.append(entry)
             elif entry.from_version is not None:
                 origin = self.origin(entry).version
-                counting = [one for one in counting if one.version <= origin]
+                counting = [earlier for earlier in counting if earlier.version <= origin]
         return next((entry for entry in reversed(counting) if entry.raises_best), None)
 
     def find(self, version: int) -> Promotion | None:

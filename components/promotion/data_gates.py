@@ -162,23 +162,23 @@ def check_drift(
         What run.json keeps under `drift`.
 
     Raises:
-        DataError: Colours have shifted; `args` and `shifts` tell which.
+        DriftError: Colours have shifted; `drift` of the error holds which.
     """
     if not version or champion is None:
-        told = drift.summary([], accepted)
+        report = drift.summary([], accepted)
         if version:
-            told["skipped"] = f"champion {version} carries no colour statistics"
-        return told
+            report["skipped"] = f"champion {version} carries no colour statistics"
+        return report
     shifts = drift.compare(now, champion, thresholds)
-    told = drift.summary(shifts, accepted, version)
-    if told["drifted"] and not accepted:
+    report = drift.summary(shifts, accepted, version)
+    if report["drifted"] and not accepted:
         raise DriftError(
             f"The colours have shifted against the data of champion {version}: {drift.sentence(shifts)}.",
             "Look at the new images (scanner, stain, file conversion). If the shift is wanted, train with"
             " --accept-drift REASON. Nothing was trained.",
-            told,
+            report,
         )
-    return told
+    return report
 
 
 def drift_gate(storage: Storage, run_folder: str) -> dict[str, Any]:
@@ -204,16 +204,16 @@ def drift_gate(storage: Storage, run_folder: str) -> dict[str, Any]:
     options = record.options
     accepted = str(options.get("accept_drift") or "")
     try:
-        told = check_drift(now, theirs, version, accepted, options.get("drift_thresholds"))
+        report = check_drift(now, theirs, version, accepted, options.get("drift_thresholds"))
     except DriftError as error:
         run_record.update(storage, run_folder, drift=error.drift)
         raise
-    changes: dict[str, Any] = {"drift": told}
-    if told["drifted"]:
-        names = ", ".join(told["drifted"])
+    changes: dict[str, Any] = {"drift": report}
+    if report["drifted"]:
+        names = ", ".join(report["drifted"])
         changes["warnings"] = [f"Colour drift against champion {version} ({names}) was accepted: {accepted}"]
     run_record.update(storage, run_folder, **changes)
-    return told
+    return report
 
 
 def champion_statistics(storage: Storage, dataset: str, task: str) -> tuple[str, Mapping[str, Any] | None]:

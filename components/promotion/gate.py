@@ -49,9 +49,9 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     if code in ("non_inferior", "inferior_to_best_ever"):
         counted += [comparisons["best_ever"]] if "best_ever" in comparisons else []
     weak = any(c.result.difference.weak and c.result.difference.low is not None for c in counted)
-    said = ""
+    weakness = ""
     if weak and not (failed and failed in sound):
-        said = f"; weak evidence, as some classes have too few {inputs.group_unit}s and all were pooled"
+        weakness = f"; weak evidence, as some classes have too few {inputs.group_unit}s and all were pooled"
     if failed:
         reason = f"Refused: {failed.detail}"
     elif code == "first_model":
@@ -61,7 +61,7 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     return GateDecision(
         decision="refused" if failed else "promoted",
         code=failed.code if failed else code,
-        reason=f"{reason}{said}.",
+        reason=f"{reason}{weakness}.",
         metric="macro_f1" if np.ndim(inputs.baseline) == 2 else "auc",
         checks=tuple(checks),
         comparisons=tuple(comparisons.values()),
@@ -189,9 +189,9 @@ def _comparison(
     )
 
 
-def _same_answers(one: GateModel, two: GateModel) -> bool:
+def _same_answers(first: GateModel, second: GateModel) -> bool:
     """Whether two entries are one model, as the champion mostly is the best ever: then one comparison serves."""
-    return one.trained_on == two.trained_on and np.array_equal(one.probability, two.probability)
+    return first.trained_on == second.trained_on and np.array_equal(first.probability, second.probability)
 
 
 def _baseline_check(inputs: GateInputs, policy: GatePolicy, comparison: Comparison | None) -> Check:

@@ -74,14 +74,14 @@ def push(
             champion = champions.load(storage, home)
             done = champion.pushed(record.run_id) if champion else None
             if done is not None:
-                return _tell(storage, run_dir, done).version
+                return _record_promotion(storage, run_dir, done).version
             if record.decision != "promoted":
                 return None
             compared = champions.versions_of(champions.compared(champion))
             if all(getattr(gate, key) == version for key, version in compared.items()):
                 entry = _entry(storage, record, gate, "gate", who=user(), why=record.reason)
                 made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
-                return _tell(storage, run_dir, made).version
+                return _record_promotion(storage, run_dir, made).version
         evaluation.evaluate(
             storage, run_dir, bool(record.floors.get("blessed")), record.floors, predictor=predictor
         )
@@ -128,7 +128,7 @@ def promote(storage: Storage, run_dir: str, *, reason: str, who: str = "", clock
             )
         entry = _entry(storage, record, gate, "hand", who=who or user(), why=why)
         made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
-    return _tell(storage, run_dir, made)
+    return _record_promotion(storage, run_dir, made)
 
 
 def rollback(
@@ -184,10 +184,10 @@ def rollback(
 
 
 def _reason(reason: str) -> str:
-    told = " ".join(reason.split())
-    if not told:
+    text = " ".join(reason.split())
+    if not text:
         raise UsageError("A promotion by hand needs a reason.", "Give one with --reason.")
-    return told
+    return text
 
 
 def _evaluated(storage: Storage, run_dir: str) -> tuple[RunRecord, GateRecord]:
@@ -268,7 +268,7 @@ def _publish(
     still_locked: Callable[[], None],
 ) -> Promotion:
     """Makes a version of a model's folder: whole copy, entry and card first, then the rename, then champion.json."""
-    known = [one.version for one in champion.history] if champion else []
+    known = [entry.version for entry in champion.history] if champion else []
     made = dataclasses.replace(
         entry, version=champions.next_version([*known, *champions.versions(storage, home)], clock())
     )
@@ -289,6 +289,6 @@ def _publish(
     return made
 
 
-def _tell(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
+def _record_promotion(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
     run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made))
     return made

@@ -113,14 +113,14 @@ def predict(request: Request) -> None:
 def _answer(out: Path, answers: bool, reason: str, differences: Mapping[str, float], started: float) -> None:
     import tensorflow as tf
 
-    told = {
+    document = {
         "answers": answers,
         "reason": reason,
         "largest_difference": differences,
         "tensorflow": tf.__version__,
         "seconds": round(time.monotonic() - started, 3),
     }
-    (out / ANSWERS).write_text(json.dumps(told))
+    (out / ANSWERS).write_text(json.dumps(document))
 
 
 def _batch_size(request: Request) -> int:
@@ -180,13 +180,13 @@ def _compare_signatures(model: ServedModel, request: Request, predicted: Array) 
     chosen = np.unique(np.linspace(0, len(table) - 1, PROBES).astype(int))
     wanted = set(chosen.tolist())
     records = [record for row, record in enumerate(_records(request, "test", table)) if row in wanted]
-    said = predicted[chosen]
+    expected = predicted[chosen]
     alone = [[record] for record in records[:5]]
     again = model.probabilities([*alone, *batches(records[5:], 7)])
     factor = request.source_size[0] // request.stored_size[0]
     files = [_png(decode_pixels(decode_example(record)), factor) for record in records]
     served = [model.answer("serve_bytes", batch).probability for batch in ([files[0]], files[1:]) if batch]
-    return {"serving_default": agrees(again, said), "serve_bytes": agrees(np.concatenate(served), said)}
+    return {"serving_default": agrees(again, expected), "serve_bytes": agrees(np.concatenate(served), expected)}
 
 
 def _png(pixels: Pixels, factor: int) -> bytes:
@@ -248,8 +248,8 @@ def in_fresh_process(request: Request) -> None:
         )
     kinds = {kind.exit_code: kind for kind in (errors.UsageError, errors.DataError, errors.TemporaryError)}
     if done.returncode in kinds and (out / ERROR).is_file():
-        told = json.loads((out / ERROR).read_text())
-        raise kinds[done.returncode](told["what"], told["fix"])
+        error = json.loads((out / ERROR).read_text())
+        raise kinds[done.returncode](error["what"], error["fix"])
     tail = done.stderr.decode(errors="replace")[-2000:]
     raise RuntimeError(f"the process that scores the models ended with {done.returncode}:\n{tail}")
 

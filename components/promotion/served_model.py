@@ -166,8 +166,8 @@ def batches(items: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
 
 def agrees(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Largest difference of two answers; within `TOLERANCE` they count as the same."""
-    one, two = np.asarray(first, float), np.asarray(second, float)
-    return float(np.abs(one - two).max(initial=0))
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    return float(np.abs(a - b).max(initial=0))
 
 
 def _short(error: Exception) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from components.core.field_checks import as_number, boolean, choice, known_keys, number, wrong
 from components.errors import UsageError
+from components.metrics.threshold_criterion import sensitivity_target
 from components.training import augmentation as aug
 from components.training import models
 
@@ -323,9 +324,9 @@ def _image_size(given: Any) -> tuple[int, int]:
 
 
 def _threshold(given: Any) -> str:
-    match = re.fullmatch(r"sensitivity=(0?\.\d+|[01](?:\.0*)?)", str(given).replace(" ", ""))
-    if match and 0 < float(match[1]) <= 1:
-        return f"sensitivity={float(match[1]):g}"
+    target = sensitivity_target(str(given).replace(" ", ""))
+    if target is not None:
+        return f"sensitivity={target:g}"
     if str(given).startswith("sensitivity"):
         raise wrong("threshold", given, "sensitivity=X with X above 0 and at most 1, such as sensitivity=0.95")
     return choice("threshold", given, POLICIES)

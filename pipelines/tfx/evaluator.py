@@ -150,12 +150,12 @@ def _number(value: Any) -> float | None:
 def _floor(name: str, value: float | None, bound: float) -> dict[str, Any]:
     lower = name in LOWER_IS_BETTER
     passed = value is not None and (value <= bound if lower else value >= bound)
-    said = {"auc": "AUC", "pr_auc": "PR-AUC"}.get(name, name.replace("_", " "))
+    title = {"auc": "AUC", "pr_auc": "PR-AUC"}.get(name, name.replace("_", " "))
     detail = ""
     if value is None:
-        detail = f"{said} can't be computed"
+        detail = f"{title} can't be computed"
     elif not passed:
-        detail = f"{said} {value:.3f} is {'above the ceiling' if lower else 'below the floor'} of {bound:g}"
+        detail = f"{title} {value:.3f} is {'above the ceiling' if lower else 'below the floor'} of {bound:g}"
     return {
         "value": value,
         "bound": bound,
