@@ -6,13 +6,17 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from components.errors import HistolineError, UsageError
 from pipelines import console
 from pipelines.options import json_option, task_option, workspace_option
+
+if TYPE_CHECKING:
+    from components.storage.base import Storage
+    from components.training.run_inputs import Inputs
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +101,7 @@ def pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
     return found
 
 
-def settle(storage: Any, dataset: str, given: dict[str, Any], data: str | None = None) -> Any:
+def settle(storage: Storage, dataset: str, given: dict[str, Any], data: str | None = None) -> Inputs:
     """The run's inputs from the command line, checked; loads nothing heavy.
 
     Args:
@@ -201,7 +205,7 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
 
 
 @contextlib.contextmanager
-def result_left_behind(storage: Any, folder: str) -> Iterator[None]:
+def result_left_behind(storage: Storage, folder: str) -> Iterator[None]:
     """Leaves HISTOLINE_RESULT_JSON at the end of the block, whether it ended well or not.
 
     Args:

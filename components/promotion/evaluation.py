@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.core.array_types import Array
 from components.datasets import manifest as manifests
 from components.datasets.manifest import Manifest
 from components.datasets.sidecars import digest_of_split
@@ -51,8 +52,8 @@ class Scores:
 
     answers: Mapping[str, Any]
     predictions: pa.Table | None
-    promoted: Mapping[str, np.ndarray]
-    baseline: np.ndarray
+    promoted: Mapping[str, Array]
+    baseline: Array
 
 
 def evaluate(
@@ -154,13 +155,13 @@ def _score(inputs: EvaluationInputs, out: Path, predictor: scoring_process.Predi
     return Scores(answers, predictions, promoted, _colour_baseline(inputs))
 
 
-def _colour_baseline(inputs: EvaluationInputs) -> np.ndarray:
+def _colour_baseline(inputs: EvaluationInputs) -> Array:
     """Probabilities of the colour baseline on the test patches, fitted on train."""
     labels = inputs.train.column("label").to_numpy()
     return fit_baseline(_colours(inputs.train), labels, inputs.n_classes).predict(_colours(inputs.test))
 
 
-def _colours(table: pa.Table) -> np.ndarray:
+def _colours(table: pa.Table) -> Array:
     return np.stack([table.column(name).to_numpy() for name in COLOUR_COLUMNS], axis=1)
 
 
@@ -200,7 +201,7 @@ def _gate_inputs(
     inputs: EvaluationInputs,
     scores: Scores,
     floors: Mapping[str, Any],
-    groups: np.ndarray,
+    groups: Array,
     models: Mapping[str, GateModel],
 ) -> GateInputs:
     candidate, problem = None, inputs.problem
@@ -226,11 +227,12 @@ def _gate_inputs(
     )
 
 
-def _of_split(table: pa.Table, split: str) -> np.ndarray:
-    return probability_values(table.column("probability"))[_texts(table, "split") == split]
+def _of_split(table: pa.Table, split: str) -> Array:
+    of_split: Array = probability_values(table.column("probability"))[_texts(table, "split") == split]
+    return of_split
 
 
-def _texts(table: pa.Table, column: str) -> np.ndarray:
+def _texts(table: pa.Table, column: str) -> Array:
     return np.array(table.column(column).to_pylist(), object).astype(str)
 
 

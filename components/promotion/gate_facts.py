@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from components.core.array_types import Array
 from components.datasets.manifest import Manifest
 from components.promotion.evaluation_inputs import PromotedModel
 from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
@@ -37,8 +38,8 @@ def disjointness(manifest: Manifest) -> tuple[Disjointness, str]:
 def opponents(
     promoted: Mapping[str, PromotedModel],
     manifest: Manifest,
-    scores: Mapping[str, np.ndarray],
-    test_groups: np.ndarray,
+    scores: Mapping[str, Array],
+    test_groups: Array,
 ) -> tuple[dict[str, GateModel], list[str]]:
     """Champion and best ever as the gate takes them, and warnings about them.
 
