@@ -99,27 +99,36 @@ def audit(storage: Storage, dataset_dir: str, manifest: Manifest, shards: list[S
         shards: `read_shard` of every shard that the manifest names.
     """
     findings = [f"{s.problem} (histoline verify says more)" for s in shards if s.problem]
-    classes, unit = manifest.classes, manifest.group_unit
-    splits_of: dict[str, set[str]] = collections.defaultdict(set)
-    seen: collections.Counter[tuple[str, int]] = collections.Counter()
-    for shard in shards:
-        for group in set(shard.group_id):
-            splits_of[group].add(shard.split)
-        seen.update({(shard.split, label): int((shard.label == label).sum()) for label in range(len(classes))})
-    shared = sorted(group for group, where in splits_of.items() if len(where) > 1)
-    if shared:
-        named = "; ".join(f"{g!r} in {' and '.join(sorted(splits_of[g]))}" for g in shared[:5])
-        findings.append(f"{len(shared)} {unit}s stand in more than one split: {named}. Such a set can't judge a model")
-    findings += _count_findings(manifest, seen)
+    shared, group_findings = _group_findings(manifest, shards)
+    findings += group_findings
+    findings += _count_findings(manifest, shards)
     findings += _table_findings(storage, dataset_dir, manifest, shards)
     resolution = _identical(shards)
     policies = "ingest again with --on-duplicate keep-train and --on-conflict reject-all"
     findings += [f"{v}: {policies}" for v in resolution.violations[:20]]
     near = manifest.near_duplicates.pairs_across_splits
-    return Audited(findings, sum(len(s.patch_id) for s in shards), len(shared), resolution.within_split, near)
+    return Audited(findings, sum(len(s.patch_id) for s in shards), shared, resolution.within_split, near)
 
 
-def _count_findings(manifest: Manifest, seen: collections.Counter[tuple[str, int]]) -> list[str]:
+def _group_findings(manifest: Manifest, shards: list[ShardRecords]) -> tuple[int, list[str]]:
+    """How many groups stand in more than one split, and the finding on them."""
+    splits_of: dict[str, set[str]] = collections.defaultdict(set)
+    for shard in shards:
+        for group in set(shard.group_id):
+            splits_of[group].add(shard.split)
+    shared = sorted(group for group, splits in splits_of.items() if len(splits) > 1)
+    if not shared:
+        return 0, []
+    named = "; ".join(f"{g!r} in {' and '.join(sorted(splits_of[g]))}" for g in shared[:5])
+    where = f"{len(shared)} {manifest.group_unit}s stand in more than one split: {named}"
+    return len(shared), [f"{where}. Such a set can't judge a model"]
+
+
+def _count_findings(manifest: Manifest, shards: list[ShardRecords]) -> list[str]:
+    """Classes whose records are not as many as the manifest says, or that a split lacks."""
+    seen: collections.Counter[tuple[str, int]] = collections.Counter()
+    for shard in shards:
+        seen.update({(shard.split, label): int((shard.label == label).sum()) for label in range(len(manifest.classes))})
     findings = []
     for split, facts in manifest.splits.items():
         for label, name in enumerate(manifest.classes):

@@ -53,37 +53,48 @@ def verify_bytes(
         progress: Told the bytes of each file as it has been read.
     """
     have = dict(storage.list_files(dataset_dir))
-    wanted: dict[str, str] = {f"{dataset_dir}/{name}": digest for name, digest in manifest.files.items()}
-    for split, shard in manifest.all_shards():
-        wanted[f"{dataset_dir}/{manifest.path(split, shard)}"] = shard.sha256
-        wanted[f"{dataset_dir}/{manifest.sidecar(shard)}"] = shard.sidecar_sha256
-    own = {f"{dataset_dir}/{manifests.NAME}"}
+    wanted = {f"{dataset_dir}/{name}": digest for name, digest in _checksums(manifest).items()}
     short = len(dataset_dir) + 1
     findings = [f"{path[short:]} is missing" for path in wanted if path not in have]
-    for path in sorted(have.keys() - wanted.keys() - own):
-        if f"/{TMP}/" not in path:
-            where = (
-                "is read as records by training though the manifest does not name it"
-                if "/Split-" in path
-                else "is not in the manifest"
-            )
-            findings.append(f"{path[short:]} {where}")
+    findings += _strays([path[short:] for path in sorted(have.keys() - wanted.keys())])
     present = [path for path in wanted if path in have]
 
     def check(path: str) -> str:
         local = storage.local_copy(path)
-        found = sha256_file(local)
+        digest = sha256_file(local)
         progress(have[path])
-        if found == wanted[path]:
+        if digest == wanted[path]:
             return ""
-        return f"{path[short:]} has changed since the commit{_where(local) if '/Split-' in path else ''}"
+        return f"{path[short:]} has changed since the commit{_damage(local) if '/Split-' in path else ''}"
 
     with ThreadPoolExecutor(cores()) as pool:
         findings += [finding for finding in pool.map(check, present) if finding]
     return Verified(findings, len(present), sum(have[path] for path in present))
 
 
-def _where(shard: Path) -> str:
+def _checksums(manifest: Manifest) -> dict[str, str]:
+    """SHA-256 of every file that a manifest names, by path relative to the data set's folder."""
+    wanted = dict(manifest.files)
+    for split, shard in manifest.all_shards():
+        wanted[manifest.path(split, shard)] = shard.sha256
+        wanted[manifest.sidecar(shard)] = shard.sidecar_sha256
+    return wanted
+
+
+def _strays(paths: list[str]) -> list[str]:
+    """Findings on files that the manifest does not name; temporary ones are none."""
+    findings = []
+    for path in paths:
+        if path == manifests.NAME or f"/{TMP}/" in f"/{path}":
+            continue
+        if "/Split-" in f"/{path}":
+            findings.append(f"{path} is read as records by training though the manifest does not name it")
+        else:
+            findings.append(f"{path} is not in the manifest")
+    return findings
+
+
+def _damage(shard: Path) -> str:
     """Where a damaged shard is damaged, as far as its own checksums tell."""
     last = ""
     try:
@@ -120,8 +131,6 @@ def verify_deep(
     Raises:
         UsageError: The raw folder is gone, or the data set is pseudonymised and no map was given.
     """
-    from components.images.independent import decode_independent, fit_independent
-
     columns = ["patch_id", "path", "split", "shard", "offset"]
     table = pq.read_table(storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)
     if manifest.key_fingerprint and path_map is None:
@@ -131,7 +140,6 @@ def verify_deep(
     n = len(table)
     chosen = range(n) if not sample or sample >= n else sorted({int(i * n / sample) for i in range(sample)})
     source = open_source(input_root)
-    source_size, stored_size = manifest.source_size, manifest.stored_size
     findings: list[str] = []
     read = 0
     for row in table.take(list(chosen)).to_pylist():
@@ -143,21 +151,27 @@ def verify_deep(
             continue
         read += len(data)
         shard = storage.local_copy(f"{dataset_dir}/{shard_path(row['split'], row['shard'])}")
-        try:
-            got = decode_pixels(decode_example(read_at(shard, row["offset"])))
-            want = fit_independent(decode_independent(data, Path(path).suffix.lower()), source_size, stored_size)
-        except (Rejected, ValueError) as error:
-            findings.append(f"{row['path']}: {error}")
-            continue
-        if got.shape != want.shape:
-            sizes = f"stored as {got.shape[1]}x{got.shape[0]}, its source gives {want.shape[1]}x{want.shape[0]}"
-            findings.append(f"{row['path']}: {sizes}")
-        elif not np.array_equal(got, want):
-            worst = int(np.abs(got.astype(int) - want.astype(int)).max())
-            findings.append(
-                f"{row['path']}: {int((got != want).any(-1).sum())} pixels differ, by up to {worst} grey levels"
-            )
+        difference = _difference(shard, row["offset"], data, Path(path).suffix.lower(), manifest)
+        if difference:
+            findings.append(f"{row['path']}: {difference}")
     return Verified(findings, len(chosen), read, len(chosen))
+
+
+def _difference(shard: Path, offset: int, source: bytes, suffix: str, manifest: Manifest) -> str:
+    """How a record's pixels differ from those of its source file, decoded anew; empty where they are equal."""
+    from components.images.independent import decode_independent, fit_independent
+
+    try:
+        got = decode_pixels(decode_example(read_at(shard, offset)))
+        want = fit_independent(decode_independent(source, suffix), manifest.source_size, manifest.stored_size)
+    except (Rejected, ValueError) as error:
+        return str(error)
+    if got.shape != want.shape:
+        return f"stored as {got.shape[1]}x{got.shape[0]}, its source gives {want.shape[1]}x{want.shape[0]}"
+    if np.array_equal(got, want):
+        return ""
+    worst = int(np.abs(got.astype(int) - want.astype(int)).max())
+    return f"{int((got != want).any(-1).sum())} pixels differ, by up to {worst} grey levels"
 
 
 def ledger_finding(storage: Storage, dataset_dir: str, manifest: Manifest) -> list[str]:
