@@ -117,27 +117,39 @@ def resolve(rows: Rows, on_duplicate: str = "keep-train", on_conflict: str = "re
             blank += len(run) - 1
             continue
         run = np.array(sorted(run, key=lambda r: (rank[rows.split[r]], rows.id(r))))
-        labels, splits = np.unique(rows.label[run]), np.unique(rows.split[run])
-        if len(labels) > 1:
-            names = ", ".join(f"{rows.name(r)} (label {rows.label[r]})" for r in run[:4])
+        labels, splits = len(np.unique(rows.label[run])), len(np.unique(rows.split[run]))
+        if labels > 1:
             if on_conflict == "fail":
-                violations.append(f"the same pixels under {len(labels)} labels: {names}")
-            for r in run:
-                other = next(o for o in run if rows.label[o] != rows.label[r])
-                detail = f"same pixels as {rows.name(other)}, which has label {rows.label[other]}"
-                drops.append(Drop(int(r), "label_conflict", detail))
-        elif len(splits) > 1:
-            names = ", ".join(f"{rows.name(r)} ({SPLITS[rows.split[r]]})" for r in run[:4])
+                names = ", ".join(f"{rows.name(r)} (label {rows.label[r]})" for r in run[:4])
+                violations.append(f"the same pixels under {labels} labels: {names}")
+            drops += _conflicting(rows, run)
+        elif splits > 1:
             if on_duplicate == "fail":
-                violations.append(f"the same pixels in {len(splits)} splits: {names}")
-            keeper = run[0]
-            for r in run[rows.split[run] != rows.split[keeper]]:
-                detail = f"same pixels as {rows.name(keeper)} in {SPLITS[rows.split[keeper]]}"
-                drops.append(Drop(int(r), "duplicate", detail))
-            within += int((rows.split[run] == rows.split[keeper]).sum()) - 1
+                names = ", ".join(f"{rows.name(r)} ({SPLITS[rows.split[r]]})" for r in run[:4])
+                violations.append(f"the same pixels in {splits} splits: {names}")
+            gone = _in_other_splits(rows, run)
+            drops += gone
+            within += len(run) - len(gone) - 1
         else:
             within += len(run) - 1
     return Resolution(sorted(drops, key=lambda d: d.row), violations, within, blank)
+
+
+def _conflicting(rows: Rows, run: npt.NDArray[np.intp]) -> list[Drop]:
+    """All copies, each with another one that has another label."""
+    drops = []
+    for row in run:
+        other = next(o for o in run if rows.label[o] != rows.label[row])
+        detail = f"same pixels as {rows.name(other)}, which has label {rows.label[other]}"
+        drops.append(Drop(int(row), "label_conflict", detail))
+    return drops
+
+
+def _in_other_splits(rows: Rows, run: npt.NDArray[np.intp]) -> list[Drop]:
+    """The copies that are not in the split of the first one, which stays."""
+    keeper = run[0]
+    detail = f"same pixels as {rows.name(keeper)} in {SPLITS[rows.split[keeper]]}"
+    return [Drop(int(row), "duplicate", detail) for row in run[rows.split[run] != rows.split[keeper]]]
 
 
 NEAR_BITS = 2
