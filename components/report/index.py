@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable
 
 from markupsafe import Markup
 
 from components.errors import HistolineError
 from components.promotion import champion as champions
+from components.promotion.champion import Champion
 from components.report import figures
 from components.report.measures import TITLES
 from components.report.page import FILE, environment, reason, verdict
@@ -21,6 +21,23 @@ PATH = "runs/index.html"
 LOCK = "runs/.index.lock"
 OVER_TIME = 60
 """Runs of one data set and task in the plot, the latest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsOfTask:
+    """What was read of the runs of one data set and task.
+
+    Attributes:
+        dataset: Data set.
+        task: Task.
+        runs: Each run's record, and its page relative to the workspace, empty where there is none.
+        champion: Promotions; None where there were none, or where they can't be read.
+    """
+
+    dataset: str
+    task: str
+    runs: tuple[tuple[RunRecord, str], ...]
+    champion: Champion | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,50 +111,61 @@ def write(storage: Storage, owner: str = "histoline report") -> str:
 
 def families(storage: Storage) -> tuple[list[Family], list[str]]:
     """All runs by data set and task, and the folders whose run.json is damaged."""
+    collected, broken = collect(storage)
+    return [family(runs) for runs in collected], broken
+
+
+def collect(storage: Storage) -> tuple[list[RunsOfTask], list[str]]:
+    """Reads every run.json and champion.json of a workspace; folders of damaged records come second."""
     found, broken = [], []
     for dataset in storage.list_dirs("runs"):
         for task in storage.list_dirs(f"runs/{dataset}"):
-            records = []
+            runs = []
             for run_id in storage.list_dirs(f"runs/{dataset}/{task}"):
                 folder = f"runs/{dataset}/{task}/{run_id}"
                 try:
                     if storage.exists(f"{folder}/{run_record.NAME}"):
-                        records.append((folder, run_record.read(storage, folder)))
+                        record = run_record.read(storage, folder)
+                        page = f"{folder}/{FILE}"
+                        runs.append((record, page if storage.exists(page) else ""))
                 except HistolineError:
                     broken.append(folder)
-            if records:
-                found.append(_family(storage, dataset, task, records))
+            if runs:
+                found.append(RunsOfTask(dataset, task, tuple(runs), _champion(storage, dataset, task)))
     return found, broken
 
 
-def _family(storage: Storage, dataset: str, task: str, records: Iterable[tuple[str, RunRecord]]) -> Family:
+def _champion(storage: Storage, dataset: str, task: str) -> Champion | None:
     try:
-        champion, _ = champions.read(storage, champions.home(dataset, task))
+        return champions.read(storage, champions.home(dataset, task))[0]
     except HistolineError:
-        champion = None
+        return None
+
+
+def family(runs: RunsOfTask) -> Family:
+    """What the index shows of the runs of one data set and task."""
+    champion = runs.champion
     current = champion.current if champion else None
     origin = champion.origin(champion.current).run_id if champion else ""
-    lines = [_line(storage, folder, record, origin) for folder, record in records]
+    lines = [_line(record, page, origin) for record, page in runs.runs]
     lines.sort(key=lambda line: (line.created, line.run_id), reverse=True)
     served = ""
     if current is not None:
         by = "the gate" if current.promoted_by == "gate" else f"hand ({current.who})"
         again = f", version {current.from_version} again" if current.from_version is not None else ""
         served = f"version {current.version} of run {current.run_id}{again}, promoted by {by} on {current.when[:10]}"
-    title = f"{dataset} {task}"
-    return Family(title, tuple(lines), served, _plot(f"trend-{dataset}-{task}", title, lines))
+    title = f"{runs.dataset} {runs.task}"
+    return Family(title, tuple(lines), served, _plot(f"trend-{runs.dataset}-{runs.task}", title, lines))
 
 
-def _line(storage: Storage, folder: str, record: RunRecord, origin: str) -> Line:
+def _line(record: RunRecord, page: str, origin: str) -> Line:
     metric = "macro_f1" if len(record.classes) > 2 else "auc"
     value = record.figures().get(metric, {})
-    there = storage.exists(f"{folder}/{FILE}")
     return Line(
         run_id=record.run_id, dataset=record.dataset, task=record.task, created=record.created,
         model=str(record.config.get("model", "")), verdict=verdict(record), reason=reason(record),
         metric=TITLES[metric], estimate=value.get("estimate"), low=value.get("low"), high=value.get("high"),
-        version=record.version, champion=record.run_id == origin,
-        page=f"{folder.partition('/')[2]}/{FILE}" if there else "",
+        version=record.version, champion=record.run_id == origin, page=page.partition("/")[2],
     )  # fmt: skip
 
 
