@@ -170,9 +170,9 @@ def show(outcome: Outcome) -> None:
     _show_splits(outcome.manifest)
     for line in summary(outcome):
         click.echo(line)
-    said = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
+    state = {"committed": "Committed", "unchanged": "Nothing to do, the input is unchanged. It stands"}[outcome.state]
     took = f" ({outcome.seconds:.1f} s)" if outcome.seconds else ""
-    click.echo(f"{said} in {outcome.dataset_dir}{took}{'' if outcome.is_latest else '; latest.json names another'}")
+    click.echo(f"{state} in {outcome.dataset_dir}{took}{'' if outcome.is_latest else '; latest.json names another'}")
 
 
 def _show_splits(manifest: Manifest) -> None:
@@ -321,10 +321,10 @@ def unchanged(options: dict[str, Any], started: float) -> Outcome | None:
 
 def small(outcome: Outcome) -> dict[str, Any]:
     """What a scheduler keeps of an ingest: a few hundred bytes."""
-    told = document(outcome)
+    facts = document(outcome)
     wanted = ("state", "dataset_dir", "task", "is_latest", "content_digest", "plan_id", "found", "written")
-    rejects = {code: facts["count"] for code, facts in (told["rejects"] or {}).items()}
-    return {**{key: told[key] for key in wanted}, "rejects": rejects}
+    rejects = {code: reject["count"] for code, reject in (facts["rejects"] or {}).items()}
+    return {**{key: facts[key] for key in wanted}, "rejects": rejects}
 
 
 def plain_options(name: str | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,15 @@ manifest.json is written, which is last.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime
 import hashlib
 import os
 import shutil
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,23 +25,20 @@ from components.core.machine import give_memory_back
 from components.core.rejects import REJECT_KINDS, reject_table
 from components.datasets import manifest as manifests
 from components.datasets.content_digest import ContentDigest, hash_pairs
-from components.datasets.duplicates import Resolution, Rows, near_duplicates, resolve
 from components.datasets.latest_pointer import write_latest
 from components.datasets.layout import ShardSpec, sha256_file
 from components.datasets.manifest import (
     IdsWithoutFile,
     LedgerFile,
     Manifest,
-    NearDuplicates,
     Policies,
     RejectFacts,
     ShardFacts,
     SplitFacts,
 )
-from components.datasets.sidecars import sidecar_meta
 from components.errors import DataError
 from components.ingest.config import IngestConfig
-from components.ingest.rewrite import drop_records
+from components.ingest.copies import Written, read_sidecar, resolve_copies
 from components.ingest.shard_jobs import IngestPlan
 from components.ingest.thumbnails import write_thumbnails
 from components.storage.atomic_files import TMP
@@ -51,30 +46,6 @@ from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.version import INGEST_VERSION, __version__
 from schemas.tables import PATCHES, REJECTS, REPETITIVE, SPLITS
-
-MAX_EXAMPLES = 20
-_MEASURES = [
-    *("pixel_hash", "perceptual_hash", "constant"),
-    *("color/red_mean", "color/green_mean", "color/blue_mean", "color/tissue_fraction"),
-]
-"""What policies and audit need of a sidecar beside the columns of patches.parquet."""
-
-
-@dataclasses.dataclass
-class Written:
-    """One shard as its sidecar tells of it.
-
-    Attributes:
-        spec: The shard.
-        meta: count, bytes, sha256, rejects, dropped.
-        table: The sidecar's rows.
-        sidecar_sha256: Of the sidecar's file.
-    """
-
-    spec: ShardSpec
-    meta: dict[str, Any]
-    table: pa.Table
-    sidecar_sha256: str
 
 
 def commit(config: IngestConfig, plan: IngestPlan) -> Manifest:
@@ -90,32 +61,17 @@ def commit(config: IngestConfig, plan: IngestPlan) -> Manifest:
     storage = open_storage(config.workspace)
     home = plan.write.dataset_dir
     with ThreadPoolExecutor(2) as threads:  # Arrow and NumPy let go of the GIL where the work is
-        shards = list(threads.map(lambda spec: _read_sidecar(storage, home, spec), plan.specs))
+        shards = list(threads.map(lambda spec: read_sidecar(storage, home, spec), plan.specs))
         discovered = pq.ParquetFile(storage.local_copy(plan.rejects_path)).read()
         _check_faults(config, plan, storage, discovered, shards)
-        resolution, comparing = _resolve(config, plan, storage, shards, threads)
+        resolution, comparing = resolve_copies(config, plan, storage, shards, threads)
         _remove_strays(storage, home, plan.specs)
         splits, content_digest = _write_patches(plan, storage, shards, threads)
         near = comparing.result()
     rejects = _write_rejects(config, plan, storage, discovered, shards)
     storage.write_atomic(f"{home}/splits.json", plan.ledger.encode())
     written = sum(s.patches for s in splits.values())
-    problems = [
-        f"class {name} has no patch left in {split}"
-        for split, names in plan.expected.items()
-        for name in names
-        if not splits[split].by_class[name]
-    ]
-    if written + len(rejects) != plan.found:
-        problems.append(
-            f"{written} written + {len(rejects)} rejected is not {plan.found} found (a bug: please report)"
-        )
-    if problems:
-        raise DataError(
-            f"The data set in {storage.uri(home)} was not committed: {'; '.join(problems)}.",
-            "rejects.parquet there says which images were left out and why; use fewer filters, other --ratios, or "
-            "--on-infeasible train-only, which keeps rare classes in train.",
-        )
+    _check_complete(plan, splits, written, len(rejects), storage.uri(home))
     tables = ("patches.parquet", "rejects.parquet", "splits.json")
     pictures = [path[len(home) + 1 :] for path, _ in storage.list_files(f"{home}/thumbnails")]
     manifest = Manifest(
@@ -135,11 +91,34 @@ def commit(config: IngestConfig, plan: IngestPlan) -> Manifest:
         near_duplicates=near,
         files={name: sha256_file(storage.local_copy(f"{home}/{name}")) for name in (*tables, *pictures)},
     )
+    _seal(storage, home, manifest)
+    return manifests.load(storage, home)
+
+
+def _check_complete(plan: IngestPlan, splits: dict[str, SplitFacts], written: int, rejected: int, where: str) -> None:
+    """Refuses a data set that lost a class somewhere, or whose counts do not add up."""
+    problems = [
+        f"class {name} has no patch left in {split}"
+        for split, names in plan.expected.items()
+        for name in names
+        if not splits[split].by_class[name]
+    ]
+    if written + rejected != plan.found:
+        problems.append(f"{written} written + {rejected} rejected is not {plan.found} found (a bug: please report)")
+    if problems:
+        raise DataError(
+            f"The data set in {where} was not committed: {'; '.join(problems)}.",
+            "rejects.parquet there says which images were left out and why; use fewer filters, other --ratios, or "
+            "--on-infeasible train-only, which keeps rare classes in train.",
+        )
+
+
+def _seal(storage: Storage, home: str, manifest: Manifest) -> None:
+    """Sweeps what is temporary, then writes the manifest: from here on the data set is committed."""
     sealed = manifests.dump(manifest)
     storage.delete_tree(f"{home}/{TMP}")
     storage.sweep(home)
     storage.write_atomic(f"{home}/{manifests.NAME}", sealed)
-    return manifests.load(storage, home)
 
 
 def move_latest(config: IngestConfig, plan: IngestPlan, manifest: Manifest, request: str = "") -> bool:
@@ -191,12 +170,6 @@ def _count_rejects(rejects: pa.Table) -> dict[str, RejectFacts]:
     return {code: RejectFacts(REJECT_KINDS[code], n) for code, n in sorted(counts.items())}
 
 
-def _read_sidecar(storage: Storage, home: str, spec: ShardSpec) -> Written:
-    local = storage.local_copy(f"{home}/{spec.sidecar}")
-    table = pq.ParquetFile(local).read([*PATCHES.names, *_MEASURES], use_threads=False)
-    return Written(spec, sidecar_meta(table.schema), table.replace_schema_metadata(None), sha256_file(local))
-
-
 def _check_faults(
     config: IngestConfig, plan: IngestPlan, storage: Storage, discovered: pa.Table, shards: list[Written]
 ) -> None:
@@ -219,73 +192,6 @@ def _check_faults(
         f"First: {shown}. All are listed in {storage.uri(home)}/rejects.parquet.",
         "Repair or remove them, or raise --max-faults if they may be left out.",
     )
-
-
-def _resolve(
-    config: IngestConfig, plan: IngestPlan, storage: Storage, shards: list[Written], threads: Executor
-) -> tuple[Resolution, Future[NearDuplicates]]:
-    """Applies the policies; shards that lose records are rewritten and read again in place.
-
-    Returns:
-        What was resolved, and the near-duplicates that a thread is looking for.
-    """
-    dropped = [d for shard in shards for d in shard.meta["dropped"]]
-    shard_of_row = np.concatenate(
-        [np.full(len(s.table), i) for i, s in enumerate(shards)]
-        + [np.full(len(s.meta["dropped"]), i) for i, s in enumerate(shards)]
-    ).astype(np.int64)
-    split_of_shard = np.array([SPLITS.index(s.spec.split) for s in shards], np.int8)
-    gone = np.frombuffer(bytes.fromhex("".join(d["pixel_hash"] for d in dropped)), np.uint64).reshape(-1, 2)
-
-    def texts(name: str) -> pa.ChunkedArray:
-        chunks = [chunk for s in shards for chunk in s.table.column(name).chunks]
-        return pa.chunked_array([*chunks, arrow_arrays.strings([d[name] for d in dropped])])
-
-    def numbers(name: str, extra: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([*(arrow_arrays.values(s.table.column(name)) for s in shards), extra])
-
-    rows = Rows(
-        patch_id=texts("patch_id"),
-        path=texts("path"),
-        split=split_of_shard[shard_of_row],
-        label=numbers("label", np.array([d["label"] for d in dropped], np.int32)),
-        pixel_hash=np.concatenate([*(hash_pairs(s.table.column("pixel_hash")) for s in shards), gone]),
-        constant=numbers("constant", np.zeros(len(dropped), bool)),
-    )
-    resolution = resolve(rows, config.on_duplicate, config.on_conflict)
-    if resolution.violations:
-        raise DataError(
-            f"{len(resolution.violations)} sets of identical images break a rule: "
-            f"{'; '.join(resolution.violations[:3])}.",
-            "--on-duplicate keep-train and --on-conflict reject-all, the defaults, resolve and list them.",
-        )
-    near = threads.submit(_near, list(shards), rows, resolution)
-    by_shard: dict[int, dict[str, tuple[str, str]]] = collections.defaultdict(dict)
-    for drop in resolution.drops:
-        by_shard[int(shard_of_row[drop.row])][rows.id(drop.row)] = (drop.code, drop.detail)
-    for number, drops in sorted(by_shard.items()):
-        drop_records(plan.write, shards[number].spec, drops)
-        shards[number] = _read_sidecar(storage, plan.write.dataset_dir, shards[number].spec)
-    return resolution, near
-
-
-def _near(shards: list[Written], rows: Rows, resolution: Resolution) -> NearDuplicates:
-    def numbers(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([arrow_arrays.values(s.table.column(name)) for s in shards])
-
-    kept = np.ones(sum(len(s.table) for s in shards), bool)
-    kept[[d.row for d in resolution.drops if d.row < len(kept)]] = False
-    at = np.flatnonzero(kept)
-    pairs, crowded = near_duplicates(
-        numbers("perceptual_hash")[at],
-        rows.split[at],
-        np.stack([numbers(f"color/{c}_mean")[at] for c in ("red", "green", "blue")], 1),
-        numbers("color/tissue_fraction")[at],
-    )
-    examples = [
-        tuple(f"{rows.name(at[i])} ({SPLITS[rows.split[at[i]]]})" for i in pair) for pair in pairs[:MAX_EXAMPLES]
-    ]
-    return NearDuplicates(len(pairs), tuple(examples), crowded)
 
 
 def _remove_strays(storage: Storage, home: str, specs: list[ShardSpec]) -> None:
