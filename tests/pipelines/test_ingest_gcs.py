@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from components.adapters.listing import list_images
-from components.datasets.manifest import load
+from components.datasets.manifest import Manifest, load
 from components.errors import UsageError
 from components.storage.open import open_storage
 from tests.support import gcs, trees
@@ -33,8 +33,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
 
 
-def shards(root: str, manifest: dict) -> dict[str, str]:
-    return {s["file"]: s["sha256"] for f in manifest["splits"].values() for s in f["shards"]}
+def digests(manifest: Manifest) -> dict[str, str]:
+    return {shard.file: shard.sha256 for facts in manifest.splits.values() for shard in facts.shards}
 
 
 def test_raw_images_and_workspace_in_buckets(emulator, tmp_path):
@@ -73,10 +73,11 @@ def test_raw_images_and_workspace_in_buckets(emulator, tmp_path):
     remote, here = open_storage("gs://work/w"), open_storage(str(tmp_path / "w"))
     home = "datasets/idc/binary/"
     mine, theirs = load(remote, home + told["plan_id"]), load(here, home + there["plan_id"])
-    assert shards("gs://work/w", mine) == shards("", theirs), "bytes depend on where they were written"
-    assert mine["content_digest"] == theirs["content_digest"]
-    stored = remote.read_bytes(f"{home}{told['plan_id']}/Split-train/{mine['splits']['train']['shards'][0]['file']}")
-    assert hashlib.sha256(stored).hexdigest() == mine["splits"]["train"]["shards"][0]["sha256"]
+    assert digests(mine) == digests(theirs), "bytes depend on where they were written"
+    assert mine.content_digest == theirs.content_digest
+    first = mine.splits["train"].shards[0]
+    stored = remote.read_bytes(f"{home}{told['plan_id']}/Split-train/{first.file}")
+    assert hashlib.sha256(stored).hexdigest() == first.sha256
     assert not [path for path, _ in remote.list_files(home) if "/.tmp/" in path], "temporaries were left"
 
     again = run(*command)
