@@ -11,7 +11,7 @@ from components.core.array_types import Array
 from components.datasets.manifest import Manifest
 from components.promotion.evaluation_inputs import PromotedModel
 from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
-from components.training.recipe import Gate
+from components.training.recipe_parts import Gate
 
 
 def gate_policy(given: Mapping[str, Any]) -> GatePolicy:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from components.core import json_documents
 from components.errors import UsageError
 from components.metrics.bootstrap import PairedDifference
-from components.training.recipe import Gate
+from components.training.recipe_parts import Gate
 
 Disjointness = Literal["disjoint", "leaky", "unproven"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from components.training.recipe import Phase, TrainingConfig
+from components.training.recipe import TrainingConfig
+from components.training.recipe_parts import Phase
 
 FINAL_RATE = 0.01
 """Share of a phase's learning rate that is left at its end under `cosine` and `exponential`."""

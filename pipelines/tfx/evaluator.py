@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.training.recipe import LOWER_IS_BETTER
+from components.training.recipe_parts import LOWER_IS_BETTER
 
 MAX_GROUP_SLICES = 1_000
 """Slices by group are made up to so many groups in the test split; beyond, they are a table nobody reads."""

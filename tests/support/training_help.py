@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.training.recipe import Phase, TrainingConfig
+from components.training.recipe import TrainingConfig
+from components.training.recipe_parts import Phase
 from tests.support import ingest_help, trees
 
 ROOT = Path(__file__).resolve().parents[2]

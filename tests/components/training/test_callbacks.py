@@ -13,7 +13,8 @@ from components.errors import DataError
 from components.training import callbacks, phases
 from components.training.augmentation import PRESETS, Augmentation
 from components.training.augmentation_layers import training_model
-from components.training.recipe import Phase, TrainingConfig
+from components.training.recipe import TrainingConfig
+from components.training.recipe_parts import Phase
 
 
 def small() -> keras.Model:

@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 from components.training import models, phases, presets
 from components.training.augmentation import Augmentation
 from components.training.augmentation_layers import training_model
-from components.training.recipe import Phase, TrainingConfig
+from components.training.recipe import TrainingConfig
+from components.training.recipe_parts import Phase
 from pipelines.recipes import PRESETS_FOLDER
 
 

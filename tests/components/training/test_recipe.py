@@ -13,7 +13,8 @@ import schemas
 from components.errors import UsageError
 from components.training import models, presets
 from components.training.augmentation import PRESETS
-from components.training.recipe import FLOORS, Gate, Phase, TrainingConfig
+from components.training.recipe import TrainingConfig
+from components.training.recipe_parts import FLOORS, Gate, Phase
 from pipelines.recipes import PRESETS_FOLDER
 
 from_preset = functools.partial(presets.from_preset, folder=PRESETS_FOLDER)

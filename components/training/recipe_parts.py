@@ -1,0 +1,157 @@
+"""The parts of a recipe, each checked where it is read: phases, early stopping, the gate's policy, bounds.
+
+Nothing here loads Keras. Every error names the field, the value, what is allowed and, on a typo, the nearest key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from components.core.field_checks import as_number, choice, known_keys, number, wrong
+from components.metrics.threshold_criterion import sensitivity_target
+
+TASKS = ("binary", "subtype")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+FLOORS = {
+    "binary": {"auc": (0.0, 1.0), "pr_auc": (0.0, 1.0), "log_loss": (0.0, 10.0)},
+    "subtype": {"accuracy": (0.0, 1.0), "log_loss": (0.0, 10.0)},
+}
+"""Metrics that the Evaluator can put a bound on, with the bound's range."""
+
+LOWER_IS_BETTER = frozenset({"log_loss"})
+"""For these a floor is the largest value that passes, for all others the smallest."""
+
+POLICIES = ("max_balanced_accuracy", "f1", "youden")
+SCHEDULES = ("constant", "cosine", "exponential")
+MONITORS = {
+    "binary": ("val_auc", "val_loss", "val_accuracy"),
+    "subtype": ("val_macro_f1", "val_loss", "val_accuracy"),
+}
+"""What early stopping may watch, per task; the first is the gate's primary metric."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimizer.
+
+    Attributes:
+        epochs: How many.
+        learning_rate: At its start; 0 trains nothing but moving statistics.
+        schedule: `constant`, or falling to 1 % of the rate at the phase's end: `cosine` or `exponential`.
+        trainable: `all`, `head`, or a number N: the head and the last N layers before it that hold weights.
+    """
+
+    epochs: int = 1
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    trainable: str | int = "all"
+
+    @classmethod
+    def read(cls, where: str, given: Any) -> Phase:
+        """Checks one element of `phases`; raises UsageError."""
+        f = known_keys(where, given, {x.name for x in dataclasses.fields(cls)})
+        trainable = f.get("trainable", "all")
+        last = re.fullmatch(r"(?:last )?(\d+)", str(trainable))
+        if last:
+            trainable = number(f"{where}.trainable", int(last[1]), 1, 10_000, integer=True)
+        elif trainable not in ("all", "head"):
+            raise wrong(f"{where}.trainable", trainable, "head, all, or the number of last layers (`last 20` or 20)")
+        return cls(
+            epochs=number(f"{where}.epochs", f.get("epochs", 1), 1, 10_000, integer=True),
+            learning_rate=number(f"{where}.learning_rate", as_number(f.get("learning_rate", 1e-3)), 0, 10),
+            schedule=choice(f"{where}.schedule", f.get("schedule", "constant"), SCHEDULES),
+            trainable=trainable,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a phase early and goes back to its best epoch.
+
+    Attributes:
+        monitor: What is watched on the eval split, one of `MONITORS`; empty means no early stopping.
+        patience: Epochs without a better value before the phase ends.
+    """
+
+    monitor: str = ""
+    patience: int = 3
+
+    @classmethod
+    def read(cls, given: Any, task: str) -> EarlyStopping:
+        """Checks the field `early_stopping`; nothing or `none` switches it off; raises UsageError."""
+        if given in (None, "none", False):
+            return cls()
+        f = known_keys("early_stopping", given, {"monitor", "patience"})
+        monitor = f.get("monitor", "")
+        return cls(
+            monitor=choice("early_stopping.monitor", monitor, MONITORS[task]) if monitor else "",
+            patience=number("early_stopping.patience", f.get("patience", 3), 1, 1000, integer=True),
+        )
+
+    @property
+    def mode(self) -> str:
+        """`min` or `max`: which values of the monitor are better."""
+        return "min" if self.monitor == "val_loss" else "max"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """How a candidate is compared with the champion.
+
+    Attributes:
+        policy: `better` (lower bound above 0) or `non-inferior` (lower bound above -margin).
+        margin: Of non-inferiority, in units of the primary metric.
+        n_resamples: Paired resamples of patients.
+    """
+
+    policy: str = "better"
+    margin: float = 0.01
+    n_resamples: int = 2000
+
+    @classmethod
+    def read(cls, given: Any) -> Gate:
+        """Checks the field `gate`; raises UsageError."""
+        f = known_keys("gate", given or {}, {x.name for x in dataclasses.fields(cls)})
+        return cls(
+            policy=choice("gate.policy", f.get("policy", cls.policy), ("better", "non-inferior")),
+            margin=number("gate.margin", as_number(f.get("margin", cls.margin)), 0, 0.2),
+            n_resamples=number("gate.n_resamples", f.get("n_resamples", cls.n_resamples), 200, 100_000, integer=True),
+        )
+
+
+def plain(value: Any) -> Any:
+    """A part as the mapping that its `read` takes; anything else as it is."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def phases(given: Any) -> tuple[Phase, ...]:
+    """Checks the field `phases`; raises UsageError."""
+    if not isinstance(given, (list, tuple)) or not given:
+        raise wrong("phases", given, "a list of at least one phase, such as [{epochs: 3, learning_rate: 0.001}]")
+    return tuple(Phase.read(f"phases.{i}", plain(phase)) for i, phase in enumerate(given))
+
+
+def image_size(given: Any) -> tuple[int, int]:
+    """Checks the field `image_size`; raises UsageError."""
+    if not isinstance(given, (list, tuple)) or len(given) != 2:
+        raise wrong("image_size", given, "[height, width] in pixels, or null for images as stored")
+    high, wide = (number(f"image_size.{i}", side, 8, 4096, integer=True) for i, side in enumerate(given))
+    return high, wide
+
+
+def threshold(given: Any) -> str:
+    """Checks the field `threshold`; raises UsageError."""
+    target = sensitivity_target(str(given).replace(" ", ""))
+    if target is not None:
+        return f"sensitivity={target:g}"
+    if str(given).startswith("sensitivity"):
+        raise wrong("threshold", given, "sensitivity=X with X above 0 and at most 1, such as sensitivity=0.95")
+    return choice("threshold", given, POLICIES)
+
+
+def floors(given: Any, task: str) -> dict[str, float]:
+    """Checks the field `floors`; raises UsageError."""
+    found = known_keys("floors", given or {}, FLOORS[task])
+    return {k: number(f"floors.{k}", as_number(found[k]), *FLOORS[task][k]) for k in sorted(found)}
