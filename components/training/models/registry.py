@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from components.core.field_checks import choice
 from components.errors import UsageError
-from components.training.models import cnn_105k, mobilenet_v2, pcam_cnn, resnet50, simple_cnn, weights
+from components.training.models import (
+    cnn_105k,
+    efficientnet_lite,
+    mobilenet_v2,
+    pcam_cnn,
+    resnet50,
+    simple_cnn,
+    weights,
+)
 from components.training.models.info import ModelInfo
 
 if TYPE_CHECKING:
     import keras
 
 _MODULES: dict[str, ModuleType] = {
-    module.INFO.name: module for module in (cnn_105k, simple_cnn, mobilenet_v2, resnet50, pcam_cnn)
+    module.INFO.name: module for module in (cnn_105k, simple_cnn, mobilenet_v2, efficientnet_lite, resnet50, pcam_cnn)
 }
 
 MODELS: dict[str, ModelInfo] = {name: module.INFO for name, module in _MODULES.items()}
@@ -74,10 +83,10 @@ def build(
     logits, backbone = module.logits(x, n_classes, checked)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     model = keras.Model(images, probabilities, name=name)
-    url = module.imagenet_file(checked) if backbone is not None else ""
     if backbone is not None:
         weights.quicken_normalisation(backbone)
-    weights.load(model, backbone, entry, checked["weights"], url)
+    published = functools.partial(module.imagenet_file, checked) if backbone is not None else None
+    weights.load(model, backbone, entry, checked["weights"], published, getattr(module, "load_published", None))
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,17 @@ DOWNLOAD_TIMEOUT_S = 60.0
 """A server that says nothing for so long counts as no network."""
 
 
+Reader = Callable[["keras.Model", str], None]
+"""Loads a file that is not of Keras' own into a backbone; ValueError where it does not fit."""
+
+
 def load(
-    model: keras.Model, backbone: keras.Model | None, info: ModelInfo, weights: str, imagenet_url: str = ""
+    model: keras.Model,
+    backbone: keras.Model | None,
+    info: ModelInfo,
+    weights: str,
+    published: Callable[[], str] | None = None,
+    reader: Reader | None = None,
 ) -> None:
     """Loads weights into a freshly built model.
 
@@ -31,7 +41,8 @@ def load(
         backbone: The part of it that published weights fit, None where there is none.
         info: Its registry entry, for messages.
         weights: `none`, `imagenet`, or a file with weights of the backbone or of the whole model.
-        imagenet_url: Where the published weights are.
+        published: Tells where the published weights are: an address or a file.
+        reader: Of published files that are not HDF5; None where they are.
 
     Raises:
         UsageError: No published weights, no network, no such file, or a file that fits neither.
@@ -39,13 +50,15 @@ def load(
     if weights == "none":
         return
     if weights == "imagenet":
-        if backbone is None:
+        if backbone is None or published is None:
             raise UsageError(
                 f"there are no ImageNet weights for {info.name}.", "Set options.weights to none or to a file."
             )
-        _read(backbone, None, info, fetch(imagenet_url, info))
+        place = published()
+        path = fetch(place, info) if place.startswith("https:") else place
+        _read(backbone, None, info, path, reader)
         return
-    _read(backbone or model, model if backbone is not None else None, info, check_file(weights))
+    _read(backbone or model, model if backbone is not None else None, info, check_file(weights), reader)
 
 
 def quicken_normalisation(backbone: keras.Model, momentum: float = 0.9) -> None:
@@ -75,7 +88,7 @@ def check_file(weights: str) -> str:
     if not os.path.isfile(path):
         raise UsageError(
             f"options.weights is {weights!r}: there is no such file.",
-            "Give imagenet, none, or the path of an .h5 or .weights.h5 file.",
+            "Give imagenet, none, or the path of a weights file (.h5, .weights.h5; .pth for EfficientNet-Lite).",
         )
     return path
 
@@ -119,12 +132,15 @@ def fetch(url: str, info: ModelInfo) -> str:
         socket.setdefaulttimeout(before)
 
 
-def _read(part: keras.Model, whole: keras.Model | None, info: ModelInfo, path: str) -> None:
+def _read(part: keras.Model, whole: keras.Model | None, info: ModelInfo, path: str, reader: Reader | None) -> None:
     """Loads a file into the part that it fits."""
+    import h5py
+
+    foreign = reader if reader is not None and not h5py.is_hdf5(path) else None
     reasons = []
-    for model in [part] + ([whole] if whole is not None else []):
+    for model in [part] + ([whole] if whole is not None and foreign is None else []):
         try:
-            _load_file(model, path)
+            (foreign or _load_file)(model, path)
             return
         except Exception as error:  # ValueError, KeyError, OSError, by format and by what is wrong
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")

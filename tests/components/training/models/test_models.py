@@ -36,6 +36,7 @@ def images(name: str, count: int = 3) -> np.ndarray:
         ("cnn_105k", 105_234),
         ("simple_cnn", 61_533),
         ("mobilenet_v2", 412_770),
+        ("efficientnet_lite", 3_415_586),
         ("resnet50", 23_604_104),
         ("pcam_cnn", 147_506),
     ],
@@ -45,7 +46,9 @@ def test_parameter_counts(name: str, parameters: int) -> None:
 
 
 def test_every_model_is_pinned_and_says_where_it_comes_from() -> None:
-    assert set(models.MODELS) == {"cnn_105k", "simple_cnn", "mobilenet_v2", "resnet50", "pcam_cnn"}
+    assert set(models.MODELS) == {
+        "cnn_105k", "simple_cnn", "mobilenet_v2", "efficientnet_lite", "resnet50", "pcam_cnn",
+    }  # fmt: skip
     for name, entry in models.MODELS.items():
         assert entry.name == name and len(entry.source) > 40 and entry.title
 
