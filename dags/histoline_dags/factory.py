@@ -16,6 +16,7 @@ from histoline_dags.notify import WebhookNotifier
 from histoline_dags.operator import StepOperator
 from histoline_dags.settings import DatasetSettings, Settings
 from histoline_dags.settings_file import SettingsError
+from histoline_dags.stages import GPU_TASKS
 
 Context = Mapping[str, Any]
 
@@ -107,8 +108,10 @@ def train_dag(settings: Settings, name: str) -> DAG:
             task_id="validate", arguments=validate, after=_skip_unchanged, **common, **_limits(own, "validate")
         )
         train, evaluate = (
-            StepOperator(task_id=stage, arguments=later(stage), **common, **_limits(own, stage))
-            for stage in ("train", "evaluate")
+            StepOperator(
+                task_id=stage, arguments=later(stage), pool=settings.gpu_pool, **common, **_limits(own, stage)
+            )
+            for stage in GPU_TASKS
         )
         push = StepOperator(
             task_id="push",

@@ -43,7 +43,8 @@ class Settings:
     Attributes:
         workspace: Folder with datasets/, runs/ and models/.
         data_roots: Folders (or gs:// prefixes) that input must lie in; empty for anywhere.
-        pool: Airflow pool of the tasks; it must exist.
+        pool: Airflow pool of the tasks that the next does not hold; it must exist.
+        gpu_pool: Airflow pool of the tasks that use the device (`GPU_TASKS`); it must exist.
         retries: Tries after the first when a step asks for one (exit 75).
         retry_seconds: Before the first of them.
         presets: What catalog.json says of each recipe.
@@ -53,6 +54,7 @@ class Settings:
     workspace: Path
     data_roots: tuple[str, ...]
     pool: str
+    gpu_pool: str
     retries: int
     retry_seconds: float
     presets: Mapping[str, Mapping[str, Any]]
@@ -78,6 +80,7 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
         workspace=Path(os.path.abspath(environ.get("HISTOLINE_WORKSPACE") or PROJECT / "workspace")),
         data_roots=roots,
         pool=values.pool,
+        gpu_pool=values.gpu_pool,
         retries=values.retries.times,
         retry_seconds=values.retries.seconds,
         presets=known["presets"],

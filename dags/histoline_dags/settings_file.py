@@ -76,6 +76,7 @@ class SettingsFile(Table):
     """The whole file; `cron` and `minutes` are those of every data set that names none itself."""
 
     pool: str = "default_pool"
+    gpu_pool: str = "default_pool"
     retries: Retries = Retries()
     cron: Cron = Cron()
     minutes: Limits = Limits()
@@ -121,7 +122,7 @@ def read_settings_file(
 
 def _types(datasets: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, ...], list[str]]:
     """JSON schema types that each place of the file takes."""
-    types: dict[tuple[str, ...], list[str]] = {("pool",): ["string"]}
+    types: dict[tuple[str, ...], list[str]] = {(name,): ["string"] for name in ("pool", "gpu_pool")}
     types |= {("retries", name): ["number"] for name in Retries.model_fields}
     for above in ((), *((name,) for name in datasets)):
         types |= {(*above, "cron", dag): ["string"] for dag in DAGS}

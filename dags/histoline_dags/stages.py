@@ -5,3 +5,6 @@ from __future__ import annotations
 DAGS = ("ingest", "train")
 TASKS = ("ingest", "validate", "train", "evaluate", "push", "report")
 """The one task of DATASET_ingest, then those of DATASET_train: the stages of `histoline step`."""
+
+GPU_TASKS = ("train", "evaluate")
+"""Those that load a model onto the device. Two at once would share its memory, and neither knows of the other."""

@@ -23,8 +23,11 @@ from components.errors import UsageError
 from pipelines.local_airflow.supervisor import environment_of, folder_is_private
 
 USERS = ("admin", "viewer")
-POOL = "histoline_heavy"
-"""Airflow pool that `infra/airflow_prepare.py` makes: one heavy step at a time."""
+POOL, GPU_POOL = "histoline_heavy", "histoline_gpu"
+"""Airflow pools of one slot that `infra/airflow_prepare.py` makes; the second is for steps that use the device.
+
+So two data sets never train at once on one device, and an ingest does not wait until a training is over.
+"""
 
 DEFAULT_PORT = 8080
 POSTGRESQL = "postgresql+psycopg2"
@@ -293,6 +296,7 @@ def server_environment(place: Place, environ: Mapping[str, str]) -> dict[str, st
         "HISTOLINE_WORKSPACE": str(place.workspace),
         "HISTOLINE_COMMAND": str(place.command),
         "HISTOLINE_POOL": environ.get("HISTOLINE_POOL") or POOL,
+        "HISTOLINE_GPU_POOL": environ.get("HISTOLINE_GPU_POOL") or GPU_POOL,
         **({"HISTOLINE_DATA_ROOTS": os.pathsep.join(place.data_roots)} if place.data_roots else {}),
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",

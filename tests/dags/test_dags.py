@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from steps import environ_without
 
+from histoline_dags.factory import ingest_dag, train_dag
 from histoline_dags.form import arguments, path_pattern
+from histoline_dags.settings import load
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 NAMES = {f"{dataset}_{kind}" for dataset in ("idc", "breakhis", "pcam") for kind in ("ingest", "train")}
@@ -59,6 +61,15 @@ def test_settings_of_every_dag(bag: Any, name: str) -> None:
         assert task.execution_timeout and task.retries == 5 and task.retry_exponential_backoff
         assert task.pool == "default_pool"
         assert task.trigger_rule != "all_done"
+
+
+def test_what_uses_the_device_waits_for_it_and_nothing_else_does() -> None:
+    settings = load({"HISTOLINE_POOL": "small", "HISTOLINE_GPU_POOL": "device"})
+    dags = [make(settings, name) for name in settings.datasets for make in (ingest_dag, train_dag)]
+    pools = {(dag.dag_id, task.task_id): task.pool for dag in dags for task in dag.tasks}
+    assert {place[1] for place, pool in pools.items() if pool == "device"} == {"train", "evaluate"}
+    assert all(pools[f"{name}_train", "train"] == "device" for name in settings.datasets)
+    assert {pool for place, pool in pools.items() if place[1] not in ("train", "evaluate")} == {"small"}
 
 
 def test_shape_of_training(bag: Any) -> None:

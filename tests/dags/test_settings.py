@@ -20,7 +20,8 @@ def settings(tmp_path: Path, text: str, **environ: str):
 def test_the_committed_file() -> None:
     found = load({})
     assert set(found.datasets) == {"idc", "breakhis", "pcam"}
-    assert (found.pool, found.retries, found.data_roots) == ("default_pool", 5, ())
+    assert (found.pool, found.gpu_pool) == ("default_pool", "default_pool")
+    assert (found.retries, found.data_roots) == (5, ())
     idc = found.datasets["idc"]
     assert idc.defaults["train"]["preset"] == "idc_cnn_105k"
     assert idc.defaults["ingest"]["input"] == f"{PROJECT}/data/idc"
@@ -47,13 +48,15 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
         HISTOLINE_IDC_MINUTES_TRAIN="1.5",
         HISTOLINE_CRON_INGEST="5 5 * * *",
         HISTOLINE_POOL="histoline_heavy",
+        HISTOLINE_GPU_POOL="histoline_gpu",
         HISTOLINE_WORKSPACE="/w/../v",
     )
     train = found.datasets["idc"].defaults["train"]
     assert (train["preset"], train["epochs"], train["force"]) == ("idc_quick", 7, True)
     assert found.datasets["idc"].cron == {"ingest": "5 5 * * *", "train": ""}
     assert found.datasets["idc"].minutes["train"] == 1.5
-    assert (found.pool, found.workspace) == ("histoline_heavy", Path("/v"))
+    assert (found.pool, found.gpu_pool) == ("histoline_heavy", "histoline_gpu")
+    assert found.workspace == Path("/v")
 
 
 def test_relative_input_lies_below_the_first_root(tmp_path: Path) -> None:
@@ -77,6 +80,7 @@ def test_relative_input_lies_below_the_first_root(tmp_path: Path) -> None:
         ("[retries]\ntimes = 21", "retries.times is 21, but it should be less than or equal to 20"),
         ("[idc.minutes]\nvalidate = 0", "(or HISTOLINE_IDC_MINUTES_VALIDATE): idc.minutes.validate is 0"),
         ("pool = 3", "pool is 3"),
+        ("gpu_pools = 'a'", "Did you mean gpu_pool?"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from components.core import processes
+from pipelines.local_airflow.settings import GPU_POOL, POOL
 from tests.support.airflow_help import Airflow, wait_for
 from tests.support.postgresql_help import postgresql
 
@@ -135,8 +136,8 @@ def test_up_twice_is_once_and_the_data_base_is_postgresql(servers: Airflow, data
     assert other.returncode == 64 and "runs already" in other.stderr
 
 
-def test_the_pool_of_heavy_steps_is_there(servers: Airflow) -> None:
-    assert servers.get("/api/v2/pools/histoline_heavy")["slots"] == 1
+def test_the_pools_of_the_steps_are_there(servers: Airflow) -> None:
+    assert [servers.get(f"/api/v2/pools/{name}")["slots"] for name in (POOL, GPU_POOL)] == [1, 1]
 
 
 def test_only_this_machine_is_listened_to(servers: Airflow) -> None:

@@ -92,6 +92,7 @@ def test_the_environment_is_an_allow_list(place: Place) -> None:
     assert made["HISTOLINE_COMMAND"] == str(place.command)
     assert made["HISTOLINE_WEBHOOK_URL"] == "https://hook"
     assert made["CUDA_VISIBLE_DEVICES"] == "0"
+    assert (made["HISTOLINE_POOL"], made["HISTOLINE_GPU_POOL"]) == ("histoline_heavy", "histoline_gpu")
     assert made["AIRFLOW_HOME"] == made[MARK] == str(place.home)
     assert made["PATH"].split(os.pathsep)[0] == str(place.python.parent)
     for name in ("AIRFLOW__API__HOST", "PYTHONPATH", "AWS_SECRET_ACCESS_KEY", "VIRTUAL_ENV", "HISTOLINE_RESULT_JSON",
