@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": ("pipelines.predict", "Give images or records a probability by a model."),
     "evaluate": ("pipelines.evaluate", "A model on another labelled data set, without training."),
     "report": ("pipelines.report", "Report pages of runs, and their index."),
+    "runs": ("pipelines.runs", "List, show or compare runs."),
     "models": ("pipelines.models", "List, show, promote or roll back models."),
     "airflow": ("pipelines.airflow", "Start, stop or show Airflow on this machine."),
     "synth": ("pipelines.synth", "Draw a synthetic sample in a data set's own layout."),

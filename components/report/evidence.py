@@ -203,6 +203,17 @@ def texts(column: pa.ChunkedArray) -> Array:
     return np.array(column.to_pylist(), object)
 
 
+def read_predictions(storage: Storage, folder: str) -> dict[str, SplitPredictions]:
+    """`eval` and `test` of a run with its probabilities, without the facts of the patches; empty where it has none.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, relative to it.
+    """
+    predictions = _table(storage, f"{folder}/{evaluation.PREDICTIONS}")
+    return {} if predictions is None else _splits(predictions, None)
+
+
 def _splits(predictions: pa.Table, patches: pa.Table | None) -> dict[str, SplitPredictions]:
     of = texts(predictions["split"])
     ids, groups, slides = (texts(predictions[name]) for name in ("patch_id", "group_id", "slide_id"))

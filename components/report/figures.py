@@ -207,6 +207,31 @@ def learning(name: str, history: Mapping[str, Sequence[float]], metric: str) -> 
         return inline(figure, name, f"Learning curve: {metric} per epoch on train and eval")
 
 
+def overlaid(name: str, histories: Sequence[tuple[str, Mapping[str, Sequence[float]]]], quantity: str) -> Markup:
+    """One quantity of several runs over their epochs.
+
+    Args:
+        name: Unique on the page.
+        histories: Run and its history: Keras' names to one value per epoch.
+        quantity: Such as `val_loss`; runs without it are left out.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing(4.3, 3.9) as (figure, axes):
+        longest = 1
+        for k, (run, history) in enumerate(histories):
+            values = history.get(quantity) or []
+            longest = max(longest, len(values))
+            if values:
+                colour, line = COLOURS[k % len(COLOURS)], ("-", "--", "-.")[k % 3]
+                epochs = np.arange(1, len(values) + 1)
+                axes.plot(epochs, values, color=colour, linestyle=line, marker="o", markersize=3, label=run)
+        axes.set(xlabel="epoch", ylabel=spaced(quantity.removeprefix("val_")), xlim=(0.5, longest + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _legend_below(figure, axes)
+        return inline(figure, name, f"{spaced(quantity.removeprefix('val_'))} on eval per epoch, a line for each run")
+
+
 def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str) -> Markup:
     """The primary metric of runs over time.
 

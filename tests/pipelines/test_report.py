@@ -12,20 +12,15 @@ import pytest
 
 from components.training import run_record, run_types
 from pipelines import stages
-from tests.support import report_help, train_help
+from tests.support import train_help
 from tests.support.report_help import Studio
 
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return report_help.binary(tmp_path_factory.mktemp("report"))
-
-
 @pytest.fixture
-def studio(made: Studio, tmp_path: Path) -> Studio:
-    return Studio(Path(shutil.copytree(made.root, tmp_path / "w")), made.data)
+def studio(evaluated: Studio, tmp_path: Path) -> Studio:
+    return Studio(Path(shutil.copytree(evaluated.root, tmp_path / "w")), evaluated.data)
 
 
 def test_one_run_and_all_runs_without_tensorflow(studio: Studio, tmp_path: Path) -> None:
