@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from components.storage.base import Storage
+    from pipelines.tfx.metadata_store import Server
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Option = Callable[[Decorated], Decorated]
@@ -18,6 +19,14 @@ BEAM_EPILOG = "Other flags go to Beam, for example --runner=PortableRunner --job
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 parts_option = click.option("--workers", default=0, help="Parts under way on each machine; by its cores by default.")
+metadata_option = click.option(
+    "--metadata",
+    envvar="HISTOLINE_METADATA",
+    default="",
+    metavar="URL",
+    help="Shared ML Metadata store, mysql://… or postgresql://…; better in HISTOLINE_METADATA than here, where lists"
+    " of processes show the password. A file of the workspace by default.",
+)
 only_task_option = click.option("--task", default="", help="Only this task.")
 
 
@@ -42,6 +51,17 @@ def open_workspace(workspace: str) -> Storage:
     from components.storage.open import open_storage
 
     return open_storage(workspace if workspace.startswith("gs://") else str(Path(workspace).resolve()))
+
+
+def metadata_server(url: str) -> Server | None:
+    """The shared ML Metadata store that --metadata names; None for the workspace's own.
+
+    Raises:
+        UsageError: It is no URL of one.
+    """
+    from pipelines.tfx.metadata_store import parse
+
+    return parse(url)
 
 
 def name_and_flags(rest: tuple[str, ...]) -> tuple[str, list[str]]:

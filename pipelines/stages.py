@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from components.storage.base import Storage
 from components.training import run_inputs, run_record
 from components.training.run_types import STAGES, RunRecord
 from components.training.source_digest import source_digest
+from pipelines.tfx.metadata_store import Server
+from pipelines.tfx.stage_nodes import StageNodes
 
 Log = Callable[[str], None]
 
@@ -28,16 +29,17 @@ class Run:
         storage: The workspace.
         folder: Of the run, relative to it.
         log: Told what happens, one line each.
+        server: ML Metadata, where it is shared; a file of the workspace where None.
     """
 
-    def __init__(self, storage: Storage, folder: str, log: Log) -> None:
+    def __init__(self, storage: Storage, folder: str, log: Log, server: Server | None = None) -> None:
         if not storage.is_local:
             raise UsageError(
                 f"Training can't work in {storage.root}: checkpoints and ML Metadata need a local file system.",
                 "Use a local --workspace; copy the data set's folder into it, with latest.json.",
             )
-        self.storage, self.folder, self.log = storage, folder, log
-        self._runner: Any = None
+        self.storage, self.folder, self.log, self.server = storage, folder, log, server
+        self._nodes: StageNodes | None = None
 
     @property
     def record(self) -> RunRecord:
@@ -100,6 +102,7 @@ class Run:
         if is_over(record):
             self.log(f"{name}: nothing to do, the run is over ({record.decision})")
             return
+        check_store(record, self.server)
         before = STAGES[STAGES.index(name) - 1]
         if before not in record.stages or record.stages[before].state != "done":
             raise UsageError(
@@ -154,72 +157,9 @@ class Run:
         return hashlib.sha256(json.dumps([frozen, source_digest()], sort_keys=True).encode()).hexdigest()
 
     def _run_nodes(self, name: str) -> None:
-        timings: dict[str, float] = {}
-        if self._runner is None:
-            started = time.monotonic()
-            self._runner = self._build()
-            timings["import_tfx"] = round(time.monotonic() - started, 2)
-        from pipelines.tfx.pipeline import NODES
-
-        for node in NODES[name]:
-            # Stdout is for the command's result alone; what nodes print are lines of the log.
-            with contextlib.redirect_stdout(_Lines(self.log)):
-                timings[f"node.{node}"] = round(self._runner.run(node), 2)
-            if node == "Examples":
-                self._link_ingest()
-        run_record.update(self.storage, self.folder, timings=timings)
-
-    def _build(self) -> Any:
-        from pipelines.tfx import nodes
-
-        nodes.silence()
-        from pipelines.tfx.pipeline import UNCACHED, create_pipeline
-
-        self._config = self._pipeline_config()
-        Path(self._config.metadata_file).parent.mkdir(parents=True, exist_ok=True)
-        run_id = self.folder.rsplit("/", 1)[1]
-        return nodes.NodeRunner(create_pipeline(self._config), run_id, UNCACHED)
-
-    def _link_ingest(self) -> None:
-        self._runner.record_ingest(self._config.raw, self._config.examples_dir, self.record.plan_id)
-
-    def _pipeline_config(self) -> Any:
-        from components.datasets import manifest as manifests
-        from pipelines.tfx.evaluator import slices_for
-        from pipelines.tfx.pipeline import PipelineConfig
-        from pipelines.tfx.schema import write_schema
-
-        record = self.record
-        name = f"{record.dataset}-{record.task}"
-        root = Path(self.storage.root)
-        manifest = manifests.load(self.storage, record.dataset_dir)
-        return PipelineConfig(
-            name=name,
-            workspace=self.storage.root,
-            root=str(root / "artifacts" / name),
-            metadata_file=str(root / "metadata" / f"{name}.sqlite"),
-            # Under pseudonymisation the manifest withholds the raw folder.
-            raw=manifest.input or f"withheld:{manifest.plan_id}",
-            dataset_dir=record.dataset_dir,
-            examples_dir=str(root / record.dataset_dir),
-            schema_file=str(write_schema(manifest, root / "artifacts" / name / "schemas")),
-            run_folder=self.folder,
-            run_dir=str(root / self.folder),
-            training=json.dumps(record.config, sort_keys=True),
-            floors=record.config["floors"],
-            task=record.task,
-            slices=slices_for(manifest.splits["test"].groups, *self._kinds(record.dataset_dir)),
-            source_digest=source_digest(),
-            beam_args=tuple(record.options.get("beam_args") or ("--runner=FnApiRunner",)),
-        )
-
-    def _kinds(self, dataset_dir: str) -> tuple[int, int]:
-        """How many magnifications and tumour types the data set has."""
-        import pyarrow.parquet as pq
-
-        columns = ["magnification", "tumor_type"]
-        table = pq.read_table(self.storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)
-        return len(table["magnification"].unique()), len(table["tumor_type"].unique())
+        if self._nodes is None:
+            self._nodes = StageNodes(self.storage, self.folder, self.log, self.server)
+        self._nodes.run(name)
 
     def _trained(self) -> None:
         """Puts what training left in the run folder into run.json."""
@@ -247,19 +187,23 @@ class Run:
         run_record.update(self.storage, self.folder, paths={"version": place})
 
 
-class _Lines(io.TextIOBase):
-    """A text file that hands whole lines to a log."""
+def check_store(record: RunRecord, server: Server | None) -> None:
+    """Refuses to go on with a run in another ML Metadata store than it was begun in: its stages would not be found.
 
-    def __init__(self, log: Log) -> None:
-        self._log, self._rest = log, ""
+    Args:
+        record: run.json.
+        server: That is named now.
 
-    def write(self, text: str) -> int:
-        """Takes text; a line goes on when it is whole."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            if line.strip():
-                self._log(line.rstrip())
-        return len(text)
+    Raises:
+        UsageError: It is not the one that was frozen.
+    """
+    frozen = str(record.options.get("metadata") or "")
+    now = server.place if server else ""
+    if frozen != now:
+        raise UsageError(
+            f"Run {record.run_id!r} keeps its lineage in {frozen or 'the workspace'}, not in {now or 'the workspace'}.",
+            "Name the same store again (--metadata or HISTOLINE_METADATA), or none where it had none.",
+        )
 
 
 def is_over(record: RunRecord) -> bool:

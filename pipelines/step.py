@@ -10,7 +10,7 @@ import click
 from components.errors import UsageError
 from components.training.run_types import STAGES
 from pipelines import console
-from pipelines.options import json_option
+from pipelines.options import json_option, metadata_server
 from pipelines.train import result_left_behind, settle, training_options
 
 
@@ -45,7 +45,7 @@ def command(
         refuse_options(context)
         run_record.read(storage, folder)
     with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}"):
-        run = stages.Run(storage, folder, console.log)
+        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]))
         with result_left_behind(storage, folder):
             if stage == "validate":
                 run.validate(inputs, given["force"])
@@ -61,7 +61,7 @@ def refuse_options(context: click.Context) -> None:
     Raises:
         UsageError: One was given.
     """
-    allowed = {"stage", "dataset", "workspace", "task", "run_id", "as_json"}
+    allowed = {"stage", "dataset", "workspace", "task", "run_id", "metadata", "as_json"}
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
         if parameter.name not in allowed and source == click.core.ParameterSource.COMMANDLINE:

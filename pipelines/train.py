@@ -12,7 +12,7 @@ import click
 
 from components.errors import HistolineError, UsageError
 from pipelines import console
-from pipelines.options import json_option, task_option, workspace_option
+from pipelines.options import json_option, metadata_option, metadata_server, task_option, workspace_option
 
 if TYPE_CHECKING:
     from components.storage.base import Storage
@@ -59,6 +59,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--beam-args", default="", help="Flags for Beam in one string; an embedded runner by default."
             ),
+            metadata_option,
             click.option(
                 "--force",
                 is_flag=True,
@@ -130,6 +131,9 @@ def settle(storage: Storage, dataset: str, given: dict[str, Any], data: str | No
         options["accept_drift"] = given["accept_drift"]
     if given["drift_thresholds"]:
         options["drift_thresholds"] = thresholds(given["drift_thresholds"])
+    server = metadata_server(given["metadata"])
+    if server is not None:
+        options["metadata"] = server.place  # without the password
     if given["beam_args"]:
         options["beam_args"] = runner_args(shlex.split(given["beam_args"]))
     return run_inputs.settle(
@@ -194,7 +198,7 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     inputs = settle(storage, dataset, given)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
     with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}"):
-        run = stages.Run(storage, folder, console.log)
+        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]))
         with result_left_behind(storage, folder):
             run.validate(inputs, given["force"])
             for stage in STAGES[1:]:

@@ -27,6 +27,7 @@ from components.metrics import calibration, point
 from components.storage.atomic_files import TMP
 from components.training import models
 from components.training.recipe import TrainingConfig
+from components.training.tfx_arguments import check_schema, dataset_folder
 
 if TYPE_CHECKING:
     from components.training.export import Serving
@@ -216,14 +217,21 @@ def run_fn(fn_args: Any) -> None:
     """Entry point of TFX's Trainer (`run_fn='components.training.trainer.run_fn'`).
 
     Args:
-        fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`; custom_config holds `config` (a TrainingConfig as
-            JSON), `dataset_dir`, `run_dir` and `source_digest`, which is there for TFX's cache key only.
+        fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`. Its files name the data set, which must be as its schema
+            says; custom_config holds `config` (a TrainingConfig as JSON), `run_dir`, and `source_digest`, which is
+            there for TFX's cache key only.
+
+    Raises:
+        UsageError, DataError: See `train` and `components.training.tfx_arguments`.
     """
     given = fn_args.custom_config
     run_dir = Path(given["run_dir"])
+    dataset_dir = dataset_folder(fn_args.train_files, fn_args.eval_files)
+    if fn_args.schema_path:
+        check_schema(fn_args.schema_path, open_dataset(dataset_dir))
     result = train(
         TrainingConfig.from_json(given["config"]),
-        given["dataset_dir"],
+        dataset_dir,
         run_dir,
         log=lambda line: print(line, flush=True),
     )

@@ -109,6 +109,7 @@ class GatedPusher(pusher_executor.Executor):
         """See the Pusher's own executor; `custom_config` names workspace and run."""
         from components.promotion.publish import push
         from components.storage.open import open_storage
+        from pipelines.tfx.baseline import place
 
         pushed = get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -121,9 +122,11 @@ class GatedPusher(pusher_executor.Executor):
             self._MarkNotPushed(pushed)
             return
         _, dataset, task, _ = config["run_folder"].split("/")
-        place = storage.uri(f"models/{dataset}/{task}/{version}")
-        os.makedirs(pushed.uri, exist_ok=True)
+        home = f"models/{dataset}/{task}/{version}"
+        served = storage.uri(home)
+        # Where TFX's own components (BulkInferrer, InfraValidator) look for the model of an artifact.
+        place(storage.local_tree(home), Path(pushed.uri))
         Path(pushed.uri, "version.json").write_text(
-            json.dumps({"version": version, "path": place}), encoding="utf-8"
+            json.dumps({"version": version, "path": served}), encoding="utf-8"
         )
-        self._MarkPushed(pushed, pushed_destination=place, pushed_version=str(version))
+        self._MarkPushed(pushed, pushed_destination=served, pushed_version=str(version))

@@ -92,6 +92,16 @@ def eval_config(tfma: Any, task: str, floors: Mapping[str, float], slices: Seque
     )
 
 
+def candidate_name(folder: Path) -> str | None:
+    """What TFMA calls the candidate in an evaluation: None where it stands alone.
+
+    Args:
+        folder: URI of the Evaluator's output `evaluation`.
+    """
+    told = json.loads((folder / "eval_config.json").read_text(encoding="utf-8"))
+    return "candidate" if len(told["modelLocations"]) > 1 else None
+
+
 def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dict[str, Any]:
     """What the Evaluator found.
 
@@ -109,7 +119,7 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
     """
     import tensorflow_model_analysis as tfma
 
-    result = tfma.load_eval_result(str(folder))
+    result = tfma.load_eval_result(str(folder), model_name=candidate_name(folder))
     known = {feature: name for name, feature in SLICE_FEATURES.items()}
     overall: dict[str, float | None] = {}
     slices: list[dict[str, Any]] = []

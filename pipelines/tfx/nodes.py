@@ -6,17 +6,16 @@ under the same run id, after success (nothing happens), failure, or SIGKILL.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from components.errors import HistolineError, TemporaryError
-
-LOCKED = "Concurrent writes aborted"
-"""What ML Metadata says after half a minute of tries on a locked SQLite file."""
+from components.errors import HistolineError
+from pipelines.tfx import metadata_store
 
 INGEST_TYPE, DATASET_TYPE = "histoline.Ingest", "histoline.DataSet"
 
@@ -24,6 +23,7 @@ INGEST_TYPE, DATASET_TYPE = "histoline.Ingest", "histoline.DataSet"
 def silence() -> None:
     """Quietens TensorFlow, TFX and Beam (4,393 lines at INFO); call it before the first of them is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_minloglevel", "4")  # ML Metadata's C++
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     from absl import logging as absl_logging
@@ -42,10 +42,13 @@ class NodeRunner:
     Args:
         pipeline: Of `pipelines.tfx.pipeline.create_pipeline`.
         run_id: RUN_ID, TFX's pipeline run id.
+        store: ML Metadata that the pipeline names.
         uncached: Nodes that run even if TFX has their result.
     """
 
-    def __init__(self, pipeline: Any, run_id: str, uncached: Iterable[str] = ()) -> None:
+    def __init__(
+        self, pipeline: Any, run_id: str, store: metadata_store.Store, uncached: Iterable[str] = ()
+    ) -> None:
         from tfx.dsl.compiler import compiler, constants
         from tfx.orchestration import metadata
         from tfx.orchestration.local import runner_utils
@@ -60,6 +63,7 @@ class NodeRunner:
         self._connection = getattr(connection, connection.WhichOneof("connection_config"))
         self._metadata = metadata.Metadata
         self._nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in self._ir.nodes}
+        self._store = store
         for name in uncached:
             self._nodes[name].execution_options.caching_options.enable_cache = False
 
@@ -68,18 +72,26 @@ class NodeRunner:
 
         Raises:
             HistolineError: It did not end well although nothing was raised (inputs could not be resolved, for one).
-            TemporaryError: Other runs kept ML Metadata locked.
+            TemporaryError: Other runs kept ML Metadata locked, or its server went away.
             Exception: Whatever its executor raised.
         """
-        try:
+        with self._store_troubles():
             return self._run(name)
-        except RuntimeError as error:
-            if LOCKED not in str(error):
+
+    @contextlib.contextmanager
+    def _store_troubles(self) -> Iterator[None]:
+        """Turns what a busy or lost store raises into an error that a retry can mend."""
+        try:
+            yield
+        except Exception as error:
+            told = metadata_store.temporary(error, self._store)
+            if told is None:
                 raise
-            raise TemporaryError(
-                f"ML Metadata is locked: other runs write to {self._connection.sqlite.filename_uri}.",
-                "Run again; what is finished is kept.",
-            ) from error
+            raise told from error
+
+    def __contains__(self, name: str) -> bool:
+        """Says whether the pipeline has a node of this name."""
+        return name in self._nodes
 
     def _run(self, name: str) -> float:
         from tfx.orchestration.local import runner_utils
@@ -111,25 +123,32 @@ class NodeRunner:
             (execution,) = handle.store.get_executions_by_id([execution_id])
         return str(mlmd.Execution.State.Name(execution.last_known_state))
 
-    def record_ingest(self, raw_uri: str, examples_uri: str, plan_id: str) -> None:
+    def record_ingest(self, raw_uri: str, examples_uri: str, name: str) -> None:
         """Adds the ingest to ML Metadata, so that lineage reaches from the raw folder to the pushed version.
 
         Args:
             raw_uri: Of the artifact that stands for the raw folder.
             examples_uri: Of the data set.
-            plan_id: PLAN_ID; the ingest is recorded once.
+            name: Of the data set in this store; its ingest is recorded once.
+
+        Raises:
+            TemporaryError: As for `run`.
         """
+        with self._store_troubles():
+            self._record_ingest(raw_uri, examples_uri, name)
+
+    def _record_ingest(self, raw_uri: str, examples_uri: str, name: str) -> None:
         from ml_metadata import errors
         from ml_metadata.proto import metadata_store_pb2 as proto
 
         mlmd: Any = proto
         with self._metadata(self._connection) as handle:
             store = handle.store
-            if store.get_execution_by_type_and_name(INGEST_TYPE, plan_id):
+            if store.get_execution_by_type_and_name(INGEST_TYPE, name):
                 return
             type_id = store.put_execution_type(mlmd.ExecutionType(name=INGEST_TYPE))
             execution = mlmd.Execution(
-                type_id=type_id, name=plan_id, last_known_state=mlmd.Execution.COMPLETE
+                type_id=type_id, name=name, last_known_state=mlmd.Execution.COMPLETE
             )
             pairs = []
             for uri, way in ((raw_uri, mlmd.Event.INPUT), (examples_uri, mlmd.Event.OUTPUT)):
@@ -137,6 +156,6 @@ class NodeRunner:
                 pairs.append((artifact, mlmd.Event(artifact_id=artifact.id, type=way)))
             kind = store.put_context_type(mlmd.ContextType(name=DATASET_TYPE))
             try:
-                store.put_execution(execution, pairs, [mlmd.Context(type_id=kind, name=plan_id)])
+                store.put_execution(execution, pairs, [mlmd.Context(type_id=kind, name=name)])
             except errors.AlreadyExistsError:
                 return  # another run of this data set was faster

@@ -14,22 +14,23 @@ from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, T
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.importer import Importer
-from tfx.orchestration import metadata, pipeline
+from tfx.orchestration import pipeline
 from tfx.proto import trainer_pb2
 from tfx.types import standard_artifacts
 
 from pipelines.tfx.components import AnomalyGate, GatedPusher, IntactGate, PromotionGate, RawPatches
 from pipelines.tfx.evaluator import eval_config
+from pipelines.tfx.metadata_store import Store
 
 NODES: Mapping[str, tuple[str, ...]] = {
     "validate": (
         "RawPatches", "Examples", "IntactGate", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "AnomalyGate",
     ),
     "train": ("Trainer",),
-    "evaluate": ("Evaluator", "PromotionGate"),
+    "evaluate": ("Champion", "Evaluator", "PromotionGate"),
     "push": ("Pusher",),
 }  # fmt: skip
-"""Nodes of each stage of `histoline step`, in order."""
+"""Nodes of each stage of `histoline step`, in order; `Champion` is there where a champion is compared with."""
 
 UNCACHED = ("IntactGate", "AnomalyGate", "PromotionGate", "Pusher")
 """Nodes that look at more than their inputs (files at rest, the champion) and so always run."""
@@ -43,7 +44,7 @@ class PipelineConfig:
         name: DATASET-TASK.
         workspace: Root of the workspace.
         root: Folder of TFX's outputs, shared by all runs of a name.
-        metadata_file: SQLite file of ML Metadata.
+        store: ML Metadata.
         raw: What the data set was ingested from.
         dataset_dir: Folder of the data set, relative to the workspace.
         examples_dir: The same as a local folder that TFX reads; it must be named by its content.
@@ -55,13 +56,14 @@ class PipelineConfig:
         task: `binary` or `subtype`.
         slices: Features to slice the evaluation by.
         source_digest: Of the code, so that changed code is no cache hit.
+        baseline: Folder of a model that TFMA shows beside the candidate, named by its content; empty for none.
         beam_args: Flags for Beam.
     """
 
     name: str
     workspace: str
     root: str
-    metadata_file: str
+    store: Store
     raw: str
     dataset_dir: str
     examples_dir: str
@@ -73,6 +75,7 @@ class PipelineConfig:
     task: str
     slices: tuple[str, ...]
     source_digest: str
+    baseline: str = ""
     beam_args: tuple[str, ...] = ("--runner=FnApiRunner",)
 
 
@@ -113,17 +116,22 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
-            "config": config.training,
-            "dataset_dir": config.examples_dir,
-            "run_dir": config.run_dir,
-            "source_digest": config.source_digest,
-        },
+            "config": config.training, "run_dir": config.run_dir, "source_digest": config.source_digest,
+        },  # fmt: skip
     )
     trainer.add_upstream_node(anomaly)
+    champion: list[Any] = []
+    if config.baseline:
+        champion.append(
+            Importer(
+                source_uri=config.baseline, artifact_type=standard_artifacts.Model, reimport=False
+            ).with_id("Champion")
+        )
     evaluator = Evaluator(
         examples=examples.outputs["result"],
         example_splits=["test"],
         model=trainer.outputs["model"],
+        baseline_model=champion[0].outputs["result"] if champion else None,
         schema=schema.outputs["schema"],
         eval_config=eval_config(tfma, config.task, config.floors, config.slices),
     )
@@ -150,6 +158,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         validator,
         anomaly,
         trainer,
+        *champion,
         evaluator,
         gate,
         pusher,
@@ -159,7 +168,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         pipeline_root=config.root,
         components=nodes,
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(config.metadata_file),
+        metadata_connection_config=config.store.connection(),
         beam_pipeline_args=embedded_args(config.beam_args),
     )
 

@@ -17,6 +17,7 @@ from components.datasets.committed import open_dataset
 from components.errors import DataError, UsageError
 from components.training import checkpoints, trainer
 from components.training.trainer import read_result, train
+from pipelines.tfx.schema import write_schema
 from tests.support.training_help import dataset, python, recipe
 
 pytestmark = pytest.mark.integration
@@ -139,9 +140,10 @@ def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
 def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], folder: Path, tmp_path: Path) -> None:
     run, _ = trained
     args = types.SimpleNamespace(
-        custom_config={
-            "config": recipe(2, 1).to_json(), "dataset_dir": str(folder), "run_dir": str(run), "source_digest": "x",
-        },
+        custom_config={"config": recipe(2, 1).to_json(), "run_dir": str(run), "source_digest": "x"},
+        train_files=[f"{folder}/Split-train/*"],
+        eval_files=[f"{folder}/Split-eval/*"],
+        schema_path=str(write_schema(open_dataset(folder).manifest, tmp_path / "schemas")),
         serving_model_dir=str(tmp_path / "artifact" / "Format-Serving"),
         model_run_dir=str(tmp_path / "model_run" / "1"),
     )  # fmt: skip
