@@ -144,6 +144,12 @@ class Serving(tf.Module):
         """Answers PNG, JPEG or BMP files, string[N]."""
         return self._answer(decode_files(images, self._size))
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def bulk_inference(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Answers serialised Examples, string[N], in numbers alone: TFX's BulkInferrer fails on strings."""
+        answer = self._answer(parse_serving(examples, self._size))
+        return {name: answer[name] for name in ("probability", "label")}
+
     @tf.function(reduce_retracing=True)
     def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
@@ -245,6 +251,7 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
     signatures = {
         "serving_default": serving.serve_examples.get_concrete_function(),
         "serve_bytes": serving.serve_bytes.get_concrete_function(),
+        "bulk_inference": serving.bulk_inference.get_concrete_function(),
     }
     # Only what is an attribute of the saved object is saved: calibration's own function stays behind.
     bare = tf.Module(name="histoline")

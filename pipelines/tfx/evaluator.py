@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,26 +114,26 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
         floors: As it was given them.
 
     Returns:
-        `blessed`, `reason` (a clause, empty where blessed), `floors` (metric -> value, bound, passed), `slices` (a list
-        of by, value, patches and metrics).
+        `blessed`, `reason` (a clause, empty where blessed), `overall` (metric -> value), `champion` (likewise, None
+        where none was compared with), `floors` (metric -> value, bound, passed), `slices` (a list of by, value, patches
+        and metrics).
     """
     import tensorflow_model_analysis as tfma
 
-    result = tfma.load_eval_result(str(folder), model_name=candidate_name(folder))
+    candidate = candidate_name(folder)
     known = {feature: name for name, feature in SLICE_FEATURES.items()}
     overall: dict[str, float | None] = {}
     slices: list[dict[str, Any]] = []
-    for key, by_output in result.slicing_metrics:
-        found = {name: _number(value) for name, value in by_output[""][""].items()}
-        figures = {name: found.get(name) for name in METRICS[task]}
-        if found.get("mean_label") in (0.0, 1.0):  # TFMA says 0 where a class is missing
-            figures |= {"auc": None, "pr_auc": None}
+    for key, count, figures in _slices(tfma.load_eval_result(str(folder), model_name=candidate), task):
         if not key:
             overall = figures
             continue
         ((feature, value),) = key
-        count = found.get("example_count")
-        slices.append({"by": known[feature], "value": str(value), "patches": int(count or 0), **figures})
+        slices.append({"by": known[feature], "value": str(value), "patches": count, **figures})
+    champion = None
+    if candidate:
+        beside = tfma.load_eval_result(str(folder), model_name="baseline")
+        champion = next(figures for key, _, figures in _slices(beside, task) if not key)
     checked = {name: _floor(name, overall.get(name), bound) for name, bound in floors.items()}
     failed = [item["detail"] for item in checked.values() if not item["passed"]]
     order = list(SLICE_FEATURES)
@@ -142,9 +142,22 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
         "blessed": not failed,
         "reason": "; ".join(failed),
         "overall": overall,
+        "champion": champion,
         "floors": checked,
         "slices": slices,
     }
+
+
+def _slices(
+    result: Any, task: str
+) -> Iterator[tuple[tuple[tuple[str, Any], ...], int, dict[str, float | None]]]:
+    """Key (empty for the whole), number of examples, and our names to figures, of each slice."""
+    for key, by_output in result.slicing_metrics:
+        found = {name: _number(value) for name, value in by_output[""][""].items()}
+        figures = {name: found.get(name) for name in METRICS[task]}
+        if found.get("mean_label") in (0.0, 1.0):  # TFMA says 0 where a class is missing
+            figures |= {"auc": None, "pr_auc": None}
+        yield key, int(found.get("example_count") or 0), figures
 
 
 def _number(value: Any) -> float | None:

@@ -128,6 +128,109 @@ def test_lineage_reaches_from_the_raw_folder_to_the_pushed_version(trained: Trai
     ]
 
 
+@pytest.fixture(scope="module")
+def model_artifact(trained: Trained) -> Any:
+    """The PushedModel's folder as the artifact that TFX's own components take."""
+    import tfx
+    from tfx.types import standard_artifacts
+
+    (pushed,) = lineage(trained.workspace).get_artifacts_by_type("PushedModel")
+    model = standard_artifacts.Model()
+    model.uri = pushed.uri
+    model.set_string_custom_property("tfx_version", tfx.__version__)
+    return model
+
+
+def examples_artifact(trained: Trained) -> Any:
+    from tfx.types import standard_artifacts
+
+    examples = standard_artifacts.Examples()
+    examples.uri = str(trained.workspace / "datasets/idc/binary" / trained.data.plan_id)
+    examples.split_names = '["train", "eval", "test"]'
+    examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
+    return examples
+
+
+def test_tfxs_own_bulk_inferrer_reads_the_pushed_model(
+    trained: Trained, model_artifact: Any, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+    from tfx.components.bulk_inferrer.executor import Executor
+    from tfx.dsl.components.base import base_beam_executor
+    from tfx.types import standard_artifacts
+
+    version = record(trained.workspace, "first")["version"]
+    served = trained.workspace / "models/idc/binary" / str(version)
+    here = Path(model_artifact.uri) / "Format-Serving"
+    assert {f.relative_to(here) for f in here.rglob("*")} == {f.relative_to(served) for f in served.rglob("*")}
+    result = standard_artifacts.InferenceResult()
+    result.uri = str(tmp_path / "inference")
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(tmp_path / "tmp")
+    )
+    Executor(context).Do(
+        {"examples": [examples_artifact(trained)], "model": [model_artifact]},
+        {"inference_result": [result]},
+        {"data_spec": '{"example_splits": ["test"]}', "model_spec": '{"model_signature_name": ["bulk_inference"]}'},
+    )
+    said = {}
+    files = [str(file) for file in Path(result.uri).glob("*.gz")]
+    for record_bytes in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record_bytes).predict_log
+        (text,) = next(iter(log.request.inputs.values())).string_val
+        example = tf.train.Example.FromString(text)
+        name = example.features.feature["patch_id"].bytes_list.value[0].decode()
+        said[name] = log.response.outputs["probability"].float_val[0]
+    rows = pq.read_table(trained.workspace / "runs/idc/binary/first/predictions.parquet").to_pylist()
+    assert said == pytest.approx({r["patch_id"]: r["probability"] for r in rows if r["split"] == "test"}, abs=1e-6)
+
+
+def test_tfma_shows_the_champion_and_blesses_on_floors_alone(
+    trained: Trained, model_artifact: Any, tmp_path: Path
+) -> None:
+    """The promoted model against itself: no difference, which any change threshold would refuse."""
+    import tensorflow_model_analysis as tfma
+    from tfx.components.evaluator.executor import Executor
+    from tfx.dsl.components.base import base_beam_executor
+    from tfx.types import standard_artifacts
+    from tfx.utils import proto_utils
+
+    from components.storage.open import open_storage
+    from pipelines.tfx import baseline
+    from pipelines.tfx.evaluator import eval_config, read_evaluation
+
+    storage = open_storage(trained.workspace)
+    champion = baseline.choose(storage, "idc", "binary", trained.data.manifest.classes, tmp_path / "beside")
+    assert champion.reason == "" and champion.version == record(trained.workspace, "first")["version"]
+    again = baseline.choose(storage, "idc", "binary", trained.data.manifest.classes, tmp_path / "beside")
+    assert again == champion, "named by content: TFX's cache may trust it"
+    other = baseline.choose(storage, "idc", "binary", ("benign", "malignant"), tmp_path / "beside")
+    assert other.folder == "" and "its classes are negative, idc" in other.reason
+    beside = standard_artifacts.Model()
+    beside.uri = champion.folder
+    beside.set_string_custom_property("tfx_version", model_artifact.get_string_custom_property("tfx_version"))
+    evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
+    evaluation.uri, blessing.uri = str(tmp_path / "evaluation"), str(tmp_path / "blessing")
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(tmp_path / "tmp")
+    )
+    floors = {"auc": 0.7}
+    Executor(context).Do(
+        {"examples": [examples_artifact(trained)], "model": [model_artifact], "baseline_model": [beside]},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        {
+            "eval_config": proto_utils.proto_to_json(eval_config(tfma, "binary", floors, ("class",))),
+            "example_splits": '["test"]',
+        },
+    )
+    assert blessing.get_int_custom_property("blessed") == 1
+    found = read_evaluation(Path(evaluation.uri), "binary", floors)
+    assert found["blessed"] and found["overall"] == found["champion"] and found["overall"]["auc"] > 0.9
+    assert found["overall"] == pytest.approx(record(trained.workspace, "first")["floors"]["overall"])
+
+
 def test_the_same_again_is_an_explained_no_op_that_loads_nothing(trained: Trained, tmp_path: Path) -> None:
     again = run(
         "train",

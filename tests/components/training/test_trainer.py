@@ -149,7 +149,8 @@ def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], fol
     )  # fmt: skip
     for _ in range(2):  # a retry overwrites
         trainer.run_fn(args)
-    assert tf.saved_model.load(args.serving_model_dir).signatures.keys() == {"serving_default", "serve_bytes"}
+    signatures = tf.saved_model.load(args.serving_model_dir).signatures
+    assert signatures.keys() == {"serving_default", "serve_bytes", "bulk_inference"}
     assert (tmp_path / "artifact" / "Format-Serving" / "assets.extra" / "histoline.json").is_file()
     assert (tmp_path / "model_run" / "1" / "train").is_dir()
     assert not (tmp_path / "artifact" / ".tmp").exists()
