@@ -79,8 +79,8 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
     """Show one data set: counts, rejects, policies, warnings."""
     from components.datasets import manifest as manifests
     from components.datasets.latest_pointer import read_latest
-    from pipelines.ingest import Outcome
-    from pipelines.ingest import show as show_outcome
+    from pipelines import ingest_summary
+    from pipelines.ingest_job import Outcome
 
     storage = open_workspace(workspace)
     home = f"datasets/{dataset}/{task}"
@@ -95,7 +95,7 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
     values = manifest.to_document()
 
     def show() -> None:
-        show_outcome(outcome)
+        ingest_summary.show(outcome)
         for name in ("created", "content_digest", "input", "image_format", "stored_size"):
             click.echo(f"{name}: {values[name]}")
 

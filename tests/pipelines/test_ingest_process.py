@@ -52,13 +52,13 @@ FolderSource.read_many = read_many
 """
 LOSE_A_SOURCE = """
 import glob, os, sys
-from pipelines import ingest
-check = ingest.check_beam_args
+from pipelines import ingest_job
+check = ingest_job.check_beam_args
 def check_beam_args(args):
     check(args)
     for name in glob.glob(os.environ["GONE"]):
         os.unlink(name)
-ingest.check_beam_args = check_beam_args
+ingest_job.check_beam_args = check_beam_args
 """
 SHORT_WAIT = """
 import functools
