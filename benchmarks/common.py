@@ -80,7 +80,7 @@ def leave_figures(file: str | None) -> None:
     where = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
     if LOAD_AT_START > cores() + QUIET_LOAD:
         where["busy"] = f"load average {LOAD_AT_START:.1f} at the start"
-    figures |= {name: {**said, **where} for name, said in FIGURES.items()}
+    figures |= {name: {**row, **where} for name, row in FIGURES.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -310,16 +310,16 @@ def race(
             out = WORK / f"out-{os.getpid()}"
             try:
                 measured = timed([part.format(out=out) for part in contender.command])
-                one = times[contender.name]
-                one.wall.append(measured["wall_s"])
-                one.last = measured.pop("printed")
-                one.work.append(contender.work(one.last))
-                emit(run=contender.name, **labels, repeat=repeat + 1, work_s=one.work[-1], **measured)
+                timings = times[contender.name]
+                timings.wall.append(measured["wall_s"])
+                timings.last = measured.pop("printed")
+                timings.work.append(contender.work(timings.last))
+                emit(run=contender.name, **labels, repeat=repeat + 1, work_s=timings.work[-1], **measured)
                 if keep and not repeat:
                     keep(contender.name, out)
             finally:
                 shutil.rmtree(out, ignore_errors=True)
-    summaries = {name: one.summary(patches) for name, one in times.items()}
+    summaries = {name: timings.summary(patches) for name, timings in times.items()}
     emit(summary={**labels, "repeats": repeats}, contenders=summaries)
     return times
 

@@ -64,11 +64,11 @@ class Demo:
             "HISTOLINE_IDC_TRAIN_PRESET": "idc_quick",
             "HISTOLINE_RETRIES_SECONDS": "5",
         }
-        told = self.histoline(
+        result = self.histoline(
             "airflow", "up", "--home", self.home, "--workspace", self.workspace,
             "--data-root", self.folder / "raw", "--wait", 900, "--json", **environ,
         )  # fmt: skip
-        self.url = json.loads(told)["url"]
+        self.url = json.loads(result)["url"]
         password = json.loads((self.home / "passwords.json").read_text(encoding="utf-8"))["admin"]
         self.token = self.call("/auth/token", {"username": "admin", "password": password})["access_token"]
         self.wait_for("the DAGs to be read", lambda: {"idc_ingest", "idc_train"} <= self.dags())
@@ -115,15 +115,15 @@ class Demo:
         """Waits for the end of a run.
 
         Returns:
-            `run_id`, `state`, `tasks` (state by task) and `told` (the last result of a task).
+            `run_id`, `state`, `tasks` (state by task) and `result` (the last result of a task).
         """
         place = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
         over = ("success", "failed")
         state = self.wait_for(f"{dag_id} {run_id}", lambda: (s := self.call(place)["state"]) in over and s)
-        tasks = {one["task_id"]: one["state"] for one in self.call(f"{place}/taskInstances")["task_instances"]}
-        return {"run_id": run_id, "state": state, "tasks": tasks, "told": self.told(place, tasks)}
+        tasks = {task["task_id"]: task["state"] for task in self.call(f"{place}/taskInstances")["task_instances"]}
+        return {"run_id": run_id, "state": state, "tasks": tasks, "result": self.result(place, tasks)}
 
-    def told(self, place: str, tasks: Mapping[str, str]) -> dict[str, Any]:
+    def result(self, place: str, tasks: Mapping[str, str]) -> dict[str, Any]:
         """Result of the last task that left one."""
         for task in ("report", "push", "evaluate", "train", "validate", "ingest"):
             if task in tasks:
@@ -141,10 +141,10 @@ class Demo:
 
     def week(self, number: int, what: str, dag_id: str, ended: Mapping[str, Any], expected: Iterable[bool]) -> None:
         """Notes what happened, says it, and ends the demonstration where it was not what should happen."""
-        told = ended["told"]
+        result = ended["result"]
         row = {
-            "week": number, "what": what, "dag": dag_id, **ended, "decision": told.get("decision"),
-            "reason": told.get("reason") or told.get("state", ""), "champion": self.champion(),
+            "week": number, "what": what, "dag": dag_id, **ended, "decision": result.get("decision"),
+            "reason": result.get("reason") or result.get("state", ""), "champion": self.champion(),
         }  # fmt: skip
         self.weeks.append(row)
         (self.folder / "weeks.json").write_text(json.dumps(self.weeks, indent=1) + "\n", encoding="utf-8")
@@ -165,18 +165,18 @@ def play(demo: Demo) -> None:
         before = demo.champion()
         known = len(demo.runs("idc_train"))
         ended = demo.run("idc_ingest")
-        expected = [ended["state"] == "success", ended["told"].get("state") == "committed"]
+        expected = [ended["state"] == "success", ended["result"].get("state") == "committed"]
         demo.week(number, what, "idc_ingest", ended, expected)
         started = demo.wait_for("the data to start training", partial(demo.runs_after, "idc_train", known))[0]
         ended = demo.ended("idc_train", started["dag_run_id"])
-        expected = [started["run_type"] == "asset_triggered", ended["told"].get("decision") == "promoted"]
+        expected = [started["run_type"] == "asset_triggered", ended["result"].get("decision") == "promoted"]
         demo.week(number, what, "idc_train", ended, [*expected, demo.champion() not in ("", before)])
     champion, trained = demo.champion(), len(demo.runs("idc_train"))
 
     ended = demo.run("idc_ingest")
     demo.week(3, "nothing new", "idc_ingest", ended, [ended["tasks"] == {"ingest": "skipped"}])
     ended = demo.run("idc_train")
-    expected = [set(ended["tasks"].values()) == {"skipped"}, ended["told"].get("decision") == "unchanged"]
+    expected = [set(ended["tasks"].values()) == {"skipped"}, ended["result"].get("decision") == "unchanged"]
     demo.week(3, "nothing new", "idc_train", ended, [*expected, demo.champion() == champion])
 
     intact = {path.relative_to(demo.raw) for path in demo.raw.rglob("*.png")}
@@ -185,14 +185,14 @@ def play(demo: Demo) -> None:
         if path.relative_to(demo.raw) not in intact:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     ended = demo.run("idc_ingest")
-    expected = [ended["state"] == "failed", "rejects.parquet" in ended["told"]["reason"]]
+    expected = [ended["state"] == "failed", "rejects.parquet" in ended["result"]["reason"]]
     # Two runs of week 1 and 2, one that was skipped: the failed ingest has started none.
     expected += [len(demo.runs("idc_train")) == trained + 1, demo.champion() == champion]
     demo.week(4, "damaged images", "idc_ingest", ended, expected)
 
     ended = demo.run("idc_train", {"preset": "crippled"})
     expected = [ended["state"] == "success", ended["tasks"]["push"] == "skipped", ended["tasks"]["report"] == "success"]
-    expected += [ended["told"]["decision"] == "refused", demo.champion() == champion]
+    expected += [ended["result"]["decision"] == "refused", demo.champion() == champion]
     demo.week(4, "a worse model", "idc_train", ended, expected)
 
 

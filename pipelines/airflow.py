@@ -123,8 +123,8 @@ def status(home: str, as_json: bool) -> None:
             rows.append((name, server["pid"] or "", how, server["since"], server["restarts"]))
         console.table("", ("process", "pid", "state", "since", "restarts"), rows, right=(1, 4))
         for name, server in document["services"].items():
-            if server["said"]:
-                click.echo(f"{name}: {server['said']}")
+            if server["last_event"]:
+                click.echo(f"{name}: {server['last_event']}")
 
     console.emit(document, as_json, show)
     if document["state"] != "down" and not document["healthy"]:

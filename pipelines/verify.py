@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +14,10 @@ from pipelines.options import json_option
 
 if TYPE_CHECKING:
     from components.datasets.manifest import Manifest
+    from components.storage.base import Storage
 
 
-def open_dataset(folder: str) -> tuple[Any, str, Manifest]:
+def open_dataset(folder: str) -> tuple[Storage, str, Manifest]:
     """Opens a committed data set given by its folder.
 
     Args:

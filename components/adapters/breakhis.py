@@ -109,7 +109,7 @@ def _reject_contradictions(sieve: Sieve) -> None:
     found = [_contradiction(*row) for row in rows]
     details = arrow_arrays.strings([detail for _, detail in found])
     for code in ("class_mismatch", "bad_name"):
-        mask = arrow_arrays.numbers([one == code for one, _ in found], pa.bool_())
+        mask = arrow_arrays.numbers([found_code == code for found_code, _ in found], pa.bool_())
         sieve.reject(mask, code, details)
         details = details.filter(pc.invert(mask))
         found = [row for row in found if row[0] != code]
@@ -122,8 +122,8 @@ def _contradiction(folder: str, tumor_type: str, case: str, magnification: int) 
     for part in folder.split("/"):
         word = re.sub("[ -]", "_", part.lower()).replace("tumour", "tumor")
         case_folder = _CASE_FOLDER.fullmatch(part)
-        said_type = case_folder["type"] if case_folder else _CODES.get(word, tumor_type)
-        if said_type != tumor_type or word == ("malignant" if is_benign else "benign"):
+        folder_type = case_folder["type"] if case_folder else _CODES.get(word, tumor_type)
+        if folder_type != tumor_type or word == ("malignant" if is_benign else "benign"):
             return "class_mismatch", f"the folder {part!r} says another class than the file name"
         if case_folder and case_folder["case"].upper() != case.upper():
             return "bad_name", f"the folder {part!r} says another case than the file name"

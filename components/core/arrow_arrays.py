@@ -101,8 +101,8 @@ def python(column: pa.Array) -> list[Any]:
 
 def repeat(value: str | int, count: int, kind: pa.DataType) -> pa.Array:
     """A column that holds one value."""
-    one = strings([str(value)]) if pa.types.is_string(kind) else numbers([value], kind)
-    return pc.take(one, numbers(np.zeros(count, np.int32)))
+    single = strings([str(value)]) if pa.types.is_string(kind) else numbers([value], kind)
+    return pc.take(single, numbers(np.zeros(count, np.int32)))
 
 
 def table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:

@@ -152,11 +152,11 @@ def end(find: Callable[[], set[int]], grace: float, reap: Callable[[], object] =
     Returns:
         What still lives 5 s after KILL (a process in an uninterruptible read): normally nothing.
     """
-    asked: set[int] = set()
+    signalled: set[int] = set()
     deadline = time.monotonic() + grace
     while left := find():
-        _signal_all(left - asked, signal.SIGTERM)
-        asked |= left
+        _signal_all(left - signalled, signal.SIGTERM)
+        signalled |= left
         if time.monotonic() >= deadline:
             break
         time.sleep(POLL_SECONDS)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
 from components.datasets.layout import lock_path
@@ -120,6 +121,7 @@ def prune(storage: Storage, dataset: str, task: str, keep: int, *, dry_run: bool
 
     Raises:
         TemporaryError: An ingest holds a lock.
+        UsageError, DataError: As `champion_datasets`; nothing was deleted.
     """
     found = prunable(list_datasets(storage, dataset, task), keep, champion_datasets(storage))
     if dry_run:
@@ -136,15 +138,18 @@ def prune(storage: Storage, dataset: str, task: str, keep: int, *, dry_run: bool
 
 
 def champion_datasets(storage: Storage) -> frozenset[str]:
-    """Data sets that champions were trained on, relative to the workspace."""
+    """Data sets that champions were trained on, relative to the workspace.
+
+    Raises:
+        UsageError, DataError: A champion.json is of a newer format, or damaged: nobody can tell what it needs.
+    """
     paths = set()
     for path, _ in storage.list_files("models"):
         if path.endswith("/champion.json"):
-            champion = _read_object(storage, path)
-            paths |= {
-                str(champion.get("dataset_dir", "")),
-                str((champion.get("best_ever") or {}).get("dataset_dir", "")),
-            }
+            fix = "Delete it: the next evaluation or push writes it again from the version folders."
+            data, where = storage.read_bytes(path), storage.uri(path)
+            champion = json_documents.parse(data, "champion.schema.json", where, fix)
+            paths |= {champion["dataset_dir"], (champion["best_ever"] or {}).get("dataset_dir", "")}
     return frozenset(paths - {""})
 
 

@@ -46,23 +46,23 @@ def os_errors(doing: str, path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = error.strerror or str(error)
+        reason = error.strerror or str(error)
         if error.errno in _FULL:
             raise TemporaryError(
-                f"The disk is full while {doing} {path}: {said}.",
+                f"The disk is full while {doing} {path}: {reason}.",
                 "Free space and run again; finished shards are kept.",
             ) from error
         if error.errno in _FORBIDDEN:
             raise UsageError(
-                f"No permission for {doing} {path}: {said}.",
+                f"No permission for {doing} {path}: {reason}.",
                 "Give the user who runs this write access, or choose another --workspace.",
             ) from error
         if error.errno in _MISSING:
             raise StorageMissing(f"{path} does not exist ({doing}).", "Check the path.") from error
         if error.errno in _BAD_NAME:
-            raise UsageError(f"{path} cannot be used for {doing}: {said}.", "Choose another name.") from error
+            raise UsageError(f"{path} cannot be used for {doing}: {reason}.", "Choose another name.") from error
         if error.errno in _PASSING:
-            raise TemporaryError(f"{doing.capitalize()} {path} failed: {said}.", "Run again.") from error
+            raise TemporaryError(f"{doing.capitalize()} {path} failed: {reason}.", "Run again.") from error
         raise
 
 

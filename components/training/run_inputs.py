@@ -163,8 +163,8 @@ def settle(
     width, height = manifest.stored_size
     region = manifest.label_region
     config.check_data(dataset, task, height, width, region)
-    for split in ("train", "eval", "test"):
-        if not manifest.splits[split].patches:
+    for split, facts in manifest.splits.items():
+        if not facts.patches:
             raise UsageError(f"{storage.uri(folder)} has no patches in {split}.", "Ingest more patients.")
     return Inputs(dataset, task, folder, manifest, config, options)
 

@@ -227,7 +227,7 @@ def status(folder: Path) -> dict[str, Any]:
             "healthy": bool(health.get(name)),
             "since": server["since"],
             "restarts": server["restarts"],
-            "said": server["said"],
+            "last_event": server["last_event"],
         }
         for name, server in state["services"].items()
     }

@@ -80,7 +80,7 @@ class _Running:
     due: float = 0.0
     failures: int = 0
     healthy: bool | None = None
-    said: str = ""
+    last_event: str = ""
 
     def state(self) -> dict[str, Any]:
         return {
@@ -89,7 +89,7 @@ class _Running:
             "since": self.since,
             "restarts": self.restarts,
             "healthy": self.healthy,
-            "said": self.said,
+            "last_event": self.last_event,
         }
 
 
@@ -188,13 +188,13 @@ class Supervisor:
         server.due = time.monotonic() + wait
         server.restarts += 1
         server.healthy = False
-        server.said = f"{now()} {why}; started again {wait:g} s later"
+        server.last_event = f"{now()} {why}; started again {wait:g} s later"
 
     def _restart_later(self, server: _Running, why: str) -> None:
         self._end(server)  # a dead scheduler leaves its workers: none may live beside those of the next one
         self._count_death(server, why)
         with server.service.log.open("a", encoding="utf-8") as output:
-            output.write(f"--- {server.said}\n")
+            output.write(f"--- {server.last_event}\n")
 
     def _end(self, server: _Running) -> None:
         if server.process is None:

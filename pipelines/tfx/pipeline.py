@@ -6,6 +6,7 @@ Imports TFX (11 to 14 s): load it only where nodes are about to run.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from tfx.types import standard_artifacts
 from pipelines.tfx.components import AnomalyGate, GatedPusher, IntactGate, PromotionGate, RawPatches
 from pipelines.tfx.evaluator import eval_config
 from pipelines.tfx.metadata_store import Store
+from schemas.tables import SPLITS
 
 NODES: Mapping[str, tuple[str, ...]] = {
     "validate": (
@@ -92,7 +94,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
     examples = Importer(
         source_uri=config.examples_dir,
         artifact_type=standard_artifacts.Examples,
-        properties={"split_names": '["train", "eval", "test"]'},
+        properties={"split_names": json.dumps(SPLITS)},
         custom_properties={"payload_format": "FORMAT_TF_EXAMPLE"},
         reimport=False,  # the folder is named by what it holds
     ).with_id("Examples")

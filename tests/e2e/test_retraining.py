@@ -45,10 +45,10 @@ def test_what_happened_each_week(played: Path) -> None:
 
 
 def test_the_better_model_is_better_on_the_same_patients(played: Path) -> None:
-    told = weeks(played)[3]["told"]
-    record = json.loads((played / "workspace/runs/idc/binary" / told["run_id"] / "run.json").read_text())
+    result = weeks(played)[3]["result"]
+    record = json.loads((played / "workspace/runs/idc/binary" / result["run_id"] / "run.json").read_text())
     assert record["decision"] == "promoted" and "champion" in record["reason"]
-    assert record["content_digest"] == told["content_digest"]
+    assert record["content_digest"] == result["content_digest"]
 
 
 def test_the_champion_of_week_2_stays_and_is_whole(played: Path) -> None:
@@ -72,7 +72,7 @@ def test_damaged_images_are_listed(played: Path) -> None:
     assert sum(row["kind"] == "fault" for row in rejects) >= 240
     # The data set that training takes is still that of week 2.
     latest = json.loads((played / "workspace/datasets/idc/binary/latest.json").read_text())
-    assert latest["content_digest"] == weeks(played)[3]["told"]["content_digest"]
+    assert latest["content_digest"] == weeks(played)[3]["result"]["content_digest"]
 
 
 def test_no_process_is_left(played: Path) -> None:

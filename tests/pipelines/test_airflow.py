@@ -51,7 +51,7 @@ def test_what_a_killed_supervisor_left_is_shown_and_ended(home: Path, capsys: An
     )
     seen = processes.read_process(server.pid)
     assert seen is not None
-    entry = {"pid": server.pid, "started": seen.started, "since": "", "restarts": 0, "said": ""}
+    entry = {"pid": server.pid, "started": seen.started, "since": "", "restarts": 0, "last_event": ""}
     state = {
         "boot": processes.boot_id(), "url": "http://127.0.0.1:9", "port": 9, "workspace": "w", "data_roots": [],
         "database": "postgresql+psycopg2://u:secret@h/d", "supervisor": {"pid": 2**22 - 1, "started": 1},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.components.promotion.test_champion import history, promotion
 from tests.support import ingest_help, trees
 from tests.support.cli_help import invoke, invoke_json
 
@@ -63,10 +64,13 @@ def test_prune_spares_what_a_champion_was_trained_on(workspace, capsys):
     first = next(p.name for p in (workspace / "datasets/idc/binary").iterdir() if p.is_dir() and p.name[0] != ".")
     champion = workspace / "models/idc/binary/champion.json"
     champion.parent.mkdir(parents=True)
-    champion.write_text(json.dumps({"version": 1, "dataset_dir": f"datasets/idc/binary/{first}"}))
+    champion.write_bytes(history(promotion(1, dataset_dir=f"datasets/idc/binary/{first}")).dump())
     grow(workspace, 1)
-    _, told = invoke_json(capsys, "datasets", "prune", "--workspace", workspace, "--yes")
-    assert told["deleted"] == []
+    prune = ("datasets", "prune", "--workspace", workspace, "--yes")
+    assert invoke_json(capsys, *prune)[1]["deleted"] == []
+    champion.write_text("{}")
+    assert invoke(*prune) == 65, "nobody can tell which data set the champion needs"
+    assert (workspace / f"datasets/idc/binary/{first}/manifest.json").exists()
 
 
 def test_forget_purges_and_the_next_ingest_remembers(workspace, capsys, tmp_path):

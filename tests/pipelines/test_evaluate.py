@@ -19,6 +19,7 @@ from components.promotion.evaluation import PREDICTIONS
 from components.storage.open import open_storage
 from components.training import run_record
 from components.training.run_inputs import find_dataset
+from components.training.run_types import RunRecord
 from pipelines import evaluate
 from pipelines.evaluate import make_report
 from tests.support import model_help, predict_help, train_help
@@ -47,7 +48,7 @@ def sites(tmp_path_factory):
     return workspace, model, own, other, trained[:2]
 
 
-def measured(workspace: Path, model: Path, plan_id: str, run_id: str) -> tuple[dict, Path]:
+def measured(workspace: Path, model: Path, plan_id: str, run_id: str) -> tuple[RunRecord, Path]:
     storage = open_storage(workspace)
     source = find_model.model_folder(str(model))
     dataset_dir, manifest = find_dataset(storage, "idc", "binary", plan_id)

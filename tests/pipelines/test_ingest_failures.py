@@ -414,7 +414,7 @@ class TestManifests:
         trees.idc_tree(tmp_path / "raw", 9, 2)
         return ingest(tmp_path / "raw", tmp_path / "w").folder / "manifest.json"
 
-    def load(self, file: Path) -> dict:
+    def load(self, file: Path) -> manifests.Manifest:
         workspace = file.parents[4]
         return manifests.load(open_storage(workspace), file.parent.relative_to(workspace).as_posix())
 

@@ -94,7 +94,7 @@ def test_what_dies_is_started_again_and_its_children_do_not_live_on(tmp_path: Pa
         watched.wait_for(lambda: len(children()) == 2)
         assert watched.last["pid"] not in (None, first)
         assert watched.last["restarts"] == 1
-        assert "signal 9" in watched.last["said"]
+        assert "signal 9" in watched.last["last_event"]
         assert processes.read_process(children()[0]) is None
     assert processes.read_process(children()[1]) is None
 
@@ -102,7 +102,7 @@ def test_what_dies_is_started_again_and_its_children_do_not_live_on(tmp_path: Pa
 def test_what_dies_at_once_is_tried_with_growing_patience(tmp_path: Path) -> None:
     with Watched(tmp_path, (sys.executable, "-c", "raise SystemExit(3)")) as watched:
         watched.wait_for(lambda: watched.last["restarts"] >= 4)
-    said = [state["one"]["said"] for state in watched.states if state["one"]["said"]]
+    said = [state["one"]["last_event"] for state in watched.states if state["one"]["last_event"]]
     assert any("exit code 3; started again 0.05 s later" in text for text in said)
     assert any("started again 0.2 s later" in text for text in said)
 
@@ -110,7 +110,7 @@ def test_what_dies_at_once_is_tried_with_growing_patience(tmp_path: Path) -> Non
 def test_a_missing_program_is_told_and_tried_again(tmp_path: Path) -> None:
     with Watched(tmp_path, (str(tmp_path / "nosuch"),)) as watched:
         watched.wait_for(lambda: watched.last["restarts"] >= 2)
-    assert "could not be started" in watched.last["said"]
+    assert "could not be started" in watched.last["last_event"]
     assert "could not be started" in (tmp_path / "logs" / "one.log").read_text()
 
 
@@ -118,7 +118,7 @@ def test_what_lives_but_is_ill_is_replaced_after_a_few_bad_answers(tmp_path: Pat
     with Watched(tmp_path, SLEEPER, lambda started: dict.fromkeys(started, False)) as watched:
         watched.wait_for(lambda: watched.last["restarts"] >= 1)
     assert "alive but not well 3 times in a row" in next(
-        state["one"]["said"] for state in watched.states if state["one"]["said"]
+        state["one"]["last_event"] for state in watched.states if state["one"]["last_event"]
     )
 
 
