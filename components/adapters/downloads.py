@@ -30,6 +30,6 @@ def shortfall(dataset: str, found: int, rejects: Mapping[str, int]) -> str:
     if images >= whole:
         return ""
     return (
-        f"This is less than the whole download: {images:,} of {whole:,} images. A sample is fine; "
-        "if you meant all, the download or its unpacking is incomplete."
+        f"This is less than the whole download: {images:,} of {whole:,} images, {whole - images:,} are missing."
+        " A sample is fine; if you meant all, the download or its unpacking is incomplete."
     )

@@ -16,7 +16,7 @@ REJECT_SCHEMA = pa.schema(
 )
 
 REJECT_KINDS: dict[str, str] = {
-    # faults count towards --max-fault-fraction
+    # faults count towards --max-faults
     "truncated": "fault",
     "empty_file": "fault",
     "not_an_image": "fault",

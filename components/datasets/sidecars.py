@@ -64,7 +64,7 @@ def read_split(
     if table is None or not len(table):
         raise DataError(
             f"The {split} split of {storage.uri(dataset_dir)} is empty.",
-            "Ingest more groups, or with another --ratio, so that every split holds some.",
+            "Ingest more groups, or with other --ratios, so that every split holds some.",
         )
     if len(table) != manifest.splits[split].patches:
         raise DataError(

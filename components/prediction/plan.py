@@ -83,7 +83,7 @@ def image_parts(patches: pa.Table, stored_size: tuple[int, int]) -> list[tuple[s
     """Cuts a list of image files into parts.
 
     Args:
-        patches: As `predict_images.find_images` gives them.
+        patches: As `raw_images.find_images` gives them.
         stored_size: (width, height) in pixels.
 
     Returns:

@@ -18,7 +18,7 @@ def test_every_known_download_has_its_count_and_the_title_says_the_same() -> Non
     [
         (277_524, {}, ""),
         (277_524, {"too_narrow": 5_000, "duplicate": 3}, ""),
-        (5_771, {}, "5,771 of 277,524 images"),
+        (5_771, {}, "5,771 of 277,524 images, 271,753 are missing"),
         (277_523, {}, "277,523 of 277,524 images"),
         (2 * 277_524, {"nested_copy": 277_524}, ""),
         (400_000, {"nested_copy": 150_000}, "250,000 of 277,524 images"),

@@ -233,7 +233,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 
 def test_two_devices_in_half_precision_go_on_after_a_kill(folder: Path, tmp_path: Path) -> None:
-    config = recipe(2, 1, batch_size=10, mixed_precision="on", augmentation="standard").to_json()
+    config = recipe(3, batch_size=10, mixed_precision="on", augmentation="standard").to_json()
     killed = python(KILLED + TWO_DEVICES + TRAIN, config, folder, tmp_path)
     assert killed.returncode == -signal.SIGKILL
     again = python(TWO_DEVICES + TRAIN, config, folder, tmp_path)
