@@ -153,7 +153,7 @@ class TestOutput:
             "fault: empty_file 1",
             "Nothing to do",
             "patients",
-            "warning: This is less than the whole download: 73 of 277,524 images.",
+            "warning: This is less than the whole download: 73 of 277,524 images, 277,451 are missing.",
         ):
             assert said in again.stdout
         assert not (tmp_path / "w" / "datasets/idc/binary/.lock").exists()
