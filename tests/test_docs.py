@@ -233,7 +233,7 @@ def test_readme_lists_every_command() -> None:
 def test_architecture_has_the_floors_that_are_checked() -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| `(?:components/)?(\w+)/`", text, re.MULTILINE)
-    told = {name: int(floor) for floor, name in rows}
+    shown = {name: int(floor) for floor, name in rows}
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     contract = re.search(r"^layers = \[(.*?)^\]", settings, re.DOTALL | re.MULTILINE)
     assert contract
@@ -244,7 +244,7 @@ def test_architecture_has_the_floors_that_are_checked() -> None:
         for name in names
         if floor  # errors, version and schemas are no packages of components
     }
-    assert told == checked
+    assert shown == checked
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda file: file.stem)

@@ -37,8 +37,8 @@ def context(**given: Any) -> dict[str, Any]:
 
 def test_result_is_what_the_command_left_and_who_it_is(operator: Any) -> None:
     step = operator('result(state="running", decision=None, task="binary"); line("info", sys.argv[1])')
-    told = step.execute(context())
-    assert told == {
+    result = step.execute(context())
+    assert result == {
         "dataset": "idc",
         "task": "binary",
         "run_id": run_id("idc_train", "manual__1"),
@@ -60,8 +60,8 @@ def test_no_retry_where_it_is_useless(operator: Any, code: int) -> None:
     given = context()
     with pytest.raises(AirflowFailException, match="what is wrong, where"):
         step.execute(given)
-    told = given["ti"].pushed["return_value"]
-    assert told["state"] == "failed" and told["reason"] == "what is wrong, where" and told["task"] == "binary"
+    result = given["ti"].pushed["return_value"]
+    assert result["state"] == "failed" and result["reason"] == "what is wrong, where" and result["task"] == "binary"
 
 
 def test_the_reason_of_run_json_comes_before_the_log(operator: Any) -> None:
@@ -180,5 +180,5 @@ def test_a_timeout_ends_the_tree_and_is_tried_once_more(
 def test_secrets_of_airflow_stay_there(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HISTOLINE_WEBHOOK_URL", "https://secret")
     monkeypatch.setenv("PYTHONPATH", "/dags")
-    told = operator('result(seen=[n for n in os.environ if n.startswith(("AIRFLOW", "PYTHONPATH")) or "WEBHOOK" in n])')
-    assert told.execute(context())["seen"] == []
+    step = operator('result(seen=[n for n in os.environ if n.startswith(("AIRFLOW", "PYTHONPATH")) or "WEBHOOK" in n])')
+    assert step.execute(context())["seen"] == []

@@ -81,8 +81,8 @@ def test_exit_codes(capsys, error, code):
         raise error
 
     assert console.run(fail) == code
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and ("Traceback" in said) == (code == 70)
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and ("Traceback" in text) == (code == 70)
 
 
 def test_json_logs(capsys, monkeypatch):

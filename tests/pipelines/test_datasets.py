@@ -31,9 +31,9 @@ def paths(told: list[dict]) -> dict[str, str]:
 def test_list_and_show(workspace, capsys):
     second = grow(workspace, 2)
     (workspace / "datasets/idc/binary/0123456789abcdef/Split-train").mkdir(parents=True)
-    code, told = invoke_json(capsys, "datasets", "list", "--workspace", workspace)
-    assert code == 0 and sorted(paths(told).values()) == ["committed", "latest", "unfinished"]
-    assert paths(told)[second.plan_id] == "latest"
+    code, result = invoke_json(capsys, "datasets", "list", "--workspace", workspace)
+    assert code == 0 and sorted(paths(result).values()) == ["committed", "latest", "unfinished"]
+    assert paths(result)[second.plan_id] == "latest"
     code, shown = invoke_json(capsys, "datasets", "show", "idc", "--workspace", workspace)
     assert shown["plan_id"] == second.plan_id and shown["written"] == 56
     assert invoke("datasets", "list", "--workspace", workspace) == 0
@@ -50,13 +50,13 @@ def test_an_empty_workspace_says_what_to_do(tmp_path, capsys):
 def test_prune_keeps_the_latest_and_tells_before_it_does(workspace, capsys):
     first = next(p.name for p in (workspace / "datasets/idc/binary").iterdir() if p.is_dir() and p.name[0] != ".")
     second = grow(workspace, 1)
-    code, told = invoke_json(capsys, "datasets", "prune", "--workspace", workspace)
-    assert told["would_delete"] == [f"datasets/idc/binary/{first}"]
-    assert (workspace / told["would_delete"][0] / "manifest.json").exists()
+    code, result = invoke_json(capsys, "datasets", "prune", "--workspace", workspace)
+    assert result["would_delete"] == [f"datasets/idc/binary/{first}"]
+    assert (workspace / result["would_delete"][0] / "manifest.json").exists()
     assert invoke("datasets", "prune", "--workspace", workspace, "--keep", 2, "--yes") == 0
-    assert (workspace / told["would_delete"][0]).exists()
+    assert (workspace / result["would_delete"][0]).exists()
     assert invoke("datasets", "prune", "--workspace", workspace, "--yes") == 0
-    assert not (workspace / told["would_delete"][0]).exists() and second.folder.exists()
+    assert not (workspace / result["would_delete"][0]).exists() and second.folder.exists()
     assert invoke("datasets", "prune", "--workspace", workspace, "--keep", 0) == 64
 
 
@@ -81,9 +81,9 @@ def test_forget_purges_and_the_next_ingest_remembers(workspace, capsys, tmp_path
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"dataset_dir": f"datasets/idc/binary/{folder.name}"}))
     args = ("datasets", "forget", "--groups", tmp_path / "gone.txt", "--workspace", workspace)
-    _, told = invoke_json(capsys, *args)
-    assert told["would_purge"] == {f"datasets/idc/binary/{folder.name}": ["9003"]}
-    assert told["trained_on_them"] == ["runs/idc/binary/r1"]
+    _, result = invoke_json(capsys, *args)
+    assert result["would_purge"] == {f"datasets/idc/binary/{folder.name}": ["9003"]}
+    assert result["trained_on_them"] == ["runs/idc/binary/r1"]
     assert (folder / "manifest.json").exists()
     assert invoke(*args, "--yes") == 0
     left = [p.name for p in folder.rglob("*") if p.is_file()]
@@ -92,8 +92,8 @@ def test_forget_purges_and_the_next_ingest_remembers(workspace, capsys, tmp_path
     assert again.ledger["tombstones"] == ["9003"] and "9003" not in again.splits
     assert set(again.rejects.values()) == {"excluded_group"}
     assert {g: s for g, s in before.items() if g != "9003"} == again.splits, "everybody else stays where he was"
-    _, told = invoke_json(capsys, *args)
-    assert told["would_purge"] == {}
+    _, result = invoke_json(capsys, *args)
+    assert result["would_purge"] == {}
 
 
 def test_forget_searches_pseudonymised_data_sets_with_the_key(tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_forget_searches_pseudonymised_data_sets_with_the_key(tmp_path, capsys):
     made = ingest_help.ingest(tmp_path / "raw", tmp_path / "w", pseudonymise=key)
     (tmp_path / "gone.txt").write_text("9003\n")
     args = ("datasets", "forget", "--groups", tmp_path / "gone.txt", "--workspace", tmp_path / "w")
-    _, told = invoke_json(capsys, *args)
-    assert told["would_purge"] == {} and told["not_searched"] == [f"datasets/idc/binary/{made.plan_id}"]
-    _, told = invoke_json(capsys, *args, "--pseudonymise", key)
-    assert list(told["would_purge"]) == [f"datasets/idc/binary/{made.plan_id}"]
+    _, result = invoke_json(capsys, *args)
+    assert result["would_purge"] == {} and result["not_searched"] == [f"datasets/idc/binary/{made.plan_id}"]
+    _, result = invoke_json(capsys, *args, "--pseudonymise", key)
+    assert list(result["would_purge"]) == [f"datasets/idc/binary/{made.plan_id}"]

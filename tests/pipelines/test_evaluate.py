@@ -66,9 +66,9 @@ def test_every_unseen_patient_counts_and_no_other(sites):
     record, folder = measured(workspace, model, other.plan_id, "away")
     assert json_documents.problem(record.to_document(), run_record.SCHEMA) == ""
     assert record.decision is None and record.gate is None and record.version is None
-    told = record.options["evaluation"]
+    result = record.options["evaluation"]
     unseen = [row for row in other.patches if row["group_id"] not in shared]
-    assert told["left_out_groups"] == 2 and told["left_out_patches"] == len(other.patches) - len(unseen)
+    assert result["left_out_groups"] == 2 and result["left_out_patches"] == len(other.patches) - len(unseen)
     assert any("2 patients" in text and "left out" in text for text in record.warnings)
     assert "no decision" in record.reason and "2 patients" in record.reason
     rows = {row["patch_id"]: row for row in pq.read_table(folder / PREDICTIONS).to_pylist()}
@@ -83,7 +83,7 @@ def test_every_unseen_patient_counts_and_no_other(sites):
     assert values["auc"]["estimate"] == pytest.approx(by_hand["auc"])
     assert values["f1"]["estimate"] == pytest.approx(by_hand["f1"])
     assert values["auc"]["low"] < values["auc"]["estimate"] < values["auc"]["high"]
-    assert record.metrics["test"]["groups"] == told["groups"] == 18
+    assert record.metrics["test"]["groups"] == result["groups"] == 18
     assert record.slices and record.looks.count == 1
 
 
@@ -110,9 +110,9 @@ def test_the_command_and_a_name_that_is_taken(sites, tmp_path):
     given = ("--model", model, "--data", other.folder, "--workspace", workspace, "--run-id", "cli", "--json")
     done = train_help.run("evaluate", *given)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["decision"] is None and told["state"] == "done" and told["evaluation"]["left_out_groups"] == 2
-    assert Path(told["report"]).is_file() and told["metrics"]["auc"] is not None
+    result = json.loads(done.stdout)
+    assert result["decision"] is None and result["state"] == "done" and result["evaluation"]["left_out_groups"] == 2
+    assert Path(result["report"]).is_file() and result["metrics"]["auc"] is not None
     again = train_help.run("evaluate", "--model", model, "--data", own.plan_id, *given[4:])
     assert again.returncode == 64 and "exists already" in again.stderr
 

@@ -104,14 +104,14 @@ class TestManifest:
 
     def test_names_every_file_with_its_checksum(self, done: Result) -> None:
         m, content = done.manifest, help.output_bytes(done.folder)
-        said = dict(m.files)
+        digests = dict(m.files)
         for split, facts in m.splits.items():
             for shard in facts.shards:
                 path = f"Split-{split}/{shard.file}"
-                said[path] = shard.sha256
-                said[f"sidecars/{Path(path).stem}.parquet"] = shard.sidecar_sha256
+                digests[path] = shard.sha256
+                digests[f"sidecars/{Path(path).stem}.parquet"] = shard.sidecar_sha256
                 assert shard.bytes == len(content[path])
-        assert said == {n: hashlib.sha256(d).hexdigest() for n, d in content.items() if n != "manifest.json"}
+        assert digests == {n: hashlib.sha256(d).hexdigest() for n, d in content.items() if n != "manifest.json"}
 
     def test_splits_are_told_in_their_own_order(self, done: Result) -> None:
         assert tuple(done.manifest.splits) == help.SPLITS
@@ -293,8 +293,8 @@ class TestLatest:
         assert not capped.is_latest and set(capped.rejects.values()) == {"over_cap"}
         assert [list(r["label"] for r in capped.patches).count(c) for c in (0, 1)] == [6, 6]
         assert capped.splits == plain.splits == filtered.splits, "a ledger is planned before filters and caps"
-        told = ingest(breakhis, tmp_path / "w", "breakhis", max_per_class=6, set_latest=True)
-        assert told.is_latest and told.plan_id == capped.plan_id
+        result = ingest(breakhis, tmp_path / "w", "breakhis", max_per_class=6, set_latest=True)
+        assert result.is_latest and result.plan_id == capped.plan_id
 
     def test_leaky_ones_never_move_it(self, raw: Path, tmp_path: Path) -> None:
         leaky = ingest(raw, tmp_path, max_faults=0.5, split_by="image", set_latest=True)
@@ -437,10 +437,10 @@ class TestGroups:
             ingest(tmp_path / "raw", tmp_path / "w", "pcam")
 
     def test_published_split_is_taken_as_it_is(self, raw: Path, tmp_path: Path) -> None:
-        said = {str(9000 + i): help.SPLITS[i % 3] for i in range(12)}
-        file = trees.groups_csv(tmp_path / "splits.csv", said, ("group", "split"))
+        wanted = {str(9000 + i): help.SPLITS[i % 3] for i in range(12)}
+        file = trees.groups_csv(tmp_path / "splits.csv", wanted, ("group", "split"))
         result = ingest(raw, tmp_path / "w", max_faults=0.5, splits_csv=file)
-        assert result.splits == said and result.ledger["source"] == "csv" and result.is_latest
+        assert result.splits == wanted and result.ledger["source"] == "csv" and result.is_latest
 
     def test_withdrawn_groups_are_never_written_again(self, raw: Path, tmp_path: Path) -> None:
         first = ingest(raw, tmp_path, max_faults=0.5)
@@ -506,8 +506,8 @@ def test_near_duplicates_across_splits_are_reported(tmp_path: Path) -> None:
         Image.fromarray(changed).save(tmp_path / "raw" / path)
     result = ingest(tmp_path / "raw", tmp_path / "w")
     assert result.rejects == {} and result.manifest.near_duplicates.pairs_across_splits == 1
-    said = " ".join(result.manifest.near_duplicates.examples[0])
-    assert all(path in said for path in paths)
+    text = " ".join(result.manifest.near_duplicates.examples[0])
+    assert all(path in text for path in paths)
 
 
 def test_sidecars_hold_all_that_patches_hold(done: Result) -> None:

@@ -54,9 +54,9 @@ def test_raw_images_and_workspace_in_buckets(emulator, tmp_path):
     ]
     done = run(*command)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["state"] == "committed" and told["rejects"]["not_an_image"]["count"] == 1
-    assert told["written"] + 1 == told["found"] == 73
+    result = json.loads(done.stdout)
+    assert result["state"] == "committed" and result["rejects"]["not_an_image"]["count"] == 1
+    assert result["written"] + 1 == result["found"] == 73
 
     local = run(
         "pipelines.ingest",
@@ -72,17 +72,17 @@ def test_raw_images_and_workspace_in_buckets(emulator, tmp_path):
     there = json.loads(local.stdout)
     remote, here = open_storage("gs://work/w"), open_storage(str(tmp_path / "w"))
     home = "datasets/idc/binary/"
-    mine, theirs = load(remote, home + told["plan_id"]), load(here, home + there["plan_id"])
+    mine, theirs = load(remote, home + result["plan_id"]), load(here, home + there["plan_id"])
     assert digests(mine) == digests(theirs), "bytes depend on where they were written"
     assert mine.content_digest == theirs.content_digest
     first = mine.splits["train"].shards[0]
-    stored = remote.read_bytes(f"{home}{told['plan_id']}/Split-train/{first.file}")
+    stored = remote.read_bytes(f"{home}{result['plan_id']}/Split-train/{first.file}")
     assert hashlib.sha256(stored).hexdigest() == first.sha256
     assert not [path for path, _ in remote.list_files(home) if "/.tmp/" in path], "temporaries were left"
 
     again = run(*command)
     assert json.loads(again.stdout)["state"] == "unchanged", again.stderr
-    folder = f"gs://work/w/{home}{told['plan_id']}"
+    folder = f"gs://work/w/{home}{result['plan_id']}"
     assert run("pipelines.verify", folder, "--deep", "--sample", "0").returncode == 0
     assert run("pipelines.audit", folder).returncode == 0
 

@@ -125,30 +125,30 @@ def test_key_readable_by_others_is_refused(raw: Path, tmp_path: Path, key: Path)
 
 
 class TestMessages:
-    def told(self, raw: Path, workspace: Path, kind: type[Exception], **options: object) -> str:
+    def error_text(self, raw: Path, workspace: Path, kind: type[Exception], **options: object) -> str:
         with pytest.raises(kind) as caught:
             ingest(raw, workspace, **options)
         assert not secrets(str(caught.value).encode()), caught.value
         return str(caught.value)
 
     def test_too_many_faults(self, raw: Path, tmp_path: Path, key: Path) -> None:
-        assert "--max-faults" in self.told(raw, tmp_path / "w", DataError, pseudonymise=key)
+        assert "--max-faults" in self.error_text(raw, tmp_path / "w", DataError, pseudonymise=key)
         for name, content in help.output_bytes(tmp_path / "w").items():
             assert not secrets(content) or "/.tmp/" in name, name
 
     def test_forbidden_conflict(self, raw: Path, tmp_path: Path, key: Path) -> None:
-        self.told(raw, tmp_path / "w", DataError, pseudonymise=key, max_faults=0.5, on_conflict="fail")
+        self.error_text(raw, tmp_path / "w", DataError, pseudonymise=key, max_faults=0.5, on_conflict="fail")
 
     def test_too_few_patients(self, tmp_path: Path, key: Path) -> None:
         trees.idc_tree(tmp_path / "few", PATIENTS[:2], 2)
-        self.told(tmp_path / "few", tmp_path / "w", DataError, pseudonymise=key)
+        self.error_text(tmp_path / "few", tmp_path / "w", DataError, pseudonymise=key)
 
     def test_nothing_to_write(self, tmp_path: Path, key: Path) -> None:
         root = tmp_path / "odd"
         trees.idc_tree(root, PATIENTS[:1], 1)
         withdrawn = tmp_path / "withdrawn.txt"
         withdrawn.write_text(f"{PATIENTS[0]}\n")
-        self.told(root, tmp_path / "w", DataError, pseudonymise=key, exclude_groups=withdrawn)
+        self.error_text(root, tmp_path / "w", DataError, pseudonymise=key, exclude_groups=withdrawn)
 
     def test_a_source_that_changes(
         self, raw: Path, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
@@ -161,9 +161,9 @@ class TestMessages:
 
         real = help.plan_ingest
         monkeypatch.setattr(help, "plan_ingest", plan_then_change)
-        text = self.told(raw, tmp_path / "w", TemporaryError, pseudonymise=key, max_faults=0.5)
+        text = self.error_text(raw, tmp_path / "w", TemporaryError, pseudonymise=key, max_faults=0.5)
         assert "(withheld)" in text and "changed" in text
 
     def test_a_published_split_that_lacks_a_group(self, raw: Path, tmp_path: Path, key: Path) -> None:
-        said = trees.groups_csv(tmp_path / "s.csv", dict.fromkeys(PATIENTS[:10], "train"), ("group", "split"))
-        self.told(raw, tmp_path / "w", UsageError, pseudonymise=key, splits_csv=said)
+        splits = trees.groups_csv(tmp_path / "s.csv", dict.fromkeys(PATIENTS[:10], "train"), ("group", "split"))
+        self.error_text(raw, tmp_path / "w", UsageError, pseudonymise=key, splits_csv=splits)

@@ -77,7 +77,7 @@ def arguments(raw: Path, workspace: Path, *more: object) -> tuple[object, ...]:
     return ("idc", "--input", raw, "--workspace", workspace, *more)
 
 
-def told(done: subprocess.CompletedProcess[str], code: int) -> str:
+def error_text(done: subprocess.CompletedProcess[str], code: int) -> str:
     """The message of a run that must fail with this exit code; no traceback, no empty hands."""
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr and "bug" not in done.stderr, done.stderr
@@ -107,27 +107,27 @@ class TestUserErrors:
     def test_usage_is_64_and_says_what_to_do(
         self, raw: Path, tmp_path: Path, more: tuple[str, ...], says: str
     ) -> None:
-        assert says in told(help.run(*arguments(raw, tmp_path / "w", *more)), 64)
+        assert says in error_text(help.run(*arguments(raw, tmp_path / "w", *more)), 64)
 
     def test_unknown_names(self, raw: Path, tmp_path: Path) -> None:
-        assert "idc, breakhis, pcam" in told(help.run("icd", "--input", raw), 64)
-        assert "does not exist" in told(
+        assert "idc, breakhis, pcam" in error_text(help.run("icd", "--input", raw), 64)
+        assert "does not exist" in error_text(
             help.run("idc", "--input", tmp_path / "no", "--workspace", tmp_path), 64
         )
-        assert "--input" in told(help.run("idc"), 64)
-        assert "named" in told(help.run("--input", raw), 64)
+        assert "--input" in error_text(help.run("idc"), 64)
+        assert "named" in error_text(help.run("--input", raw), 64)
 
     def test_the_wrong_data_set_is_recognised(self, raw: Path, tmp_path: Path) -> None:
         done = help.run("breakhis", "--input", raw, "--workspace", tmp_path / "w")
-        assert "looks like idc" in told(done, 64)
+        assert "looks like idc" in error_text(done, 64)
 
     def test_data_is_65(self, raw: Path, tmp_path: Path) -> None:
         (raw / trees.idc_path("9000", 0, 951, 951)).write_bytes(b"")
-        text = told(help.run(*arguments(raw, tmp_path / "w", "--json")), 65)
+        text = error_text(help.run(*arguments(raw, tmp_path / "w", "--json")), 65)
         assert "empty_file" in text and "--max-faults" in text
 
     def test_a_flag_that_nobody_knows(self, raw: Path, tmp_path: Path) -> None:
-        assert "--jobb_endpoint" in told(help.run(*arguments(raw, tmp_path / "w", "--jobb_endpoint=x")), 64)
+        assert "--jobb_endpoint" in error_text(help.run(*arguments(raw, tmp_path / "w", "--jobb_endpoint=x")), 64)
 
 
 @pytest.mark.integration
@@ -148,14 +148,14 @@ class TestOutput:
         assert small["dataset_dir"] == document["dataset_dir"] and small["plan_id"] == document["plan_id"]
         again = help.run(*args)
         assert again.returncode == 0, again.stderr
-        for said in (
+        for text in (
             "73 images found, 72 written, 1 rejected",
             "fault: empty_file 1",
             "Nothing to do",
             "patients",
             "warning: This is less than the whole download: 73 of 277,524 images, 277,451 are missing.",
         ):
-            assert said in again.stdout
+            assert text in again.stdout
         assert not (tmp_path / "w" / "datasets/idc/binary/.lock").exists()
         same = ingest(raw, tmp_path / "w2", max_faults=0.1)
         assert help.everything(Path(document["dataset_dir"])) == help.everything(same.folder)
@@ -191,7 +191,7 @@ class TestKills:
 
     def test_killed_helper_is_75_and_the_next_run_goes_on(self, raw: Path, tmp_path: Path) -> None:
         code = KILL_IN_SHARD.format(victim="os.getpid()")
-        text = told(help.run(*arguments(raw, tmp_path / "w", "--workers", 2), code=code), 75)
+        text = error_text(help.run(*arguments(raw, tmp_path / "w", "--workers", 2), code=code), 75)
         assert "helper process was killed" in text and "--workers" in text
         assert ingest(raw, tmp_path / "w").manifest.written == 72
 
@@ -265,7 +265,7 @@ class TestTwoAtOnce:
 
     def test_the_second_gives_up_with_75_and_names_the_first(self, raw: Path, tmp_path: Path) -> None:
         with started(raw, tmp_path / "w") as process:
-            text = told(help.run(*arguments(raw, tmp_path / "w"), code=SHORT_WAIT), 75)
+            text = error_text(help.run(*arguments(raw, tmp_path / "w"), code=SHORT_WAIT), 75)
             assert (
                 f"locked by histoline ingest idc binary (process {process.pid}" in text and "since 20" in text
             )
@@ -277,7 +277,7 @@ def test_failed_run_leaves_no_raw_path_under_pseudonymise(raw: Path, tmp_path: P
     key = tmp_path / "key"
     key.write_text("0123456789abcdef" * 2)
     key.chmod(0o600)
-    assert "9000" not in told(help.run(*arguments(raw, tmp_path / "w", "--pseudonymise", key)), 65)
+    assert "9000" not in error_text(help.run(*arguments(raw, tmp_path / "w", "--pseudonymise", key)), 65)
     assert not [p for p in (tmp_path / "w").rglob("*") if p.is_file() and b"_idx5_" in p.read_bytes()]
 
 
@@ -297,7 +297,7 @@ class TestWorkersThatRaise:
     """What goes wrong inside a Beam worker reaches the user as one paragraph."""
 
     def test_full_disk(self, raw: Path, small_disk: Path) -> None:
-        assert "disk is full" in told(help.run(*arguments(raw, small_disk)), 75)
+        assert "disk is full" in error_text(help.run(*arguments(raw, small_disk)), 75)
 
     @pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
     def test_vanished_source(self, raw: Path, tmp_path: Path, mode: str) -> None:
@@ -306,6 +306,6 @@ class TestWorkersThatRaise:
         done = help.run(*arguments(raw, tmp_path / "w", *flags), code=LOSE_A_SOURCE, GONE=gone)
         assert done.returncode == 75, done.stderr
         # Beam's own workers print tracebacks themselves, and nobody can keep them from it; the last word is ours.
-        text = told(done, 75) if mode == "in_memory" else done.stderr.rstrip().splitlines()[-1]
+        text = error_text(done, 75) if mode == "in_memory" else done.stderr.rstrip().splitlines()[-1]
         assert text.startswith("error: ") and len(text.strip().splitlines()) == 1
         assert "has changed while it was being ingested" in text and "9003" in text

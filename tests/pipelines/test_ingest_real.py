@@ -32,23 +32,23 @@ def check(shared_data: Path, raw: Path, result: Result) -> str:
 def test_idc(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "idc"
     result = ingest(raw, tmp_path)
-    said = result.manifest
-    assert (said.found, said.written) == (5771, 5737)
-    assert said.rejects == {"too_narrow": RejectFacts("fault", 34)}
-    assert said.group_unit == "patient" and len(result.splits) == 165 and said.flags == ()
+    manifest = result.manifest
+    assert (manifest.found, manifest.written) == (5771, 5737)
+    assert manifest.rejects == {"too_narrow": RejectFacts("fault", 34)}
+    assert manifest.group_unit == "patient" and len(result.splits) == 165 and manifest.flags == ()
     assert result.is_latest
     for split, share in (("train", 0.7), ("eval", 0.1), ("test", 0.2)):
-        assert abs(said.splits[split].patches / said.written - share) < 0.02
-        assert all(n > 0 for n in said.splits[split].by_class.values())
+        assert abs(manifest.splits[split].patches / manifest.written - share) < 0.02
+        assert all(n > 0 for n in manifest.splits[split].by_class.values())
     check(shared_data, raw, result)
 
 
 def test_breakhis(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "breakhis"
     result = ingest(raw, tmp_path, "breakhis")
-    said = result.manifest
-    assert (said.found, said.written, said.rejects) == (80, 80, {})
-    assert said.group_unit == "patient" and said.stored_size == (350, 230)
+    manifest = result.manifest
+    assert (manifest.found, manifest.written, manifest.rejects) == (80, 80, {})
+    assert manifest.group_unit == "patient" and manifest.stored_size == (350, 230)
     assert "14-13412" in result.splits, "one group, though it shows two types"
     check(shared_data, raw, result)
 
@@ -65,8 +65,8 @@ def test_breakhis_subtype_keeps_a_case_of_two_types_together(shared_data: Path, 
 def test_pcam(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "pcam"
     result = ingest(raw, tmp_path, "pcam", group_by="image")
-    said = result.manifest
-    assert (said.found, said.written) == (1600, 1446)
-    assert said.rejects == {"unlabelled": RejectFacts("excluded", 154)}
-    assert said.flags == ("not_patient_clustered",) and said.label_region == (32, 32, 32, 32)
+    manifest = result.manifest
+    assert (manifest.found, manifest.written) == (1600, 1446)
+    assert manifest.rejects == {"unlabelled": RejectFacts("excluded", 154)}
+    assert manifest.flags == ("not_patient_clustered",) and manifest.label_region == (32, 32, 32, 32)
     check(shared_data, raw, result)

@@ -42,10 +42,10 @@ def test_committed_then_unchanged(raw: Path, tmp_path: Path) -> None:
 
 def test_failed_data_say_which(raw: Path, tmp_path: Path) -> None:
     (raw / trees.idc_path("9000", 0, 951, 951)).write_bytes(b"")
-    code, told, lines = run(raw, tmp_path)
+    code, result, lines = run(raw, tmp_path)
     assert code == 65
-    assert told["state"] == "failed" and "empty_file" in told["reason"] and "rejects.parquet" in told["reason"]
-    assert [line["msg"] for line in lines if line["level"] == "error"] == [told["reason"]]
+    assert result["state"] == "failed" and "empty_file" in result["reason"] and "rejects.parquet" in result["reason"]
+    assert [line["msg"] for line in lines if line["level"] == "error"] == [result["reason"]]
 
 
 def test_wrong_usage_is_told_by_the_log(raw: Path, tmp_path: Path) -> None:

@@ -83,14 +83,14 @@ def test_the_champion_predicts_by_default_on_beam(tmp_path, promoted):
     given = ("--workspace", workspace, "--input", raw, "--slide-maps", tmp_path / "maps", "--json")
     done = train_help.run("predict", "idc", "--output", tmp_path / "a.parquet", "--runner=DirectRunner", *given)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["model_version"], told["found"]) == ("7", told["predicted"] + told["rejected"])
+    result = json.loads(done.stdout)
+    assert (result["model_version"], result["found"]) == ("7", result["predicted"] + result["rejected"])
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert {row["model_version"] for row in rows} == {"7"}
     trained = {group for group, split in data.splits.items() if split != "test"}
-    assert told["of_training_groups"] == sum(row["group_id"] in trained for row in rows) > 0
-    assert told["slide_maps"] == told["groups"] == len(data.splits)
-    assert len(list((tmp_path / "maps").glob("*.labels.png"))) == told["groups"]
+    assert result["of_training_groups"] == sum(row["group_id"] in trained for row in rows) > 0
+    assert result["slide_maps"] == result["groups"] == len(data.splits)
+    assert len(list((tmp_path / "maps").glob("*.labels.png"))) == result["groups"]
     again = train_help.run("predict", "idc", "--output", tmp_path / "a.parquet", *given)
     assert json.loads(again.stdout)["state"] == "unchanged"
     # By number, in words: nothing is loaded to say it.
@@ -137,8 +137,8 @@ def test_sigkill_costs_only_what_was_under_way(tmp_path, promoted):
         cwd=ROOT, env=ingest_help.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["resumed_parts"], told["predicted"]) == (2, 60)
+    result = json.loads(done.stdout)
+    assert (result["resumed_parts"], result["predicted"]) == (2, 60)
     assert not parts.exists()
 
 

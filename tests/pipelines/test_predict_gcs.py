@@ -36,9 +36,9 @@ def test_everything_may_lie_in_buckets(emulator, tmp_path):
     out = open_storage("gs://work/out")
     for name in ("raw", "data"):
         plan = plan_input(there, f"gs://work/{name}")
-        told = predict(there, plan, f"gs://work/out/{name}.parquet", predict_help.here)
+        result = predict(there, plan, f"gs://work/out/{name}.parquet", predict_help.here)
         rows = pq.read_table(out.local_copy(f"{name}.parquet")).to_pylist()
-        assert told["predicted"] == len(rows) == len(data.patches)
+        assert result["predicted"] == len(rows) == len(data.patches)
         for row in rows:
             np.testing.assert_allclose(row["probability"], here[row["patch_id"]]["probability"], rtol=0, atol=1e-6)
     names = [path for path, _ in out.list_files("")]

@@ -27,9 +27,9 @@ def test_one_run_and_all_runs_without_tensorflow(studio: Studio, tmp_path: Path)
     path = train_help.no_tfx(tmp_path / "none")
     done = train_help.run("report", "good", "--workspace", studio.root, "--json", path=path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["reports"] == [str(studio.root / "runs/idc/binary/good/report/index.html")]
-    assert all(Path(file).is_file() for file in (*told["reports"], told["index"]))
+    result = json.loads(done.stdout)
+    assert result["reports"] == [str(studio.root / "runs/idc/binary/good/report/index.html")]
+    assert all(Path(file).is_file() for file in (*result["reports"], result["index"]))
     assert studio.record("runs/idc/binary/good").report == "runs/idc/binary/good/report/index.html"
     done = train_help.run("report", "--all", "--workspace", studio.root, path=path)
     assert done.returncode == 0 and len(done.stdout.split()) == 3, done.stderr

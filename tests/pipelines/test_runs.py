@@ -46,9 +46,9 @@ def test_compare_in_all_three_forms(evaluated: Studio, tmp_path: Path) -> None:
     text = call(evaluated, "compare", "good", "poor").stdout
     assert "worse" in text and "Against good, on the same patients" in text and "The recipes are the same" in text
     page = tmp_path / "both.html"
-    told = json.loads(call(evaluated, "compare", "poor", "good", "--page", str(page), "--json").stdout)
-    difference = told["differences"][0]["result"]["difference"]
-    assert 0 < difference["low"] < difference["estimate"] < difference["high"] and told["page"] == str(page)
+    result = json.loads(call(evaluated, "compare", "poor", "good", "--page", str(page), "--json").stdout)
+    difference = result["differences"][0]["result"]["difference"]
+    assert 0 < difference["low"] < difference["estimate"] < difference["high"] and result["page"] == str(page)
     assert "better" in page.read_text(encoding="utf-8")
     missing = call(evaluated, "compare", "poor", "good", "--page", str(tmp_path / "no" / "both.html")).exception
     assert isinstance(missing, UsageError)

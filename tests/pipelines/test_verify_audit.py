@@ -47,10 +47,10 @@ def reseal(folder: Path, change) -> None:
 
 def test_a_whole_data_set_is_ok(made, capsys):
     folder = made[1].folder
-    code, told = invoke_json(capsys, "verify", folder, "--deep", "--sample", 0)
-    assert code == 0 and told["ok"] and told["compared_with_source"] == 72
-    code, told = invoke_json(capsys, "audit", folder)
-    assert code == 0 and told["ok"] and told["records"] == 72
+    code, result = invoke_json(capsys, "verify", folder, "--deep", "--sample", 0)
+    assert code == 0 and result["ok"] and result["compared_with_source"] == 72
+    code, result = invoke_json(capsys, "audit", folder)
+    assert code == 0 and result["ok"] and result["records"] == 72
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_whole_data_set_is_ok(made, capsys):
 )
 def test_every_damage_is_named(dataset, capsys, damage, says):
     damage(dataset)
-    code, told = invoke_json(capsys, "verify", dataset)
-    assert code == 65 and not told["ok"]
-    assert any(says in finding for finding in told["findings"]), told["findings"]
+    code, result = invoke_json(capsys, "verify", dataset)
+    assert code == 65 and not result["ok"]
+    assert any(says in finding for finding in result["findings"]), result["findings"]
 
 
 def flip(path: Path, at: int) -> None:
@@ -91,8 +91,8 @@ def test_the_damaged_record_is_found_by_name(dataset, capsys):
     path = shard(dataset)
     offsets = [offset for offset, _ in read_records(path)]
     flip(path, offsets[2] + 400)
-    _, told = invoke_json(capsys, "verify", dataset)
-    assert f"data checksum wrong at byte {offsets[2]} after record" in told["findings"][0]
+    _, result = invoke_json(capsys, "verify", dataset)
+    assert f"data checksum wrong at byte {offsets[2]} after record" in result["findings"][0]
 
 
 def test_a_manifest_edited_by_hand_is_refused(dataset, capsys):
@@ -121,12 +121,12 @@ def test_deep_finds_a_source_that_is_another_picture_now(made, dataset, tmp_path
     shutil.copytree(made[0] / "raw", raw)
     victim = next(raw.rglob("*.png"))
     victim.write_bytes(trees.image_bytes("another picture"))
-    code, told = invoke_json(capsys, "verify", dataset, "--deep", "--sample", 0, "--input", raw)
-    assert code == 65 and len(told["findings"]) == 1
-    assert str(victim.relative_to(raw)) in told["findings"][0] and "pixels differ" in told["findings"][0]
+    code, result = invoke_json(capsys, "verify", dataset, "--deep", "--sample", 0, "--input", raw)
+    assert code == 65 and len(result["findings"]) == 1
+    assert str(victim.relative_to(raw)) in result["findings"][0] and "pixels differ" in result["findings"][0]
     victim.unlink()
-    _, told = invoke_json(capsys, "verify", dataset, "--deep", "--sample", 0, "--input", raw)
-    assert "can't be read" in told["findings"][0]
+    _, result = invoke_json(capsys, "verify", dataset, "--deep", "--sample", 0, "--input", raw)
+    assert "can't be read" in result["findings"][0]
 
 
 def test_deep_needs_the_raw_folder(dataset, capsys):
@@ -151,9 +151,9 @@ def test_audit_does_not_trust_the_tables(dataset, capsys):
     smuggled = next(r for _, r in read_records(shard(dataset, "test")))
     move_records(dataset, lambda records: [*records[:-1], smuggled])
     assert invoke("verify", dataset) == 0
-    code, told = invoke_json(capsys, "audit", dataset)
-    assert code == 65 and told["shared_groups"] == 1
-    findings = " ".join(told["findings"])
+    code, result = invoke_json(capsys, "audit", dataset)
+    assert code == 65 and result["shared_groups"] == 1
+    findings = " ".join(result["findings"])
     assert "stand in more than one split" in findings
     assert "the same pixels in 2 splits" in findings
     assert "differ between records and patches.parquet" in findings
@@ -161,22 +161,22 @@ def test_audit_does_not_trust_the_tables(dataset, capsys):
 
 def test_audit_counts_again(dataset, capsys):
     reseal(dataset, lambda m: m["splits"]["test"]["by_class"].update(negative=999))
-    code, told = invoke_json(capsys, "audit", dataset)
-    assert code == 65 and any("the manifest says 999" in f for f in told["findings"])
+    code, result = invoke_json(capsys, "audit", dataset)
+    assert code == 65 and any("the manifest says 999" in f for f in result["findings"])
     table = pq.read_table(dataset / "rejects.parquet")
     row = pa.table({n: [""] for n in table.schema.names}, schema=table.schema)
     pq.write_table(pa.concat_tables([table, row]), dataset / "rejects.parquet")
-    _, told = invoke_json(capsys, "audit", dataset)
-    assert any("72 written + 1 rejected is not 72 found" in f for f in told["findings"])
+    _, result = invoke_json(capsys, "audit", dataset)
+    assert any("72 written + 1 rejected is not 72 found" in f for f in result["findings"])
 
 
 def test_a_leaky_data_set_is_told_as_one(tmp_path, capsys):
     trees.idc_tree(tmp_path / "raw", 6, per_class=6)
     leaky = ingest_help.ingest(tmp_path / "raw", tmp_path / "w", split_by="image")
     assert leaky.manifest.flags == ("leaky",) and not leaky.is_latest
-    code, told = invoke_json(capsys, "audit", leaky.folder)
-    assert code == 65 and told["flags"] == ["leaky"] and told["shared_groups"] > 0
-    assert "can't judge a model" in told["findings"][0]
+    code, result = invoke_json(capsys, "audit", leaky.folder)
+    assert code == 65 and result["flags"] == ["leaky"] and result["shared_groups"] > 0
+    assert "can't judge a model" in result["findings"][0]
 
 
 def test_manifest_follows_its_schema_or_is_not_written(made):

@@ -56,9 +56,9 @@ def test_group_means_are_means_per_group() -> None:
 
 def test_statistics_tell_patch_and_patient_spread() -> None:
     data = cohort(0, 40)
-    told = drift.statistics(data, {"dataset": "idc"})
-    red = told["splits"]["train"]["features"]["color/red_mean"]
-    assert told["dataset"] == "idc" and told["splits"]["train"]["groups"] == 28 and len(told["groups"]) == 40
+    result = drift.statistics(data, {"dataset": "idc"})
+    red = result["splits"]["train"]["features"]["color/red_mean"]
+    assert result["dataset"] == "idc" and result["splits"]["train"]["groups"] == 28 and len(result["groups"]) == 40
     assert red["group_std"] == pytest.approx(data.means[data.splits == "train", RED].std(ddof=1))
     assert red["std"] > red["group_std"] * 0.9 and red["group_quantiles"]["0.05"] < red["group_mean"]
 
@@ -134,8 +134,8 @@ def test_statistics_of_another_version_are_refused_with_a_way_on() -> None:
 def test_the_sentence_names_the_largest_shifts_first() -> None:
     then, now = cohort(0, 100), cohort(0, 100, shift=30.0)
     shifts = drift.compare(now, drift.statistics(then, {}))
-    told = drift.sentence(shifts)
-    assert told.startswith("color/red_mean in groups that both data sets hold is 1") and "limit 0.50" in told
+    result = drift.sentence(shifts)
+    assert result.startswith("color/red_mean in groups that both data sets hold is 1") and "limit 0.50" in result
     summary = drift.summary(shifts, "new scanner", "17")
     assert summary["drifted"] == ["color/red_mean"] and summary["accepted"] == "new scanner"
     json.dumps(summary, allow_nan=False)

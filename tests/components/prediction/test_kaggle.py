@@ -36,9 +36,9 @@ def test_no_ranking_is_lost(values):
 
 
 def test_a_missing_id_is_named():
-    with pytest.raises(DataError, match=r"2 of the 3 ids .* from /data: 'b', 'c'\. 1 was cut\.") as told:
+    with pytest.raises(DataError, match=r"2 of the 3 ids .* from /data: 'b', 'c'\. 1 was cut\.") as caught:
         check_all_there(["a", "b", "c"], {"a"}, "/data", "1 was cut.")
-    assert told.value.exit_code == 65
+    assert caught.value.exit_code == 65
     check_all_there(["a.tif"], {"a"}, "/data")
 
 

@@ -129,8 +129,8 @@ def test_drift_fails_unless_it_is_accepted(made: ingest_help.Result) -> None:
         check_drift(shifted(data), champion, "17")
     assert caught.value.exit_code == 65 and caught.value.drift["drifted"]
     assert pickle.loads(pickle.dumps(caught.value)).drift == caught.value.drift
-    told = check_drift(shifted(data), champion, "17", accepted="new scanner")
-    assert told["drifted"] and told["accepted"] == "new scanner"
+    result = check_drift(shifted(data), champion, "17", accepted="new scanner")
+    assert result["drifted"] and result["accepted"] == "new scanner"
 
 
 def test_drift_is_skipped_without_a_champion_and_says_so(made: ingest_help.Result) -> None:

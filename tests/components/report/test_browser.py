@@ -71,13 +71,13 @@ def pages(binary: Studio, subtype: Studio, tmp_path_factory: pytest.TempPathFact
 def opened(browser: Any, file: Path, width: int, scheme: str) -> tuple[Any, list[str], list[str]]:
     """A tab, and what it complains about and asks for."""
     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said: list[str] = []
+    messages: list[str] = []
     asked: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(file.as_uri(), timeout=120_000)
-    return tab, said, [url for url in asked if not url.startswith("data:") and url != file.as_uri()]
+    return tab, messages, [url for url in asked if not url.startswith("data:") and url != file.as_uri()]
 
 
 @pytest.mark.parametrize("name", ["good", "poor", "failed", "index", "subtype", "hostile"])
@@ -86,9 +86,9 @@ def test_at_every_width_and_scheme(browser: Any, pages: dict[str, Path], name: s
 
     for device, width in WIDTHS.items():
         for scheme in ("light", "dark"):
-            tab, said, asked = opened(browser, pages[name], width, scheme)
+            tab, messages, asked = opened(browser, pages[name], width, scheme)
             where = f"{name}, {device}, {scheme}"
-            assert said == [] and asked == [], where
+            assert messages == [] and asked == [], where
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, where
             assert tab.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length") == 0, where
             if folder := os.environ.get("HISTOLINE_SCREENSHOTS"):
@@ -104,12 +104,12 @@ def test_in_a_sandboxed_frame(browser: Any, pages: dict[str, Path], tmp_path: Pa
         f'<!doctype html><iframe sandbox="{SANDBOX}" src="{pages["good"].as_uri()}" width="900" height="700"></iframe>'
     )
     tab = browser.new_page()
-    said: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
+    messages: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
     tab.goto(outer.as_uri(), timeout=120_000)
     frame = tab.frames[1]
     assert "Promoted as the first model" in frame.locator(".why").inner_text()
-    assert frame.locator("svg[role=img]").count() >= 5 and said == []
+    assert frame.locator("svg[role=img]").count() >= 5 and messages == []
     tab.close()
 
 

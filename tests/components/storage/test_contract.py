@@ -190,11 +190,11 @@ def test_no_increment_is_lost_between_threads(store: Storage) -> None:
 def test_a_taken_lock_names_owner_and_start(store: Storage) -> None:
     holder = hold(store.root)
     try:
-        said = json.loads(store.read_bytes("run/.lock"))
-        assert {"owner", "pid", "host", "started"} <= set(said) and said["pid"] == holder.pid
+        entry = json.loads(store.read_bytes("run/.lock"))
+        assert {"owner", "pid", "host", "started"} <= set(entry) and entry["pid"] == holder.pid
         with pytest.raises(TemporaryError, match="locked by the first") as caught:
             store.lock("run/.lock", owner="the second", wait_seconds=0.1, poll=0.02).__enter__()
-        assert said["started"] in str(caught.value) and str(holder.pid) in str(caught.value)
+        assert entry["started"] in str(caught.value) and str(holder.pid) in str(caught.value)
     finally:
         holder.communicate("", timeout=60)
     assert holder.returncode == 0 and store.list_files("") == []

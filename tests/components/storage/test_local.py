@@ -345,8 +345,8 @@ def test_no_increment_is_lost_between_processes_and_no_temporary_is_left(store: 
 
 def test_a_lock_file_says_who_holds_it(store: Storage) -> None:
     with store.lock("run/.lock", owner="me"):
-        said = json.loads(store.read_bytes("run/.lock"))
-    assert set(said) == {"owner", "pid", "host", "started"} and said["pid"] == os.getpid()
+        entry = json.loads(store.read_bytes("run/.lock"))
+    assert set(entry) == {"owner", "pid", "host", "started"} and entry["pid"] == os.getpid()
 
 
 def test_a_forked_helper_does_not_keep_a_killed_parents_lock(store: Storage) -> None:

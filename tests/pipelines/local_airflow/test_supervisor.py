@@ -102,9 +102,9 @@ def test_what_dies_is_started_again_and_its_children_do_not_live_on(tmp_path: Pa
 def test_what_dies_at_once_is_tried_with_growing_patience(tmp_path: Path) -> None:
     with Watched(tmp_path, (sys.executable, "-c", "raise SystemExit(3)")) as watched:
         watched.wait_for(lambda: watched.last["restarts"] >= 4)
-    said = [state["one"]["last_event"] for state in watched.states if state["one"]["last_event"]]
-    assert any("exit code 3; started again 0.05 s later" in text for text in said)
-    assert any("started again 0.2 s later" in text for text in said)
+    messages = [state["one"]["last_event"] for state in watched.states if state["one"]["last_event"]]
+    assert any("exit code 3; started again 0.05 s later" in text for text in messages)
+    assert any("started again 0.2 s later" in text for text in messages)
 
 
 def test_a_missing_program_is_told_and_tried_again(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_busy_and_lost_stores_are_worth_another_try(tmp_path: Path) -> None:
     for error, store in (
         (RuntimeError("Concurrent writes aborted"), file), (deadlock, file), (deadlock, SERVER), (lost, SERVER),
     ):  # fmt: skip
-        told = temporary(error, store)
-        assert isinstance(told, TemporaryError) and store.place in str(told) and "hidden" not in str(told)
+        problem = temporary(error, store)
+        assert isinstance(problem, TemporaryError) and store.place in str(problem) and "hidden" not in str(problem)
     assert "Lost connection" in str(temporary(lost, SERVER))
     for bug in (lost, RuntimeError("something else"), ValueError("a bug")):
         assert temporary(bug, file) is None
