@@ -25,6 +25,7 @@ from components.ingest.shard_jobs import IngestPlan
 from components.ingest.shard_writer import write_shard
 from components.storage.open import open_storage
 from schemas.tables import COLOUR_FEATURES, SPLITS
+from tests.support import trees
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURE_KEYS = {
@@ -160,3 +161,18 @@ def start(*args: object, code: str = "", **env: str) -> subprocess.Popen[str]:
         # A shell starts background jobs with Ctrl-C ignored, and children inherit it, also from tests that run so.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+def twelve_patients(root: Path) -> Path:
+    """Draws twelve patients with both classes, one narrow edge patch, one sliver, one copied text file."""
+    trees.idc_tree(root, 12, 3)
+    for name, size in (("9000", (50, 41)), ("9001", (1, 50))):
+        path = trees.idc_path(name, 0, 951, 951)
+        trees.write_images(root, [path], size)
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+def sources(root: Path) -> list[str]:
+    """Image files below a folder, sorted."""
+    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in (".png", ".tif"))
