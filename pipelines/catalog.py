@@ -157,6 +157,12 @@ def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
             "--seed", "Model", "Seed", "Of weights, shuffling and augmentation; empty for the recipe's.", None,
             type=["null", "integer"], minimum=0, maximum=2**31 - 1,
         ),
+        "gate_policy": _field(
+            "--gate-policy", "Rules", "Compared with the champion", "better: only what is shown to be better replaces"
+            " it; non-inferior: also what is shown to be at most the recipe's margin below it; auto: the latter for a"
+            " mere retraining (recipe and code of the champion, all its training patients and more), else the former.",
+            "auto", type="string", enum=["auto", "better", "non-inferior", DEFAULT],
+        ),
         "accept_drift": _field(
             "--accept-drift", "Rules", "Accept a shift of colours because",
             "A reason, kept in the run and in the report. Empty: a shift against the champion's data fails the run.",

@@ -84,6 +84,7 @@ def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
 def _marks(row: dict[str, Any]) -> str:
     marks = [
         "champion" if row["champion"] else "",
+        "patients not proved disjoint" if row["unproven"] else "",
         "best ever" if row["best_ever"] else "",
         f"again {row['from_version']}" if row["from_version"] is not None else "",
         "" if row["kept"] else "pruned",
@@ -126,6 +127,8 @@ def show_(dataset: str, task: str, version: int | None, workspace: str, as_json:
                 click.echo(f"{name}: {value}")
         for name, value in row["metrics"].items():
             click.echo(f"{name}: {'unknown' if value is None else format(value, '.4f')}")
+        if entry.caveat:
+            click.echo(f"WARNING: {entry.caveat}")
         click.echo(f"\n{row['card']}")
 
     console.emit(row, as_json, show)
@@ -133,11 +136,18 @@ def show_(dataset: str, task: str, version: int | None, workspace: str, as_json:
 
 @command.command("promote")
 @click.argument("run_id")
-@reason_option
+@click.option("--reason", default="", help="Why; kept in champion.json and in the model card.")
+@click.option(
+    "--accept-unproven",
+    default="",
+    metavar="REASON",
+    help="Promote although the splits are not proved to be disjoint by patient (never where they are leaky); the reason"
+    " is repeated by everything made from the model.",
+)
 @who_option
 @workspace_option()
 @json_option
-def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -> None:
+def promote(run_id: str, reason: str, accept_unproven: str, who: str, workspace: str, as_json: bool) -> None:
     """Promote the model of a run by hand, also one that the gate refused."""
     from components.promotion import publish
     from components.report import index, page
@@ -148,7 +158,7 @@ def promote(run_id: str, reason: str, who: str, workspace: str, as_json: bool) -
     if folder is None:
         raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
     with run_record.lock(storage, folder, "histoline models promote"):
-        made = publish.promote(storage, folder, reason=reason, who=who)
+        made = publish.promote(storage, folder, reason=reason, accept_unproven=accept_unproven, who=who)
         page.write(storage, folder)
     index.write(storage, "histoline models promote")
     _, dataset, task, _ = folder.split("/")
@@ -186,6 +196,8 @@ def _show_champion(storage: Storage, dataset: str, task: str, made: Promotion, a
         again = f", which is version {made.from_version} again" if made.from_version is not None else ""
         click.echo(f"{dataset} {task}: version {made.version} of run {made.run_id}{again} is the champion now.")
         click.echo(path)
+        if made.caveat:
+            click.echo(f"WARNING: {made.caveat}")
 
     console.emit(document, as_json, show)
 

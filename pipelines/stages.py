@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -218,6 +219,8 @@ def result(storage: Storage, record: RunRecord) -> dict[str, Any]:
         storage: The workspace.
         record: run.json.
     """
+    from components.promotion.gate_words import power_line
+
     values = record.figures()
     return {
         "state": record.state,
@@ -230,5 +233,6 @@ def result(storage: Storage, record: RunRecord) -> dict[str, Any]:
         "plan_id": record.plan_id,
         "version": record.version,
         "metrics": {name: value["estimate"] for name, value in values.items()},
+        "power": power_line(dataclasses.asdict(record.gate) if record.gate else None),
         "report": storage.uri(record.report) if record.report else None,
     }

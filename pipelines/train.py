@@ -44,6 +44,13 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Any other field of the recipe, such as phases.0.learning_rate=1e-3; repeatable.",
             ),
             click.option(
+                "--gate-policy",
+                type=click.Choice(("better", "non-inferior", "auto")),
+                default=None,
+                help="How the champion is compared with, instead of the recipe's gate.policy; auto: non-inferior where"
+                " recipe and code are the champion's and all its training patients are in train, else better.",
+            ),
+            click.option(
                 "--accept-drift",
                 default="",
                 metavar="REASON",
@@ -83,8 +90,8 @@ def overrides(given: dict[str, Any], phases: int) -> dict[str, str]:
     """
     found = dict(pairs("--set", given["changes"]))
     fields = {"epochs": f"phases.{phases - 1}.epochs", "batch_size": "batch_size", "seed": "seed"}
-    fields["weights"] = "options.weights"
-    return found | {field: given[name] for name, field in fields.items() if given[name] != ""}
+    fields |= {"weights": "options.weights", "gate_policy": "gate.policy"}
+    return found | {field: given[name] for name, field in fields.items() if given[name] not in ("", None)}
 
 
 def pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -232,6 +239,8 @@ def show(document: dict[str, Any], folder: str) -> None:
     click.echo(document["reason"] or document["state"])
     if figures:
         click.echo(f"Test split:  {figures}")
+    if document["power"]:
+        click.echo(f"Power:       {document['power']}")
     click.echo(f"Run:         {Path(folder)}")
     if document["decision"] == "promoted" and document["version"]:
         click.echo(f"Version:     {document['version']}")

@@ -64,7 +64,7 @@ def _checked(features: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def fit_baseline(
-    features: npt.ArrayLike, labels: npt.ArrayLike, n_classes: int, seed: int = 0
+    features: npt.ArrayLike, labels: npt.ArrayLike, n_classes: int, seed: int = 0, *, balanced: bool = False
 ) -> ColourBaseline:
     """Fits the baseline on the train split.
 
@@ -76,6 +76,8 @@ def fit_baseline(
         labels: Class numbers, [N].
         n_classes: Classes of the task.
         seed: Of the estimator; same input and seed, same model.
+        balanced: Weigh patches by the inverse of their class's share, as a recipe's balanced class weights do for the
+            network (Keras' `class_weight`): total / (classes present * patches of the class).
 
     Raises:
         DataError: No patches, or another number of features.
@@ -99,6 +101,8 @@ def fit_baseline(
         early_stopping=False,
         random_state=seed,
     )
+    counts = np.bincount(y)
+    weights = y.size / (len(classes) * counts[y]) if balanced else None
     # One thread: with trees this small threads mostly wait for each other, on a busy machine for minutes.
     with threadpool_limits(1):
-        return ColourBaseline(estimator.fit(x, y), classes, n_classes)
+        return ColourBaseline(estimator.fit(x, y, weights), classes, n_classes)

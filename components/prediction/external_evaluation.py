@@ -34,10 +34,10 @@ from components.promotion.evaluation import PREDICTIONS
 from components.promotion.find_model import ModelSource
 from components.promotion.gate_types import GatePolicy
 from components.promotion.prediction_tables import predictions_schema, probability_values
-from components.promotion.test_set_reuse import count_look
+from components.promotion.test_set_reuse import count_look, names_of
 from components.storage.base import Storage
 from components.training import run_record
-from components.training.run_types import RunRecord
+from components.training.run_types import LookCount, RunRecord
 
 CODE = "evaluation"
 ROLE = "test"
@@ -114,6 +114,7 @@ def prepare(storage: Storage, model: ModelSource, dataset_dir: str, manifest: Ma
             f"{len(left_out):,} {unit}s with {facts['left_out_patches']:,} patches were left out, because the model was"
             " trained or tuned on them."
         )
+    warnings += [model.caveat] if model.caveat else []
     warnings += [f"About the data set: {text}." for text in manifest.flag_reasons]
     return Task(model, dataset_dir, manifest, plan, facts, tuple([*plan.warnings, *warnings]))
 
@@ -269,12 +270,16 @@ def _scored(storage: Storage, task: Task, table: pa.Table) -> summary.ScoredSpli
     )
 
 
-def _count_look(storage: Storage, folder: str, task: Task) -> tuple[dict[str, Any] | None, dict[str, str]]:
+def _count_look(storage: Storage, folder: str, task: Task) -> tuple[LookCount | None, dict[str, str]]:
     """Counts a look at the data set's test split, which this evaluation is too."""
     if not task.manifest.splits["test"].patches:
         return None, {}
     names = ("patch_id", "group_id", "label", "pixel_hash")
-    digest = digest_of_split(read_split(storage, task.dataset_dir, task.manifest, "test", names))
+    table = read_split(storage, task.dataset_dir, task.manifest, "test", names)
+    digest = digest_of_split(table)
     _, dataset, name, run_id = folder.split("/")
-    count = count_look(storage, dataset, name, digest, run_id)
-    return {"count": count, "test_digest": digest}, {"test_split": digest}
+    looks = count_look(
+        storage, dataset, name, test_digest=digest, groups=table["group_id"].to_pylist(), names=names_of(task.manifest),
+        run_id=run_id,
+    )  # fmt: skip
+    return looks, {"test_split": digest}

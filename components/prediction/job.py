@@ -62,7 +62,8 @@ def predict(
     files["summary"] = out.beside(name, "summary", ".json")
     job = _Job(model, plan, work.storage, files, name, sample, slide_maps)
     with work.locked(f"histoline predict to {output}"):
-        key = work.prepare(plan.parts, {**plan.facts, "model": model.digest, "version": model.version})
+        accepted = {"unproven": model.unproven} if model.unproven else {}
+        key = work.prepare(plan.parts, {**plan.facts, "model": model.digest, "version": model.version, **accepted})
         request = hashlib.sha256(json.dumps([key, sample, slide_maps]).encode()).hexdigest()
         standing = _standing(target, [*files.values(), name], files["summary"], request)
         if standing is not None:
@@ -184,6 +185,8 @@ def _write_tables(scratch: Path, job: _Job, rejects: pa.Table) -> int:
     with os_errors("writing", job.files["table"]):
         out.write_table(scratch / job.files["rejects"], [rejects], REJECT_SCHEMA, ())
         schema = out.output_schema(len(job.model.classes))
+        if job.model.caveat:
+            schema = schema.with_metadata({"histoline.unproven": job.model.caveat})
         return out.write_table(scratch / job.files["table"], job.tables(), schema, job.model.classes)
 
 
@@ -224,6 +227,7 @@ def _summary(model: ModelSource, plan: PredictionPlan, rejects: pa.Table, reques
         "of_training_groups": sum(owner in trained_on for owner in owners),
         "parts": len(plan.parts),
         "request": request,
-        "warnings": plan.warnings,
+        "unproven": model.unproven,
+        "warnings": [*plan.warnings, *([model.caveat] if model.caveat else [])],
         "note": "Research use only, not a medical device.",
     }

@@ -50,6 +50,9 @@ class Promotion:
         metric: Primary metric, `auc` or `macro_f1`.
         metrics: Metric to value on the test split of that data set.
         raises_best: The gate found it at least as good as the best so far, on the same patches.
+        recipe_digest: Of what makes the model (`TrainingConfig.making_digest`); empty in entries of before it was kept.
+        source_digest: Of the code that made it; likewise.
+        unproven: Why it was promoted although its data set is not proved to be patient-disjoint; else empty.
     """
 
     version: int
@@ -67,11 +70,29 @@ class Promotion:
     metric: str
     metrics: Mapping[str, float | None]
     raises_best: bool
+    recipe_digest: str = ""
+    source_digest: str = ""
+    unproven: str = ""
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Promotion:
-        """Reads an entry; raises TypeError or KeyError where a field is missing."""
-        return cls(**{field.name: given[field.name] for field in dataclasses.fields(cls)})
+        """Reads an entry; raises TypeError where a field is missing that every entry has."""
+        return cls(**{field.name: given[field.name] for field in dataclasses.fields(cls) if field.name in given})
+
+    @property
+    def caveat(self) -> str:
+        """What must be said wherever the model or something made from it is shown; mostly nothing."""
+        return unproven_caveat(self.unproven)
+
+
+def unproven_caveat(reason: str) -> str:
+    """The sentence about a model whose data set is not proved to be patient-disjoint; empty without a reason."""
+    if not reason:
+        return ""
+    return (
+        "The splits of this model's data set are not proved to be disjoint by patient, so that its figures may be too"
+        f" good; it was promoted by hand all the same, because: {reason}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

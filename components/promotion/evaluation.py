@@ -26,14 +26,14 @@ from components.promotion import champion as champions
 from components.promotion import scoring_process
 from components.promotion.evaluation_inputs import EvaluationInputs, read_inputs
 from components.promotion.gate import decide
-from components.promotion.gate_facts import disjointness, gate_policy, opponents
+from components.promotion.gate_facts import Making, disjointness, gate_policy, opponents
 from components.promotion.gate_types import GateInputs, GateModel, GatePolicy
 from components.promotion.prediction_tables import comparison_table, probability_values
 from components.promotion.served_model import model_digest
-from components.promotion.test_set_reuse import count_look
+from components.promotion.test_set_reuse import count_look, names_of
 from components.storage.base import Storage
 from components.training import run_record
-from components.training.run_types import LookCount, RunRecord
+from components.training.run_types import RunRecord
 from schemas.tables import COLOUR_COLUMNS
 
 PREDICTIONS, COMPARISON = "predictions.parquet", "comparison.parquet"
@@ -91,14 +91,17 @@ def evaluate(
         return record  # against itself it would be refused, although its version is there
     inputs = read_inputs(storage, run_dir, record, manifest, champion)
     test_digest = digest_of_split(inputs.test)
-    looks = count_look(storage, record.dataset, record.task, test_digest, record.run_id)
+    looks = count_look(
+        storage, record.dataset, record.task, test_digest=test_digest, groups=_texts(inputs.test, "group_id").tolist(),
+        names=names_of(manifest), run_id=record.run_id,
+    )  # fmt: skip
     floors = {**(floors_report or {}), "blessed": blessed}
     floors.setdefault("reason", "" if blessed else "the Evaluator did not bless it")
     storage.sweep(run_dir)  # what a killed try left
     scratch = storage.scratch(run_dir)
     try:
         scores = _score(inputs, scratch, predictor)
-        changes = judge(inputs, scores, floors)
+        changes = judge(inputs, scores, floors, looks.count)
         _commit_tables(storage, run_dir, scratch, inputs, scores)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -106,7 +109,7 @@ def evaluate(
         storage,
         run_dir,
         **changes,
-        looks=LookCount(looks, test_digest),
+        looks=looks,
         digests={"model": model_digest(inputs.model_dir), "test_split": test_digest},
         paths={
             "model": f"{run_dir}/model",
@@ -158,25 +161,30 @@ def _score(inputs: EvaluationInputs, out: Path, predictor: scoring_process.Predi
 def _colour_baseline(inputs: EvaluationInputs) -> Array:
     """Probabilities of the colour baseline on the test patches, fitted on train."""
     labels = inputs.train.column("label").to_numpy()
-    return fit_baseline(_colours(inputs.train), labels, inputs.n_classes).predict(_colours(inputs.test))
+    config = inputs.record.config
+    # Whatever evens out the classes for the network evens them out for the baseline.
+    balanced = "balanced" in (config.get("class_weights"), config.get("sampling"))
+    fitted = fit_baseline(_colours(inputs.train), labels, inputs.n_classes, balanced=balanced)
+    return fitted.predict(_colours(inputs.test))
 
 
 def _colours(table: pa.Table) -> Array:
     return np.stack([table.column(name).to_numpy() for name in COLOUR_COLUMNS], axis=1)
 
 
-def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any]) -> dict[str, Any]:
+def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], look: int = 1) -> dict[str, Any]:
     """Fields of run.json that follow from the scores; a pure function.
 
     Args:
         inputs: What was read.
         scores: Of all models.
         floors: The Evaluator's verdict: `blessed`, `reason`, and what else it reports.
+        look: Which look at the test split this is.
     """
-    policy = gate_policy(inputs.record.config.get("gate") or {})
+    policy = gate_policy(inputs.record.config.get("gate") or {}, _making(inputs), _making_of_champion(inputs))
     groups = _texts(inputs.test, "group_id")
     models, warnings = opponents(inputs.promoted, inputs.manifest, scores.promoted, groups)
-    decision = decide(_gate_inputs(inputs, scores, floors, groups, models), policy)
+    decision = decide(_gate_inputs(inputs, scores, floors, groups, models, look), policy)
     measured: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
     if scores.predictions is not None:
         measured = _measure(inputs, scores.predictions, policy)
@@ -203,6 +211,7 @@ def _gate_inputs(
     floors: Mapping[str, Any],
     groups: Array,
     models: Mapping[str, GateModel],
+    look: int,
 ) -> GateInputs:
     candidate, problem = None, inputs.problem
     if not scores.answers["answers"]:
@@ -224,7 +233,24 @@ def _gate_inputs(
         disjointness=proof,
         disjointness_reason=leak,
         group_unit=inputs.manifest.group_unit,
+        look=look,
     )
+
+
+def _making(inputs: EvaluationInputs) -> Making:
+    digests, manifest = inputs.record.digests, inputs.manifest
+    fitted_on = frozenset(_texts(inputs.train, "group_id").tolist())
+    names = (manifest.group_unit, manifest.key_fingerprint)
+    return Making(digests.get("recipe", ""), digests.get("source", ""), fitted_on, names)
+
+
+def _making_of_champion(inputs: EvaluationInputs) -> Making | None:
+    champion = inputs.promoted.get("champion")
+    if champion is None:
+        return None
+    entry = champion.entry
+    names = (entry.group_unit, entry.group_key)
+    return Making(entry.recipe_digest, entry.source_digest, champion.fitted_on, names)
 
 
 def _of_split(table: pa.Table, split: str) -> Array:

@@ -14,7 +14,7 @@ from components.datasets.sidecars import read_split, shard_files
 from components.promotion import champion as champions
 from components.promotion.champion import Champion, Promotion
 from components.promotion.scoring_process import SPLITS
-from components.promotion.served_model import NotServable, read_facts, read_train_groups
+from components.promotion.served_model import NotServable, read_facts, read_fitted_groups, read_train_groups
 from components.storage.base import Storage
 from components.training.run_types import RunRecord
 from schemas.tables import COLOUR_COLUMNS
@@ -30,11 +30,13 @@ class PromotedModel:
         entry: Its promotion.
         folder: Local folder of the version.
         trained_on: Groups that it was fitted or tuned on; None where it does not say.
+        fitted_on: Groups that it was fitted on; None where it does not say.
     """
 
     entry: Promotion
     folder: Path
     trained_on: frozenset[str] | None
+    fitted_on: frozenset[str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class EvaluationInputs:
         trained_on: Groups that it was fitted or tuned on.
         problem: What is wrong with either, as a clause; empty where nothing is.
         shards: Split to local (shard, sidecar) files, for eval and test.
-        train: Labels and colour features of the train split.
+        train: Groups, labels and colour features of the train split.
         eval: Columns `MEASURED` of the eval split.
         test: Columns `MEASURED`, names, pixel hashes and colour features of the test split.
     """
@@ -103,7 +105,7 @@ def read_inputs(
         trained_on=trained_on,
         problem=problem,
         shards={split: _local_shards(storage, record.dataset_dir, manifest, split) for split in SPLITS},
-        train=read("train", "label", *COLOUR_COLUMNS),
+        train=read("train", "group_id", "label", *COLOUR_COLUMNS),
         eval=read("eval", *MEASURED),
         test=read("test", "patch_id", "pixel_hash", *MEASURED, *COLOUR_COLUMNS),
     )
@@ -119,7 +121,7 @@ def _promoted_models(storage: Storage, home: str, champion: Champion | None) -> 
     models = {}
     for name, entry in champions.compared(champion).items():
         folder = champions.version_dir(storage, home, entry.version)
-        models[name] = PromotedModel(entry, folder, read_train_groups(folder))
+        models[name] = PromotedModel(entry, folder, read_train_groups(folder), read_fitted_groups(folder))
     return models
 
 

@@ -28,6 +28,7 @@ class ModelSource:
         version: What tables call it: VERSION, RUN_ID, or the folder's name.
         digest: SHA-256 over its files.
         facts: assets.extra/histoline.json.
+        unproven: Why it was promoted although its data set is not proved to be patient-disjoint; mostly empty.
     """
 
     root: str
@@ -35,6 +36,12 @@ class ModelSource:
     version: str
     digest: str
     facts: dict[str, Any]
+    unproven: str = ""
+
+    @property
+    def caveat(self) -> str:
+        """What must be said of everything that is made with it; mostly nothing."""
+        return champions.unproven_caveat(self.unproven)
 
     @property
     def uri(self) -> str:
@@ -158,4 +165,18 @@ def _source(storage: Storage, path: str, version: str) -> ModelSource:
         raise DataError(
             f"The model {storage.uri(path)} can't be used: {error}.", "Export it again, or choose another model."
         ) from None
-    return ModelSource(storage.root, path, version, model_digest(folder), facts)
+    return ModelSource(storage.root, path, version, model_digest(folder), facts, _unproven(storage, path))
+
+
+def _unproven(storage: Storage, path: str) -> str:
+    """What was accepted when it was promoted: a version says it itself, of a run's model the run's record does."""
+    record = f"{path.rpartition('/')[0]}/{run_record.NAME}".lstrip("/")
+    for file, key in ((f"{path}/{champions.PROMOTION}", ""), (record, "promotion")):
+        if not storage.exists(file):
+            continue
+        try:
+            document = json.loads(storage.read_bytes(file))
+            return str((document[key] if key else document).get("unproven", ""))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return ""

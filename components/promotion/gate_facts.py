@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,17 +15,67 @@ from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
 from components.training.recipe_parts import Gate
 
 
-def gate_policy(given: Mapping[str, Any]) -> GatePolicy:
-    """The gate's policy as the run's frozen recipe states it.
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """What went into a model.
+
+    Attributes:
+        recipe: Digest of what makes a model of a recipe; empty where it was not kept.
+        source: Digest of the code; likewise.
+        fitted_on: Training groups; None where they are not known.
+        names: Unit and key by which the groups are called.
+    """
+
+    recipe: str
+    source: str
+    fitted_on: frozenset[str] | None
+    names: tuple[str, str]
+
+
+def gate_policy(
+    given: Mapping[str, Any], candidate: Making | None = None, champion: Making | None = None
+) -> GatePolicy:
+    """The gate's policy as the run's frozen recipe states it; `auto` is settled here.
 
     Args:
         given: The recipe's field `gate`.
+        candidate: What went into the new model.
+        champion: What went into the champion; None where there is none.
     """
     asked = Gate.read(given)
+    criterion, why = asked.policy, ""
+    if criterion == "auto":
+        criterion, why = _retraining(candidate, champion)
     # With a margin of 0 not inferior means better.
-    if asked.policy == "better" or asked.margin == 0:
-        return GatePolicy(resamples=asked.n_resamples)
-    return GatePolicy("non-inferior", asked.margin, resamples=asked.n_resamples)
+    return GatePolicy(
+        criterion="non-inferior" if criterion == "non-inferior" and asked.margin else "better",
+        margin=asked.margin or Gate.margin,
+        baseline="better" if asked.baseline == "non-inferior" and not asked.margin else asked.baseline,  # type: ignore[arg-type]
+        resamples=asked.n_resamples,
+        asked=asked.policy if why else "",
+        why=why,
+    )
+
+
+def _retraining(candidate: Making | None, champion: Making | None) -> tuple[str, str]:
+    """Which criterion `auto` means, and why: a mere retraining on more patients need not be shown to be better."""
+    if champion is None or candidate is None:
+        return "better", "there is no champion"
+    if not (champion.recipe and champion.source) or champion.fitted_on is None or candidate.fitted_on is None:
+        return "better", "the champion does not say by which recipe and code and on which patients it was made"
+    unit = candidate.names[0]
+    if candidate.names != champion.names:
+        return "better", f"its training {unit}s have other names than the champion's"
+    if candidate.recipe != champion.recipe:
+        return "better", "its recipe is not the champion's"
+    if candidate.source != champion.source:
+        return "better", "its code is not the champion's"
+    if candidate.fitted_on == champion.fitted_on:
+        return "better", f"its training {unit}s are those of the champion and no more"
+    if not candidate.fitted_on > champion.fitted_on:
+        return "better", f"its training {unit}s do not include all of the champion's"
+    more = f"its {len(candidate.fitted_on)} training {unit}s are the champion's {len(champion.fitted_on)} and more"
+    return "non-inferior", f"recipe and code are the champion's and {more}"
 
 
 def disjointness(manifest: Manifest) -> tuple[Disjointness, str]:
@@ -52,6 +103,8 @@ def opponents(
     models, warnings = {}, []
     for name, model in promoted.items():
         entry, trained_on = model.entry, model.trained_on
+        if entry.caveat:
+            warnings.append(f"Version {entry.version} ({name.replace('_', ' ')}): {entry.caveat}")
         if trained_on is None or (entry.group_unit, entry.group_key) != (manifest.group_unit, manifest.key_fingerprint):
             # Nobody can tell which of today's groups it saw, so it may have seen any.
             trained_on = frozenset(test_groups.tolist())

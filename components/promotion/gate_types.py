@@ -13,6 +13,8 @@ from components.metrics.bootstrap import PairedDifference
 from components.training.recipe_parts import Gate
 
 Disjointness = Literal["disjoint", "leaky", "unproven"]
+GAINS = (0.01, 0.02, 0.05)
+"""True differences for which the chance of being promoted is told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,24 +26,32 @@ class GatePolicy:
             shown to be better may also replace the champion if it is shown to be at most `margin` worse than
             the champion and than the best model that the gate ever promoted).
         margin: Of the primary metric, for `non-inferior` only.
+        baseline: The same two, against the colour baseline; or `report`: compared, but not decided on.
         pool: Pool patients of all classes where a class has too few groups; None: for several classes only. A
             binary task cannot be pooled, as AUC needs both classes.
         resamples: Paired resamples of groups.
-        confidence: Of the two-sided interval whose lower limit decides.
+        confidence: Of the two-sided interval whose lower limit decides at the first look at a test split.
         seed: Of the resamples.
+        asked: `auto` where the criterion was chosen by the rule of that name.
+        why: Then what it was chosen for, as a clause.
     """
 
     criterion: Literal["better", "non-inferior"] = "better"
     margin: float = Gate.margin
+    baseline: Literal["better", "non-inferior", "report"] = "better"
     pool: bool | None = None
     resamples: int = Gate.n_resamples
     confidence: float = 0.95
     seed: int = 0
+    asked: str = ""
+    why: str = ""
 
     def __post_init__(self) -> None:
         if self.criterion not in ("better", "non-inferior"):
+            raise UsageError(f"Gate criterion {self.criterion!r} is not known.", "Use 'better' or 'non-inferior'.")
+        if self.baseline not in ("better", "non-inferior", "report"):
             raise UsageError(
-                f"Gate criterion {self.criterion!r} is not known.", "Use 'better' or 'non-inferior'."
+                f"Gate baseline {self.baseline!r} is not known.", "Use 'better', 'non-inferior' or 'report'."
             )
         if not 0 < self.margin < 1:
             raise UsageError(
@@ -89,6 +99,7 @@ class GateInputs:
         disjointness: Whether no patient is in two splits: `disjoint`, `leaky`, or `unproven`.
         disjointness_reason: If not disjoint, why, as a clause.
         group_unit: What a group is called: "patient" or "slide".
+        look: Which look at the test split this is, 1 for the first; see `components.metrics.error_spending`.
     """
 
     labels: npt.ArrayLike
@@ -104,6 +115,7 @@ class GateInputs:
     disjointness: Disjointness = "disjoint"
     disjointness_reason: str = ""
     group_unit: str = "patient"
+    look: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +130,8 @@ class Comparison:
         left_out: Test groups left out because the other model was trained on them.
         smallest_detectable: Smallest true difference that this comparison could have found (80 % power), None
             where there is no interval.
+        low: Lower limit of the difference at the confidence that this look asks for, which decides; None likewise.
+        high: Upper limit likewise.
     """
 
     against: str
@@ -126,6 +140,37 @@ class Comparison:
     groups: int
     left_out: int
     smallest_detectable: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """How likely a model that is truly better by `difference` would have been promoted."""
+
+    difference: float
+    chance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """What the decisive comparison could have found, all other conditions met.
+
+    Attributes:
+        against: `champion`, or `baseline` for a first model.
+        name: The other model's name.
+        criterion: `better` or `non-inferior`.
+        margin: Of `non-inferior`; 0 for `better`.
+        standard_error: Of the paired difference.
+        chances: One for each of `GAINS`.
+    """
+
+    against: str
+    name: str
+    criterion: str
+    margin: float
+    standard_error: float
+    chances: tuple[Chance, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +196,7 @@ class GateDecision:
         decision: `promoted` or `refused`.
         code: `first_model`, `better`, `non_inferior`; or `leaky_split`, `not_provably_disjoint`,
             `below_floors`, `does_not_answer`, `too_few_groups`, `no_interval`, `baseline_not_beaten`,
-            `worse`, `not_distinguishable`, `inferior_to_champion`, `inferior_to_best_ever`.
+            `worse`, `not_distinguishable`, `inferior_to_champion`, `inferior_to_best_ever`, `weak_evidence`.
         reason: One sentence with the figures.
         metric: Primary metric: `auc` or `macro_f1`.
         checks: Every condition, in order; the first that failed gave the code.
@@ -160,6 +205,9 @@ class GateDecision:
         smallest_detectable: Against the champion; for a first model against an independent one as precise as
             it.
         becomes_best_ever: Promoted, and not below the best model so far on the same patches.
+        look: Which look at the test split this was.
+        confidence: Of the limits that decided at this look.
+        power: What the decisive comparison could have found; None where it has no interval or could not promote.
     """
 
     decision: Literal["promoted", "refused"]
@@ -171,6 +219,9 @@ class GateDecision:
     weak_evidence: bool
     smallest_detectable: float | None
     becomes_best_ever: bool
+    look: int
+    confidence: float
+    power: Power | None
 
     def to_json(self) -> dict[str, Any]:
         """The decision as plain JSON values; what is undefined (NaN) becomes null."""

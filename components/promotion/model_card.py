@@ -16,6 +16,7 @@ from typing import Any
 from components.core.text import number, spaced
 from components.datasets.manifest import Manifest
 from components.promotion.champion import Promotion
+from components.promotion.gate_words import power_line
 from components.training.run_types import GateRecord, RunRecord
 
 FILE = "README.md"
@@ -64,6 +65,7 @@ def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
     spread_metric = "auc" if spread.get("auc") else "balanced_accuracy"
     card = _environment().get_template("model_card.md").render(
         research_only=RESEARCH_ONLY,
+        caveat=entry.caveat,
         front_matter=_front_matter(record),
         run=record,
         manifest=manifest,
@@ -73,6 +75,7 @@ def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
         drift=record.drift or {},
         figures=record.figures(),
         comparisons=_comparisons(record.gate),
+        power=power_line(dataclasses.asdict(record.gate) if record.gate else None),
         ece=((record.calibration or {}).get("served") or {}).get("test", {}).get("ece"),
         spread=spread.get(spread_metric) or {},
         spread_metric=spread_metric,

@@ -92,43 +92,64 @@ def push(
     )
 
 
-def promote(storage: Storage, run_dir: str, *, reason: str, who: str = "", clock: Clock = time.time) -> Promotion:
+def promote(
+    storage: Storage,
+    run_dir: str,
+    *,
+    reason: str = "",
+    accept_unproven: str = "",
+    who: str = "",
+    clock: Clock = time.time,
+) -> Promotion:
     """Publishes the model of an evaluated run by hand, whatever the gate said of its quality.
 
     Args:
         storage: The workspace.
         run_dir: Folder of the run.
-        reason: Why, as champion.json and the model card keep it.
+        reason: Why, as champion.json and the model card keep it; `accept_unproven` by default.
+        accept_unproven: Why it may be promoted although its data set is not proved to be patient-disjoint; repeated
+            wherever the model, or something made from it, is shown.
         who: Who decides; the user by default.
         clock: Unix time.
 
     Raises:
         UsageError: No reason; the run was not evaluated; it is the champion; its data set is not provably
-            patient-disjoint, or its model does not answer: such models are never promoted.
+            patient-disjoint and that was not accepted, or nothing of that kind is to be accepted; its data set is
+            leaky, or its model does not answer: such models are never promoted.
         DataError: The exported model is not the one that was evaluated.
     """
-    why = _reason(reason)
+    unproven = " ".join(accept_unproven.split())
+    why = _reason(reason or unproven)
     record, gate = _evaluated(storage, run_dir)
     home = champions.home(record.dataset, record.task)
-    proof, leak = disjointness(manifests.load(storage, record.dataset_dir))
-    never = leak if proof != "disjoint" else ""
-    failed = {check["code"]: check["detail"] for check in gate.checks if not check["passed"]}
-    for code in ("leaky_split", "not_provably_disjoint", "does_not_answer"):
-        never = never or failed.get(code, "")
-    if never:
-        raise UsageError(
-            f"Run {record.run_id} can't be promoted, not by hand either: {never}.",
-            "Train on a data set with known patients, and a model that answers.",
-        )
+    _check_by_hand(storage, record, gate, unproven)
     with storage.lock(f"{home}/.lock", owner=f"promotion of run {record.run_id}") as held:
         champion = champions.load(storage, home)
         if champion is not None and champion.origin(champion.current).run_id == record.run_id:
             raise UsageError(
                 f"Run {record.run_id} is the champion already, as version {champion.current.version}."
             )
-        entry = _entry(storage, record, gate, "hand", who=who or user(), why=why)
+        entry = _entry(storage, record, gate, "hand", who=who or user(), why=why, unproven=unproven)
         made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
     return _record_promotion(storage, run_dir, made)
+
+
+def _check_by_hand(storage: Storage, record: RunRecord, gate: GateRecord, unproven: str) -> None:
+    """Refuses what is not promoted by hand either, and a reason to accept what need not be accepted."""
+    proof, leak = disjointness(manifests.load(storage, record.dataset_dir))
+    failed = {check["code"]: check["detail"] for check in gate.checks if not check["passed"]}
+    never = (proof == "leaky" and leak) or failed.get("leaky_split") or failed.get("does_not_answer")
+    doubt = (proof == "unproven" and leak) or failed.get("not_provably_disjoint")
+    if never or (doubt and not unproven):
+        fix = "Train on a data set with known patients, and a model that answers."
+        if not never:
+            fix += " Or, where you know that no patient is in two splits: --accept-unproven REASON."
+        raise UsageError(f"Run {record.run_id} can't be promoted, not by hand either: {never or doubt}.", fix)
+    if unproven and not doubt:
+        raise UsageError(
+            f"The splits of run {record.run_id} are proved to be disjoint by patient: there is nothing to accept.",
+            "Leave out --accept-unproven and give --reason.",
+        )
 
 
 def rollback(
@@ -200,7 +221,9 @@ def _evaluated(storage: Storage, run_dir: str) -> tuple[RunRecord, GateRecord]:
     return record, record.gate
 
 
-def _entry(storage: Storage, record: RunRecord, gate: GateRecord, by: str, *, who: str, why: str) -> Promotion:
+def _entry(
+    storage: Storage, record: RunRecord, gate: GateRecord, by: str, *, who: str, why: str, unproven: str = ""
+) -> Promotion:
     """An entry that still lacks its version."""
     manifest = manifests.load(storage, record.dataset_dir)
     values = record.figures()
@@ -220,6 +243,9 @@ def _entry(storage: Storage, record: RunRecord, gate: GateRecord, by: str, *, wh
         metric=gate.metric,
         metrics={name: figure["estimate"] for name, figure in values.items()},
         raises_best=by == "gate" and gate.becomes_best_ever,
+        recipe_digest=record.digests.get("recipe", ""),
+        source_digest=record.digests.get("source", ""),
+        unproven=unproven,
     )
 
 
@@ -290,5 +316,6 @@ def _publish(
 
 
 def _record_promotion(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
-    run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made))
+    said = [made.caveat] if made.caveat else []
+    run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made), warnings=said)
     return made

@@ -18,6 +18,7 @@ SIGNATURES = ("serving_default", "serve_bytes")
 OUTPUTS = ("probability", "label", "label_name")
 FACTS = "assets.extra/histoline.json"
 TRAIN_GROUPS = "assets.extra/train_groups.json"
+FITTED_GROUPS = "assets.extra/fitted_groups.json"
 TOLERANCE = 1e-4
 
 
@@ -54,9 +55,18 @@ def read_facts(model_dir: Path) -> dict[str, Any]:
 
 
 def read_train_groups(model_dir: Path) -> frozenset[str] | None:
-    """Groups that a model was fitted or tuned on; None where its file does not say."""
+    """Groups that a model was fitted or tuned on (train and eval); None where its file does not say."""
+    return _read_groups(model_dir / TRAIN_GROUPS)
+
+
+def read_fitted_groups(model_dir: Path) -> frozenset[str] | None:
+    """Groups that a model was fitted on (train); None where its file does not say."""
+    return _read_groups(model_dir / FITTED_GROUPS)
+
+
+def _read_groups(file: Path) -> frozenset[str] | None:
     try:
-        groups = json.loads((model_dir / TRAIN_GROUPS).read_bytes())
+        groups = json.loads(file.read_bytes())
         return frozenset(groups) if isinstance(groups, list) and all(isinstance(g, str) for g in groups) else None
     except (OSError, ValueError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -15,6 +16,8 @@ from markupsafe import Markup
 from components.core.text import number, spaced
 from components.metrics import calibration
 from components.metrics import point as m
+from components.promotion import gate_words
+from components.promotion.champion import unproven_caveat
 from components.promotion.model_card import RESEARCH_ONLY
 from components.report import dataset_card, figures, gallery, lineage, measures, slides
 from components.report.evidence import Evidence, collect
@@ -121,6 +124,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
     sources = published(record.dataset, record.task)
     champion = evidence.champion.current if evidence.champion else None
     shift = record.drift or {}
+    caveat = unproven_caveat(str((record.promotion or {}).get("unproven", "")))
     return {
         "run": record,
         "unit": evidence.unit,
@@ -150,7 +154,12 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "config": list(lineage.flatten(record.config)),
         "options": list(lineage.flatten(record.options)) if record.options else [],
         "links": lineage.lineage(evidence),
-        "warnings": [*record.metrics.get("test", {}).get("warnings", []), *record.warnings],
+        "warnings": [
+            *record.metrics.get("test", {}).get("warnings", []), *(text for text in record.warnings if text != caveat)
+        ],
+        "caveat": caveat,
+        "power": gate_words.power_line(dataclasses.asdict(record.gate) if record.gate else None),
+        "decided_at": gate_words.percent(record.gate.confidence) if record.gate and record.gate.confidence else "95 %",
     }
 
 

@@ -34,6 +34,9 @@ FACTS = "assets.extra/histoline.json"
 TRAIN_GROUPS = "train_groups.json"
 """Beside it: sorted list of the groups in train and eval, on which the model must not be judged later."""
 
+FITTED_GROUPS = "fitted_groups.json"
+"""Beside it: sorted list of the groups in train, of which a retrained model must have more."""
+
 CHUNK_PIXELS = 256 * 96 * 96
 """Image area that runs through the network at once: larger batches are worked off in parts, or 256 images of 350x230
 in six views each would need tens of gigabytes."""
@@ -58,6 +61,7 @@ class ModelFacts:
         config: The whole recipe.
         config_digest: Of the recipe.
         groups: Sorted groups in train and eval.
+        fitted: Sorted groups in train.
     """
 
     dataset: str
@@ -74,6 +78,7 @@ class ModelFacts:
     config: Mapping[str, Any]
     config_digest: str
     groups: Sequence[str]
+    fitted: Sequence[str]
 
     @classmethod
     def of(cls, config: TrainingConfig, data: DatasetFiles) -> ModelFacts:
@@ -94,6 +99,7 @@ class ModelFacts:
             config=config.to_dict(),
             config_digest=config.digest(),
             groups=data.groups("train", "eval"),
+            fitted=data.groups("train"),
         )
 
 
@@ -259,7 +265,7 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
     tf.saved_model.save(bare, os.fspath(tmp), signatures=signatures)
     binary = len(facts.classes) == 2
     told = {
-        **{k: v for k, v in dataclasses.asdict(facts).items() if k != "groups"},
+        **{k: v for k, v in dataclasses.asdict(facts).items() if k not in ("groups", "fitted")},
         "code_version": __version__,
         "temperature": float(serving.temperature.numpy()),
         "threshold": float(serving.threshold.numpy()) if binary else None,
@@ -267,7 +273,8 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
         "signatures": sorted(signatures),
         "note": "Research use only, not a medical device.",
     }
-    files = {Path(FACTS).name: told, TRAIN_GROUPS: sorted(facts.groups), **(extra or {})}
+    groups = {TRAIN_GROUPS: sorted(facts.groups), FITTED_GROUPS: sorted(facts.fitted)}
+    files = {Path(FACTS).name: told, **groups, **(extra or {})}
     (tmp / "assets.extra").mkdir(exist_ok=True)
     for name, value in files.items():
         (tmp / "assets.extra" / name).write_text(facts_json(value), encoding="utf-8")

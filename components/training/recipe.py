@@ -172,6 +172,15 @@ class TrainingConfig:
         tree["options"]["weights"] = models.fingerprint(str(self.options["weights"]))
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
+    def making_digest(self) -> str:
+        """SHA-256 over what makes the model: not its title, nor how it is judged (`gate`, `floors`).
+
+        Raises:
+            UsageError: The weights file is gone.
+        """
+        default = TrainingConfig()
+        return dataclasses.replace(self, gate=default.gate, floors=default.floors).digest()
+
     @classmethod
     def from_dict(cls, given: Any) -> TrainingConfig:
         """Reads what `to_dict` or a YAML file gives.

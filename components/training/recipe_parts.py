@@ -96,18 +96,25 @@ class EarlyStopping:
         return "min" if self.monitor == "val_loss" else "max"
 
 
+GATE_POLICIES = ("better", "non-inferior", "auto")
+GATE_BASELINES = ("better", "non-inferior", "report")
+
+
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """How a candidate is compared with the champion.
+    """How a candidate is compared with the champion and with the colour baseline.
 
     Attributes:
-        policy: `better` (lower bound above 0) or `non-inferior` (lower bound above -margin).
+        policy: `better` (lower bound above 0), `non-inferior` (lower bound above -margin), or `auto`: `non-inferior`
+            where recipe and code are the champion's and the training patients all of its own and more, else `better`.
         margin: Of non-inferiority, in units of the primary metric.
+        baseline: `better` or `non-inferior` likewise, against the colour baseline; `report` decides nothing.
         n_resamples: Paired resamples of patients.
     """
 
     policy: str = "better"
     margin: float = 0.01
+    baseline: str = "better"
     n_resamples: int = 2000
 
     @classmethod
@@ -115,8 +122,9 @@ class Gate:
         """Checks the field `gate`; raises UsageError."""
         f = known_keys("gate", given or {}, {x.name for x in dataclasses.fields(cls)})
         return cls(
-            policy=choice("gate.policy", f.get("policy", cls.policy), ("better", "non-inferior")),
+            policy=choice("gate.policy", f.get("policy", cls.policy), GATE_POLICIES),
             margin=number("gate.margin", as_number(f.get("margin", cls.margin)), 0, 0.2),
+            baseline=choice("gate.baseline", f.get("baseline", cls.baseline), GATE_BASELINES),
             n_resamples=number("gate.n_resamples", f.get("n_resamples", cls.n_resamples), 200, 100_000, integer=True),
         )
 

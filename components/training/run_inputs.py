@@ -196,7 +196,12 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> RunRecord:
                 f"Run {folder.rsplit('/', 1)[1]!r} was begun with {other}.",
                 "Choose another --run-id, or none.",
             )
-    digests = {"inputs": inputs.digest(), "source": source_digest(), "config": inputs.config.digest()}
+    digests = {
+        "inputs": inputs.digest(),
+        "source": source_digest(),
+        "config": inputs.config.digest(),
+        "recipe": inputs.config.making_digest(),
+    }
     record = run_record.create(
         storage,
         folder,

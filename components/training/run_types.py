@@ -49,15 +49,19 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class LookCount:
-    """How many runs were evaluated on a test split.
+    """How many runs were evaluated on the patients of a test split.
 
     Attributes:
-        count: This one included.
+        count: The most that at least half of its groups have had, this one included.
         test_digest: Names the split by its content.
+        groups: Groups that have had as many; None in files of before looks were counted by group.
+        of_groups: Groups of the split; likewise.
     """
 
     count: int
     test_digest: str
+    groups: int | None = None
+    of_groups: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,9 @@ class GateRecord:
         champion_version: That it was compared with; None where there was none.
         best_ever_version: Likewise.
         answers: What the fresh process said of the exported model.
+        look: Which look at the test split this was.
+        confidence: Of the limits that decided at this look.
+        power: How likely a better model would have been promoted: `against`, `chances` and more.
     """
 
     decision: Literal["promoted", "refused"]
@@ -91,6 +98,9 @@ class GateRecord:
     champion_version: int | None
     best_ever_version: int | None
     answers: Mapping[str, Any]
+    look: int | None = None
+    confidence: float | None = None
+    power: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +152,7 @@ class RunRecord:
         version: Of the pushed model.
         promotion: Its entry in champion.json.
         report: The page, relative to the workspace.
-        digests: Name to digest: `inputs`, `source`, `config`, `model`, `test_split`.
+        digests: Name to digest: `inputs`, `source`, `config`, `recipe` (what makes the model), `model`, `test_split`.
         paths: Name to path relative to the workspace.
         timings: Name to seconds.
         versions: Library to version.

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from components.errors import DataError, TemporaryError, UsageError
 from components.metrics.point import roc_auc
 from components.promotion import champion as champions
-from components.promotion import evaluation, publish, scoring_process, test_set_reuse
+from components.promotion import evaluation, find_model, publish, scoring_process
 from components.training import run_record
 from pipelines import console
 from pipelines.models import command
@@ -193,16 +193,17 @@ def test_too_few_groups_refuse_a_binary_task(tmp_path, home):
     assert record.metrics["test"]["values"]["auc"]["low"] is None
 
 
-def test_too_few_groups_are_pooled_for_subtypes_and_called_weak(tmp_path, home):
+def test_too_few_groups_are_pooled_for_subtypes_and_promote_by_hand_only(tmp_path, home):
     raw = home / "breakhis"
     if not raw.exists():
         model_help.breakhis(raw)
     data = ingest_help.ingest(raw, home / "made-b", "breakhis", task="subtype", ratios=(0.4, 0.2, 0.4))
     shop = Workshop(tmp_path / "workspace", data, home / "models")
     record, version = shop.train("first")
-    assert (record.decision, record.gate.metric, version) == ("promoted", "macro_f1", SECOND)
-    assert record.weak_evidence and "weak evidence" in record.reason
-    assert "Weak evidence" in (shop.home / str(version) / "README.md").read_text()
+    assert (record.decision, record.code, version) == ("refused", "weak_evidence", None)
+    assert record.weak_evidence and record.gate.metric == "macro_f1" and record.gate.comparisons
+    made = publish.promote(shop.storage, "runs/breakhis/subtype/first", reason="looked at", clock=lambda: SECOND)
+    assert "Weak evidence" in (shop.home / str(made.version) / "README.md").read_text()
     rows = pq.read_table(shop.root / "runs/breakhis/subtype/first/predictions.parquet").to_pylist()
     assert all(len(row["probability"]) == 8 and sum(row["probability"]) == pytest.approx(1, abs=1e-5) for row in rows)
     assert set(record.recognition["test"]) == {"40", "all"}
@@ -222,6 +223,57 @@ def test_leaky_or_unproven_splits_never_promote_not_by_hand_either(shop, flag, c
     with pytest.raises(UsageError, match="not by hand either"):
         publish.promote(shop.storage, folder, reason="I want it")
     assert not published(shop)
+
+
+def test_unproven_splits_are_promoted_by_hand_with_a_reason_that_everything_repeats(shop):
+    shop.edit_manifest(flags=["not_patient_clustered"])
+    folder = shop.run("first", noise=1.0)
+    shop.evaluate(folder)
+    with pytest.raises(UsageError, match="--accept-unproven REASON"):
+        publish.promote(shop.storage, folder, reason="I want it")
+    made = invoke(shop, "promote", "first", "--accept-unproven", "the paper\n splits by slide")
+    reason = "the paper splits by slide"
+    assert made["unproven"] == made["why"] == reason and shop.champion["unproven"] == reason
+    assert shop.champion["best_ever"] is None
+    record, home = shop.record(folder), shop.home / str(made["version"])
+    check_run(record)
+    assert record.promotion["unproven"] == reason and any(reason in text for text in record.warnings)
+    assert json.loads((home / "assets.extra/promotion.json").read_text())["unproven"] == reason
+    assert (home / "README.md").read_text().count(reason) == 3, "top, reason and promotion"
+    assert invoke(shop, "list")[0]["unproven"] == reason and reason in invoke(shop, "show", "idc")["card"]
+    listed = CliRunner().invoke(command, ["show", "idc", "--workspace", str(shop.root)]).output
+    assert "WARNING" in listed and reason in listed
+    for source in (find_model.champion_model(shop.storage, "idc", "binary"), find_model.model_folder(str(home)),
+                   find_model.named_model(shop.storage, "first")):  # fmt: skip
+        assert source.unproven == reason and reason in source.caveat
+    later, _ = shop.train("second", trained_on=["nobody"])
+    assert any(reason in text and "(champion)" in text for text in later.warnings)
+
+
+def test_what_is_proved_need_not_be_accepted_and_what_leaks_never_is(shop):
+    shop.train("first")
+    shop.train("second", noise=1.0)
+    with pytest.raises(UsageError, match="nothing to accept"):
+        publish.promote(shop.storage, "runs/idc/binary/second", accept_unproven="x")
+    shop.edit_manifest(flags=["leaky", "not_patient_clustered"])
+    folder = shop.run("third")
+    shop.evaluate(folder)
+    with pytest.raises(UsageError, match="not by hand either"):
+        publish.promote(shop.storage, folder, accept_unproven="x")
+
+
+def test_auto_takes_a_retraining_on_more_patients_that_is_not_inferior(shop):
+    shop.train("first", noise=0.1)
+    auto = {"policy": "auto", "margin": 0.03}
+    same, _ = shop.train("second", gate=auto)
+    assert same.code == "not_distinguishable" and "as its training patients are those of the champion" in same.reason
+    fitted = shop.home / str(SECOND) / "assets.extra/fitted_groups.json"
+    fitted.write_text(json.dumps(shop.groups("train")[1:]))
+    more, version = shop.train("third", gate=auto)
+    assert (more.code, version) == ("non_inferior", SECOND + 1)
+    assert "policy auto applied non-inferior by 0.03, as recipe and code are the champion's" in more.reason
+    assert (more.policy["asked"], more.policy["criterion"]) == ("auto", "non-inferior")
+    assert shop.champion["recipe_digest"] == shop.champion["source_digest"] == "the same"
 
 
 def test_a_really_leaky_ingest_is_refused(tmp_path, home):
@@ -264,8 +316,10 @@ def test_a_data_set_changed_since_is_an_error(shop):
 def test_looks_count_runs_not_tries(shop):
     folder = shop.run("first")
     counts = [shop.evaluate(folder).looks.count for _ in range(2)]
-    assert [*counts, shop.evaluate(shop.run("second")).looks.count] == [1, 1, 2]
-    assert test_set_reuse.count_look(shop.storage, "idc", "binary", "another split", "second") == 1
+    second = shop.evaluate(shop.run("second"))
+    assert [*counts, second.looks.count] == [1, 1, 2] and second.looks.groups == second.looks.of_groups == 12
+    assert (second.gate.look, second.gate.confidence) == (2, pytest.approx(0.975))
+    assert second.gate.power["against"] == "baseline" and len(second.gate.power["chances"]) == 3
 
 
 def test_two_pushes_within_one_second_and_a_clock_set_back(shop):

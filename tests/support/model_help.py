@@ -187,8 +187,9 @@ class Workshop:
         folder = run_record.run_dir(self.dataset, self.task, run_id)
         config = {"model": "tiny", "gate": gate or {}}
         run_record.create(
-            self.storage, folder, config=config, dataset_dir=self.dataset_dir, manifest=self.manifest
-        )
+            self.storage, folder, config=config, dataset_dir=self.dataset_dir, manifest=self.manifest,
+            digests={"recipe": "the same", "source": "the same"},
+        )  # fmt: skip
         model = self.root / folder / "model"
         shutil.copytree(self.model(**quality), model)
         facts = {
@@ -200,6 +201,7 @@ class Workshop:
         (extra / "histoline.json").write_text(json.dumps(facts))
         groups = self.groups("train", "eval") if trained_on is None else sorted(trained_on)
         (extra / "train_groups.json").write_text(json.dumps(groups))
+        (extra / "fitted_groups.json").write_text(json.dumps(self.groups("train")))
         return folder
 
     def evaluate(self, folder: str, blessed: bool = True, **report: Any) -> RunRecord:

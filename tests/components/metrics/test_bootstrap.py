@@ -237,9 +237,12 @@ def test_tails_differ_from_the_series_of_abramowitz_and_stegun_by_its_error_alon
 
 
 def test_smallest_detectable_difference():
-    assert intervals.smallest_detectable_difference(0.01) == pytest.approx(0.0280159, abs=1e-6)
-    assert intervals.smallest_detectable_difference(0.01, power=0.9) == pytest.approx(
+    assert intervals.smallest_detectable_difference(0.01, 10**9) == pytest.approx(0.0280159, abs=1e-6)
+    assert intervals.smallest_detectable_difference(0.01, 10**9, power=0.9) == pytest.approx(
         (1.959964 + 1.281552) / 100
+    )
+    assert intervals.smallest_detectable_difference(0.01, 30) == pytest.approx(
+        (2.04523 * math.sqrt(30 / 29) + 0.841621) / 100, abs=1e-6
     )
     assert intervals.unpaired_standard_error(0.01) == pytest.approx(0.0141421, abs=1e-6)
 

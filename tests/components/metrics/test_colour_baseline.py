@@ -36,6 +36,25 @@ def test_several_classes_and_a_class_that_training_lacks():
     assert (p[:, [2, 4]] == 0).all() and (p[:, 3] > 0).any()
 
 
+def test_balanced_it_weighs_classes_as_the_network_does(monkeypatch):
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    x, y = coloured(2, 600, 2)
+    keep = (y == 0) | (np.arange(600) % 8 == 0)
+    x, y = x[keep], y[keep]
+    given, fit = [], HistGradientBoostingClassifier.fit
+
+    def watched(self, x, y, weights=None):
+        given.append(weights)
+        return fit(self, x, y, weights)
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", watched)
+    plain, balanced = (fit_baseline(x, y, 2, balanced=on).predict(x) for on in (False, True))
+    assert given[0] is None and given[1] == pytest.approx(compute_sample_weight("balanced", y))
+    assert balanced.mean() > plain.mean() + 0.02, "the rare class is called more often"
+
+
 def test_one_class_in_training_is_stated_with_certainty():
     x, _ = coloured(3, 30, 2)
     assert (fit_baseline(x, np.ones(30), 2).predict(x) == 1).all()

@@ -124,6 +124,20 @@ def test_pruned_versions_stay_in_the_history(tmp_path):
     assert c.load(storage, HOME) == made
 
 
+def test_entries_of_before_they_kept_how_the_model_was_made_are_read(tmp_path):
+    storage = open_storage(tmp_path)
+    made = history(promotion(1), promotion(2, "hand", unproven="read the paper", recipe_digest="a"))
+    document = json.loads(made.dump())
+    new = ("recipe_digest", "source_digest", "unproven")
+    for entry in (document, document["best_ever"], *document["history"]):
+        for name in new:
+            entry.pop(name)
+    storage.write_atomic(f"{HOME}/{c.NAME}", json.dumps(document).encode())
+    old = c.read(storage, HOME)[0]
+    assert [(entry.version, entry.recipe_digest, entry.unproven) for entry in old.history] == [(1, "", ""), (2, "", "")]
+    assert old.current.caveat == "" and "because: read the paper" in made.current.caveat
+
+
 def test_a_damaged_file_says_what_to_do(tmp_path):
     storage = open_storage(tmp_path)
     for text in ("{", "[]", '{"format": 1}', "null"):

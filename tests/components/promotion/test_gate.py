@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from components.errors import UsageError
 from components.metrics import point
 from components.promotion.gate import GateInputs, GateModel, GatePolicy, decide
+from components.promotion.gate_words import power_line
 
 PATIENTS, PATCHES = 30, 30
 GROUPS = np.array([f"patient-{i:02d}" for i in np.repeat(np.arange(PATIENTS), PATCHES)])
@@ -143,7 +145,7 @@ def test_not_distinguishable_is_refused_and_says_what_could_have_been_found():
     result = figures(decision)
     assert (decision.decision, decision.code) == ("refused", "not_distinguishable")
     assert result.difference.low <= 0 <= result.difference.high
-    expected = 2.80159 * result.difference.standard_error
+    expected = 2.92188 * result.difference.standard_error  # Student, 29 degrees of freedom
     assert decision.smallest_detectable == pytest.approx(expected, rel=1e-4)
     assert f"{decision.smallest_detectable:.3f} or more was likely to be found" in decision.reason
 
@@ -165,7 +167,7 @@ def test_a_champion_that_is_the_best_ever_is_compared_once():
 def test_without_a_champion_the_detectable_difference_is_that_of_an_independent_model():
     decision = decide(inputs())
     error = figures(decision, "baseline").first.standard_error
-    assert decision.smallest_detectable == pytest.approx(2.80159 * 2**0.5 * error, rel=1e-4)
+    assert decision.smallest_detectable == pytest.approx(2.92188 * 2**0.5 * error, rel=1e-4)
 
 
 def test_non_inferior_is_off_by_default_and_needs_the_margin():
@@ -207,6 +209,71 @@ def test_drift_by_small_steps_down_is_stopped_by_the_best_ever():
     # Against the champion alone the same candidate would have passed.
     alone = dataclasses.replace(made, best_ever=None)
     assert decide(alone, dataclasses.replace(NON_INFERIOR, resamples=300)).decision == "promoted"
+
+
+def test_later_looks_need_more_certainty():
+    first = decide(inputs(champion=2.29))
+    low, high = first.comparisons[1].low, first.comparisons[1].high
+    assert (first.code, first.confidence) == ("better", 0.95) and "look" not in first.reason
+    result = figures(first).difference
+    assert (low, high) == (result.low, result.high), "the first look keeps 95 %"
+    late = decide(inputs(champion=2.29, look=10))
+    assert (late.code, late.look) == ("not_distinguishable", 10) and late.confidence == pytest.approx(1 - 0.05 / 90)
+    assert "99.94 % interval at look 10" in late.reason
+    assert late.comparisons[1].low < low < high < late.comparisons[1].high
+    assert figures(late).difference == result, "what is shown beside it stays at 95 %"
+    assert late.smallest_detectable > first.smallest_detectable
+    assert decide(inputs(champion=1.0, look=10)).code == "better", "a large gain is found at any look"
+    weak_lead = decide(inputs(candidate=0.6, look=1)), decide(inputs(candidate=0.6, look=10))
+    assert [d.code for d in weak_lead] == ["first_model", "baseline_not_beaten"], "against the baseline likewise"
+
+
+def test_the_chance_of_promoting_a_better_model():
+    decision = decide(inputs(champion=2.4))
+    power, error = decision.power, figures(decision).difference.standard_error
+    assert (power.against, power.name, power.criterion, power.margin) == ("champion", "1700000000", "better", 0.0)
+    assert [c.difference for c in power.chances] == [0.01, 0.02, 0.05]
+    t29 = 2.04523 * (30 / 29) ** 0.5
+    for each in power.chances:
+        expected = statistics.NormalDist().cdf(each.difference / error - t29)
+        assert each.chance == pytest.approx(expected, abs=1e-4)
+    found = statistics.NormalDist().cdf(decision.smallest_detectable / error - t29)
+    assert found == pytest.approx(0.8, abs=1e-4), "both figures say the same"
+    chances = {look: decide(inputs(champion=2.4, look=look)).power.chances[1].chance for look in (1, 2, 10)}
+    assert chances[1] > chances[2] > chances[10]
+    easier = decide(inputs(champion=2.4), NON_INFERIOR).power
+    assert (easier.criterion, easier.margin) == ("non-inferior", 0.02)
+    assert easier.chances[0].chance > power.chances[1].chance
+    assert decide(inputs()).power.against == "baseline"
+    assert decide(inputs(), GatePolicy(baseline="report")).power is None
+    line = power_line(dataclasses.asdict(decision))
+    assert line.startswith("A model truly better than the champion 1700000000 by 0.01, 0.02, 0.05 in AUC would have")
+    assert "look 1, limits at 95 %" in line and line.count("%") == 2 and power_line(None) == ""
+
+
+def test_the_baseline_may_be_reported_only_or_reached_within_the_margin():
+    poor = inputs(candidate=0.48)
+    assert decide(poor).code == "baseline_not_beaten"
+    shown = decide(poor, GatePolicy(baseline="report"))
+    assert (shown.decision, shown.code) == ("promoted", "first_model")
+    assert "compared with but does not decide: AUC" in shown.reason
+    assert figures(shown, "baseline").difference.low < 0
+    near = decide(poor, GatePolicy(baseline="non-inferior", margin=0.05))
+    assert near.code == "first_model" and "at most 0.05 below the colour baseline" in near.reason
+    far = decide(inputs(candidate=0.1), GatePolicy(baseline="non-inferior", margin=0.05))
+    assert far.code == "baseline_not_beaten" and "may be more than 0.05 below" in far.reason
+    with_champion = decide(inputs(candidate=0.48, champion=0.01), GatePolicy(baseline="report"))
+    assert with_champion.code == "better", "the champion decides all the same"
+
+
+def test_auto_says_what_it_applied_and_why():
+    policy = dataclasses.replace(NON_INFERIOR, asked="auto", why="recipe and code are the champion's")
+    decision = decide(inputs(champion=2.5), policy)
+    assert decision.code == "non_inferior"
+    assert decision.reason.endswith("; policy auto applied non-inferior by 0.02, as recipe and code are the champion's.")
+    better = decide(inputs(champion=3.5), GatePolicy(asked="auto", why="its code is another"))
+    assert better.reason.endswith("; policy auto applied better, as its code is another.")
+    assert "auto" not in decide(inputs(), policy).reason, "a first model is compared with no champion"
 
 
 def test_better_does_not_ask_for_the_best_ever():
@@ -285,19 +352,29 @@ def subtype_inputs(patients: int, classes: int = 8, candidate: float = 3.0, cham
     )
 
 
-def test_subtype_pools_and_calls_it_weak_evidence():
+def test_subtype_pools_and_promotes_nothing_on_weak_evidence():
     decision = decide(subtype_inputs(12))
-    assert (decision.decision, decision.code, decision.metric) == ("promoted", "better", "macro_f1")
-    assert decision.weak_evidence and "weak evidence" in decision.reason and "macro-F1" in decision.reason
+    assert (decision.decision, decision.code, decision.metric) == ("refused", "weak_evidence", "macro_f1")
+    assert decision.weak_evidence and not decision.becomes_best_ever and decision.power is None
+    assert "fewer than 5 test patients" in decision.reason and "better than the champion" in decision.reason
+    assert "macro-F1" in decision.reason and decision.reason.count("weak") == 1
+    assert figures(decision).difference.low > 0, "the figures are shown all the same"
     first = decide(subtype_inputs(12, champion=None))
-    assert first.code == "first_model" and first.weak_evidence and "weak evidence" in first.reason
+    assert (first.decision, first.code) == ("refused", "weak_evidence") and "beats the colour" in first.reason
+    worse = decide(subtype_inputs(12, candidate=0.5, champion=3.0))
+    assert worse.code != "weak_evidence" and "weak evidence" in worse.reason
+
+
+def test_a_pooled_comparison_that_does_not_decide_is_no_weak_evidence():
+    decision = decide(subtype_inputs(12, champion=None), GatePolicy(baseline="report"))
+    assert (decision.decision, decision.code, decision.weak_evidence) == ("promoted", "first_model", False)
 
 
 def test_subtype_needs_ten_groups_and_pooling_can_be_switched_off():
     nine = decide(subtype_inputs(9))
     assert (nine.decision, nine.code) == ("refused", "too_few_groups")
     assert "or 10 in all" in nine.reason and not nine.weak_evidence
-    assert decide(subtype_inputs(10)).decision == "promoted"
+    assert decide(subtype_inputs(10)).code == "weak_evidence"
     assert decide(subtype_inputs(12), GatePolicy(pool=False)).code == "too_few_groups"
 
 
@@ -345,7 +422,7 @@ def test_arrays_that_do_not_fit_are_told(changes):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"criterion": "worse"}, {"margin": 0.0}, {"margin": -0.1}, {"resamples": 10}, {"confidence": 1.0}],
+    [{"criterion": "worse"}, {"baseline": "worse"}, {"margin": 0.0}, {"margin": -0.1}, {"resamples": 10}, {"confidence": 1.0}],
 )
 def test_a_policy_that_makes_no_sense_is_told(wrong):
     with pytest.raises(UsageError):

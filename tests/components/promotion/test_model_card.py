@@ -71,7 +71,7 @@ def test_the_card():
     for said in (
         "Research use only. Not a medical device", "Intended use and limits", "50x40 pixels", "threshold of 0.2500",
         "| auc | 0.912 | 0.900 to 0.950 |", "| pr_auc | unknown | none |", "| f1 | 0.500 | none (too few groups) |",
-        "look 3 at this split", "train 1,000 patches of 5 slides", "bootstrap over slides", "Only 2 groups",
+        "look 3 at these slides", "train 1,000 patches of 5 slides", "bootstrap over slides", "Only 2 groups",
         "1,012 images found, 1,010 written; left out: 2 too narrow (fault)", "| negative | 900 | 0 | 8 | 0 |",
         "physical size unknown", "auc against the colour baseline: +0.100 (95 % interval +0.050 to +0.150)",
         "as served: 0.031", "median 0.900, quartiles 0.800 to 0.950, lowest 0.700 (2 have one)",
@@ -87,6 +87,17 @@ def test_without_metrics_and_with_several_classes():
     )  # fmt: skip
     card = render(record, dataclasses.replace(MANIFEST, classes=("a", "b", "c")), entry())
     assert "by argmax" in card and "Weak evidence" in card and "unknown" in card
+
+
+def test_a_model_on_unproven_splits_says_so_at_the_top_and_after_a_rollback():
+    made = entry(promoted_by="hand", unproven="the *paper* says so")
+    card = render(RECORD, MANIFEST, made)
+    said = r"because: the \*paper\* says so"
+    head = card.partition("\n## Promotion\n")[0]
+    assert said in head.partition("## Intended use")[0] and said in card[len(head) :]
+    again = replace_promotion(card, dataclasses.replace(made, version=9, from_version=7))
+    assert again.count(said) == 2
+    assert "not proved" not in render(RECORD, MANIFEST, entry())
 
 
 def test_what_a_user_typed_is_shown_as_typed():

@@ -35,7 +35,7 @@ def facts(classes: tuple[str, ...] = ("negative", "idc"), **given: object) -> ex
         "dataset": "idc", "adapter": "idc", "task": "binary" if len(classes) == 2 else "subtype", "classes": classes,
         "source_size": (50, 50), "stored_size": (50, 50), "input_size": (50, 50), "label_region": None,
         "plan_id": "0" * 16, "content_digest": "0" * 64, "model": "cnn_105k", "config": config.to_dict(),
-        "config_digest": config.digest(), "groups": ["b", "a"], **given,
+        "config_digest": config.digest(), "groups": ["b", "a"], "fitted": ["a"], **given,
     }  # fmt: skip
     return export.ModelFacts(**fields)  # type: ignore[arg-type]
 
@@ -150,6 +150,8 @@ def test_what_is_written_beside_the_model(folder: Path, tmp_path: Path) -> None:
     splits = json.loads((folder / "splits.json").read_text())["splits"]
     groups = json.loads((out / "assets.extra" / "train_groups.json").read_text())
     assert groups == sorted(g for g, s in splits.items() if s != "test")
+    fitted = json.loads((out / "assets.extra" / "fitted_groups.json").read_text())
+    assert fitted == sorted(g for g, s in splits.items() if s == "train") and "fitted" not in told
     assert json.loads((out / "assets.extra" / "more.json").read_text()) == [1]
     assert not list((tmp_path / ".tmp").iterdir())
 

@@ -113,6 +113,7 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
         ({"floors.acu": "0.5"}, "Did you mean 'auc'"),
         ({"floors.auc": "1.5"}, "floors.auc"),
         ({"gate.margin": "0.5"}, "gate.margin"),
+        ({"gate.baseline": "worse"}, "gate.baseline"),
         ({"gate.n_resamples": "10"}, "gate.n_resamples"),
         ({"image_size": "50"}, "image_size"),
         ({"image_size": "[4, 50]"}, "image_size.0"),
@@ -155,6 +156,13 @@ def test_digest_tells_what_changes_the_outcome(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(UsageError, match="no such file"):
         config.digest()
+
+
+def test_what_makes_the_model_is_told_apart_from_how_it_is_judged() -> None:
+    base = from_preset("idc_quick")
+    judged = from_preset("idc_quick", {"gate.policy": "auto", "gate.baseline": "report", "floors.auc": "0.51"})
+    assert judged.digest() != base.digest() and judged.making_digest() == base.making_digest()
+    assert dataclasses.replace(base, seed=1).making_digest() != base.making_digest()
 
 
 def test_data_that_a_recipe_does_not_fit() -> None:

@@ -165,10 +165,10 @@ def test_a_record_comes_back_as_the_same_bytes(storage):
     create(storage, options={"accept_drift": "new scanner"})
     with pytest.raises(KeyError), r.stage(storage, FOLDER, "train", inputs="ab"):
         raise KeyError("x")
-    r.update(storage, FOLDER, looks={"count": 2, "test_digest": "c"}, threshold=0.5, slices=[{"by": "a", "value": "b"}])
+    r.update(storage, FOLDER, looks=LookCount(2, "c", 5, 9), threshold=0.5, slices=[{"by": "a", "value": "b"}])
     data = storage.read_bytes(f"{FOLDER}/run.json")
     record = r.read(storage, FOLDER)
-    assert record.looks == LookCount(2, "c") and record.error is not None and record.error.exit_code == 70
+    assert record.looks == LookCount(2, "c", 5, 9) and record.error is not None and record.error.exit_code == 70
     assert json_documents.dump(record.to_document(), r.SCHEMA) == data
     assert RunRecord.from_document(json.loads(data)) == record
     with pytest.raises(dataclasses.FrozenInstanceError):
