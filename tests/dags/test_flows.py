@@ -144,6 +144,7 @@ def test_promoted(world: World) -> None:
     first, *later = world.calls()
     assert first[:3] == ["step", "validate", "idc"]
     assert {"--epochs=3", "--preset=idc_quick", "--task=binary", f"--workspace={world.workspace}"} <= set(first)
+    assert "--gate-policy=auto" in first, "what a scheduled run asks for"
     assert not any(argument.startswith("--data") for argument in first)
     assert [call[1] for call in later] == ["train", "evaluate", "push", "report"]
     runs = {[a for a in call if a.startswith("--run-id=")][0] for call in world.calls()}

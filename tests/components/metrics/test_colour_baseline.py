@@ -42,7 +42,7 @@ def test_balanced_it_weighs_classes_as_the_network_does(monkeypatch):
 
     x, y = coloured(2, 600, 2)
     keep = (y == 0) | (np.arange(600) % 8 == 0)
-    x, y = x[keep], y[keep]
+    x, y, new = x[keep], y[keep], coloured(5, 600, 2)[0]
     given, fit = [], HistGradientBoostingClassifier.fit
 
     def watched(self, x, y, weights=None):
@@ -50,7 +50,7 @@ def test_balanced_it_weighs_classes_as_the_network_does(monkeypatch):
         return fit(self, x, y, weights)
 
     monkeypatch.setattr(HistGradientBoostingClassifier, "fit", watched)
-    plain, balanced = (fit_baseline(x, y, 2, balanced=on).predict(x) for on in (False, True))
+    plain, balanced = (fit_baseline(x, y, 2, balanced=on).predict(new) for on in (False, True))
     assert given[0] is None and given[1] == pytest.approx(compute_sample_weight("balanced", y))
     assert balanced.mean() > plain.mean() + 0.02, "the rare class is called more often"
 

@@ -125,7 +125,16 @@ def test_the_same_prediction_twice_is_done_once(tmp_path, made):
     assert (first["state"], second["state"]) == ("done", "unchanged")
     assert not (tmp_path / "a.csv.parts").exists()
     (tmp_path / "a.csv").unlink()
-    assert predict_help.run(model, raw, tmp_path / "a.csv")["state"] == "done"
+    assert first["unproven"] == "" and predict_help.run(model, raw, tmp_path / "a.csv")["state"] == "done"
+
+
+def test_what_was_accepted_with_the_model_is_said_of_its_predictions(tmp_path, made):
+    raw, _, model = made
+    accepted = shutil.copytree(model, tmp_path / "7")
+    (accepted / "assets.extra/promotion.json").write_text('{"version": 7, "unproven": "read the paper"}')
+    told = predict_help.run(accepted, raw, tmp_path / "a.parquet")
+    assert told["unproven"] == "read the paper" and "because: read the paper" in told["warnings"][-1]
+    assert "read the paper" in pq.read_schema(tmp_path / "a.parquet").metadata[b"histoline.unproven"].decode()
 
 
 def test_a_crash_among_the_commits_never_vouches_for_old_files(tmp_path, made, monkeypatch):

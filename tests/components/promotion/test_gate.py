@@ -270,7 +270,8 @@ def test_auto_says_what_it_applied_and_why():
     policy = dataclasses.replace(NON_INFERIOR, asked="auto", why="recipe and code are the champion's")
     decision = decide(inputs(champion=2.5), policy)
     assert decision.code == "non_inferior"
-    assert decision.reason.endswith("; policy auto applied non-inferior by 0.02, as recipe and code are the champion's.")
+    said = "; policy auto applied non-inferior by 0.02, as recipe and code are the champion's."
+    assert decision.reason.endswith(said)
     better = decide(inputs(champion=3.5), GatePolicy(asked="auto", why="its code is another"))
     assert better.reason.endswith("; policy auto applied better, as its code is another.")
     assert "auto" not in decide(inputs(), policy).reason, "a first model is compared with no champion"
@@ -422,7 +423,14 @@ def test_arrays_that_do_not_fit_are_told(changes):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"criterion": "worse"}, {"baseline": "worse"}, {"margin": 0.0}, {"margin": -0.1}, {"resamples": 10}, {"confidence": 1.0}],
+    [
+        {"criterion": "worse"},
+        {"baseline": "worse"},
+        {"margin": 0.0},
+        {"margin": -0.1},
+        {"resamples": 10},
+        {"confidence": 1.0},
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_told(wrong):
     with pytest.raises(UsageError):

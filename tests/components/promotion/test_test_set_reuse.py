@@ -85,7 +85,8 @@ def test_no_look_is_lost_when_many_count_at_once(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [b"{", b"[]", b"{}", b'{"splits": []}', b'{"splits": {"a": 5}}', b'{"format": 1, "splits": {"a": 5}}',
-     b'{"format": 2, "splits": {"a": {"runs": [], "groups": 3, "names": ""}}}', b'{"format": 2, "splits": {"a": ["1"]}}'],
+     b'{"format": 2, "splits": {"a": {"runs": [], "groups": 3, "names": ""}}}',
+     b'{"format": 2, "splits": {"a": ["1"]}}'],
 )  # fmt: skip
 def test_a_damaged_file_says_what_to_do(tmp_path, text):
     storage = open_storage(tmp_path)

@@ -34,7 +34,9 @@ def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence, poor_pag
     for said in (
         poor.record.reason, "threshold of 0.4000", "Prevalence", "unknown (50 x 50 pixels)", "champion 1700000000",
         "colour baseline", "doi:10.1117/12.2043872", "Comparability", "1 of 1 shown", "too narrow", "A tiny recipe",
-        "2 runs have been evaluated on this test split", "Research use only. Not a medical device", "patient maps",
+        "2 runs have been evaluated on this test split", "decided by limits at 97.5 %",
+        "A model truly better than the champion 1700000000 by 0.01, 0.02, 0.05 in AUC", "97.5 %, which decides",
+        "Research use only. Not a medical device", "patient maps",
         poor.record.content_digest, poor.record.digests["test_split"], "5" * 64, "not pushed",
     ):  # fmt: skip
         assert said.lower() in re.sub(r"&#3[49];", "'", text).lower(), said
@@ -59,6 +61,7 @@ def test_the_subtype_page(types: Evidence) -> None:
     text = page.render(types)
     assert "Macro-F1" in text and "argmax" in text and "Threshold" not in text
     assert text.count("called adenosis") >= 1 and "tubular adenoma" in text
+    assert types.record.code == "weak_evidence" and "On this evidence no model would have been promoted" in text
     assert "Recognition rates" in text and "10.1109/TBME.2015.2496264" in text
 
 
@@ -123,6 +126,22 @@ def test_an_evaluation_elsewhere_says_what_it_is(poor: Evidence) -> None:
     text = page.render(dataclasses.replace(poor, record=record, rivals={}))
     assert 'class="badge evaluated"' in text and "Figures on the patches that were evaluated" in text
     assert "compares with no other model" in text and 'id="gate"' not in text
+
+
+def test_what_was_accepted_and_what_auto_applied_is_said(poor: Evidence) -> None:
+    assert poor.record.looks is not None and poor.record.gate is not None
+    record = dataclasses.replace(
+        poor.record, promotion={"promoted_by": "hand", "who": "ada", "why": "x", "unproven": f"read the {HOSTILE}"},
+        policy={**(poor.record.policy or {}), "asked": "auto", "criterion": "better", "why": "its code is another"},
+        looks=dataclasses.replace(poor.record.looks, groups=1, of_groups=2),
+    )  # fmt: skip
+    text = page.render(dataclasses.replace(poor, record=record))
+    assert "because: read the" in text and "<script" not in text and "Policy auto applied better" in text
+    assert "evaluated on 1 of the 2 patients of this test split" in text
+    old = dataclasses.replace(poor.record.gate, power=None, confidence=None, look=None, comparisons=())
+    looks = dataclasses.replace(poor.record.looks, groups=None, of_groups=None)
+    text = page.render(dataclasses.replace(poor, record=dataclasses.replace(poor.record, gate=old, looks=looks)))
+    assert "2 runs have been evaluated on this test split" in text and "which decides" not in text
 
 
 def test_damaged_shards_leave_gaps_only(binary: Studio, tmp_path: Path) -> None:
