@@ -19,7 +19,7 @@ from PIL import Image
 
 from components.core import json_documents
 from components.datasets import manifest as manifests
-from components.promotion import evaluation, publish, scoring_process
+from components.promotion import evaluation, publish, scoring_process, test_set_reuse
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_record
@@ -193,6 +193,8 @@ class Workshop:
         model = self.root / folder / "model"
         shutil.copytree(self.model(**quality), model)
         facts = {
+            "dataset": self.dataset, "adapter": self.dataset, "task": self.task,
+            "source_size": list(self.manifest.source_size), "stored_size": list(self.manifest.stored_size),
             "classes": list(self.manifest.classes), "threshold": 0.5, "temperature": 1.0,
             "content_digest": self.manifest.content_digest, "histoline_version": __version__,
         }  # fmt: skip
@@ -203,6 +205,10 @@ class Workshop:
         (extra / "train_groups.json").write_text(json.dumps(groups))
         (extra / "fitted_groups.json").write_text(json.dumps(self.groups("train")))
         return folder
+
+    def fresh(self) -> None:
+        """Forgets all looks at the test split, for what is not about them."""
+        self.storage.delete(test_set_reuse.path(self.dataset, self.task))
 
     def evaluate(self, folder: str, blessed: bool = True, **report: Any) -> RunRecord:
         """Evaluation in this process."""

@@ -61,7 +61,10 @@ def test_the_subtype_page(types: Evidence) -> None:
     text = page.render(types)
     assert "Macro-F1" in text and "argmax" in text and "Threshold" not in text
     assert text.count("called adenosis") >= 1 and "tubular adenoma" in text
-    assert types.record.code == "weak_evidence" and "On this evidence no model would have been promoted" in text
+    assert types.record.code == "too_few_groups" and "would have been promoted" not in text
+    assert types.record.gate is not None
+    weak = dataclasses.replace(types.record, weak_evidence=True)
+    assert "On this evidence no model" in page.render(dataclasses.replace(types, record=weak))
     assert "Recognition rates" in text and "10.1109/TBME.2015.2496264" in text
 
 
