@@ -7,16 +7,17 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from components.errors import HistolineError, UsageError
 from components.promotion import champion
 from components.promotion.data_gates import STATISTICS
 from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.training import run_inputs, run_record
 from components.training.run_types import STAGES, RunRecord
 from components.training.source_digest import source_digest
+from pipelines import remote_run
 from pipelines.tfx.metadata_store import Server
 from pipelines.tfx.stage_nodes import StageNodes
 
@@ -30,16 +31,20 @@ class Run:
         storage: The workspace.
         folder: Of the run, relative to it.
         log: Told what happens, one line each.
-        server: ML Metadata, where it is shared; a file of the workspace where None.
+        server: ML Metadata, where it is shared; a file of the working folder where None.
+        still_locked: Raises where the run's lock was lost; asked before and after each stage's work.
     """
 
-    def __init__(self, storage: Storage, folder: str, log: Log, server: Server | None = None) -> None:
-        if not storage.is_local:
-            raise UsageError(
-                f"Training can't work in {storage.root}: checkpoints and ML Metadata need a local file system.",
-                "Use a local --workspace; copy the data set's folder into it, with latest.json.",
-            )
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str,
+        log: Log,
+        server: Server | None = None,
+        still_locked: Callable[[], None] = lambda: None,
+    ) -> None:
         self.storage, self.folder, self.log, self.server = storage, folder, log, server
+        self._still_locked = still_locked
         self._nodes: StageNodes | None = None
 
     @property
@@ -119,7 +124,9 @@ class Run:
             self.log(f"{name}: nothing to do, done already with the same inputs")
             return
         started = time.monotonic()
-        self.log(f"{name}: begins")
+        self._still_locked()
+        work = "" if self.storage.is_local else f", with {self.storage.work_folder()} as working folder"
+        self.log(f"{name}: begins{work}")
         with self._reported_failure(), run_record.stage(self.storage, self.folder, name, inputs=inputs):
             after = {"train": self._trained, "push": self._pushed}.get(name)
             if name == "push" and self.record.decision != "promoted":
@@ -128,9 +135,12 @@ class Run:
                 self._report()
             else:
                 self._run_nodes(name)
+                self._still_locked()
                 if after:
                     after()
         self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
+        if is_over(self.record):
+            remote_run.clear(self.storage, self.folder)
 
     @contextlib.contextmanager
     def _reported_failure(self) -> Iterator[None]:
@@ -166,14 +176,16 @@ class Run:
         """Puts what training left in the run folder into run.json."""
         from components.training.trainer import read_result
 
-        result = read_result(Path(self.storage.root) / self.folder)
+        work = self.storage.work_folder()
+        result = read_result(work / self.folder)
         if result is None:
             raise HistolineError("Training ended without a model in the run folder.", "Run the stage again.")
         # Beside the exported model, so that the version that is pushed from it can be compared with later data.
         statistics = self.storage.read_bytes(f"{self.folder}/{STATISTICS}")
-        self.storage.write_atomic(
+        open_storage(work).write_atomic(
             f"{self.folder}/model/assets.extra/{STATISTICS}", statistics, tmp_dir=f"{self.folder}/.tmp"
         )
+        remote_run.hand_over(self.storage, self.folder)
         run_record.update(
             self.storage, self.folder, history=result.history, epochs_run=result.epochs_run,
             temperature=result.temperature, threshold=result.threshold, calibration=result.calibration,

@@ -44,8 +44,8 @@ def command(
     else:
         refuse_options(context)
         run_record.read(storage, folder)
-    with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}"):
-        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]))
+    with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}") as held:
+        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]), held.check)
         with result_left_behind(storage, folder):
             if stage == "validate":
                 run.validate(inputs, given["force"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -204,8 +203,8 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     storage = open_storage(given["workspace"])
     inputs = settle(storage, dataset, given)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
-    with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}"):
-        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]))
+    with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}") as held:
+        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]), held.check)
         with result_left_behind(storage, folder):
             run.validate(inputs, given["force"])
             for stage in STAGES[1:]:
@@ -241,7 +240,7 @@ def show(document: dict[str, Any], folder: str) -> None:
         click.echo(f"Test split:  {figures}")
     if document["power"]:
         click.echo(f"Power:       {document['power']}")
-    click.echo(f"Run:         {Path(folder)}")
+    click.echo(f"Run:         {folder}")
     if document["decision"] == "promoted" and document["version"]:
         click.echo(f"Version:     {document['version']}")
 

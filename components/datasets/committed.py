@@ -12,6 +12,7 @@ from components.datasets import manifest as manifests
 from components.datasets.manifest import Manifest
 from components.errors import DataError
 from components.images.decode import shrink_factor
+from components.storage.base import Storage
 from components.storage.open import open_storage
 
 
@@ -121,6 +122,30 @@ def open_dataset(dataset_dir: str | Path, cache_dir: Path | None = None) -> Data
     folder = Path(storage.local_tree(last, cache_dir))
     splits = {split: _split(folder, split, manifest) for split in manifest.splits}
     return DatasetFiles(folder, manifest, splits)
+
+
+def stage(storage: Storage, dataset_dir: str, manifest: Manifest) -> Path:
+    """A data set as a local folder, proved by the manifest's checksums where it had to be fetched.
+
+    Args:
+        storage: Where it lies.
+        dataset_dir: Its folder, relative to the storage.
+        manifest: Its manifest.
+
+    Raises:
+        DataError: What was fetched is not what was committed.
+    """
+    folder = storage.local_tree(dataset_dir)
+    if not storage.is_local:
+        from components.datasets.verify import verify_bytes
+
+        result = verify_bytes(open_storage(folder.parent), folder.name, manifest)
+        if result.findings:
+            raise DataError(
+                f"{storage.uri(dataset_dir)} is not what was committed: {'; '.join(result.findings[:3])}.",
+                "Run the same ingest again: it writes missing and damaged files anew from the raw folder.",
+            )
+    return folder
 
 
 def _split(folder: Path, name: str, manifest: Manifest) -> Split:

@@ -112,6 +112,13 @@ class Storage(abc.ABC):
         """Returns a new local folder to build prefix's files in; `sweep(prefix)` clears what is left."""
 
     @abc.abstractmethod
+    def work_folder(self) -> Path:
+        """Returns the lasting local folder for what needs a file system: local: the root itself; gs: one derived.
+
+        Paths in it are those of the workspace. What lies there in the case of gs belongs to this machine alone.
+        """
+
+    @abc.abstractmethod
     def commit_file(self, local_tmp: Path, path: str) -> None:
         """Moves a finished local file to its path (local: fsync and rename; gs: verified upload)."""
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from google.api_core import exceptions as api
 
 from components.errors import TemporaryError, UsageError
+from components.storage import local_cache
 from components.storage.atomic_files import TMP, StorageConflict, StorageMissing, os_errors
 from components.storage.base import ABSENT, HeldLock, Storage, check_path
 from components.storage.gcs_client import (
@@ -39,14 +40,6 @@ PARALLEL = 8  # requests at a time: the client keeps ten connections
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-def default_cache_dir() -> Path:
-    """Returns HISTOLINE_CACHE, else `histoline` in the user's cache folder."""
-    own = os.environ.get("HISTOLINE_CACHE")
-    return (
-        Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoline"
-    )
 
 
 class GcsStorage(Storage):
@@ -153,7 +146,11 @@ class GcsStorage(Storage):
         return folder
 
     def _scratch(self, prefix: str) -> Path:
-        return default_cache_dir() / "scratch" / hashlib.sha256(self.uri(prefix).encode()).hexdigest()[:16]
+        return local_cache.default_cache_dir() / "scratch" / hashlib.sha256(self.uri(prefix).encode()).hexdigest()[:16]
+
+    def work_folder(self) -> Path:
+        """See `Storage.work_folder`: in the cache folder of this machine."""
+        return local_cache.work_folder(self.root)
 
     def sweep(self, prefix: str, *, older_than_seconds: float = 0) -> int:
         """See `Storage.sweep`: this machine's scratch folders; an upload leaves nothing in the bucket."""
@@ -209,15 +206,20 @@ class GcsStorage(Storage):
         for path in wanted:
             if found.get(path) is None:
                 raise StorageMissing(f"{self.uri(path)} does not exist.", "Check the path and the bucket.")
-        return _parallel(lambda path: self._fetch(found[path], cache_dir), wanted)
+        local_cache.use(
+            cache_dir or local_cache.default_cache_dir(), [self._copy_name(found[path].name) for path in wanted]
+        )
+        return self._fetch_all([found[path] for path in wanted], cache_dir)
 
     def local_tree(self, prefix: str, cache_dir: Path | None = None) -> Path:
         """See `Storage.local_tree`; what the bucket no longer holds goes from the cache too."""
         blobs = self._blobs(prefix)
         if not blobs:
             raise StorageMissing(f"{self.uri(prefix)} does not exist.", "Check the path and the bucket.")
-        copies = set(_parallel(lambda blob: self._fetch(blob, cache_dir), blobs))
-        folder = self._cached(self._folder_key(prefix).rstrip("/"), cache_dir)
+        key = self._folder_key(prefix).rstrip("/")
+        local_cache.use(cache_dir or local_cache.default_cache_dir(), [self._copy_name(key)])
+        copies = set(self._fetch_all(blobs, cache_dir))
+        folder = self._cached(key, cache_dir)
         with os_errors("deleting", folder):
             for file in [file for file in folder.rglob("*") if not file.is_dir() and file not in copies]:
                 file.unlink(missing_ok=True)
@@ -225,13 +227,27 @@ class GcsStorage(Storage):
 
     def _cached(self, key: str, cache_dir: Path | None) -> Path:
         # The bucket's names are other people's: one like `../x` must not leave the cache.
-        return (cache_dir or default_cache_dir()) / "gs" / self.bucket / check_path(key, prefix=True)
+        return (cache_dir or local_cache.default_cache_dir()) / self._copy_name(key)
 
-    def _fetch(self, blob: Any, cache_dir: Path | None) -> Path:
+    def _copy_name(self, key: str) -> str:
+        return f"{local_cache.COPIES}/{self.bucket}/{check_path(key, prefix=True)}".rstrip("/")
+
+    def _fetch_all(self, blobs: Sequence[Any], cache_dir: Path | None) -> list[Path]:
+        folder = cache_dir or local_cache.default_cache_dir()
+        missing = [blob for blob in blobs if not self._is_there(blob, self._cached(blob.name, cache_dir))]
+        if missing:
+            local_cache.make_room(folder, sum(int(blob.size) for blob in missing))
+        return _parallel(lambda blob: self._fetch(blob, folder), blobs)
+
+    def _is_there(self, blob: Any, file: Path) -> bool:
+        return file.is_file() and file.stat().st_size == blob.size
+
+    def _fetch(self, blob: Any, cache_dir: Path) -> Path:
         file = self._cached(blob.name, cache_dir)
-        tmp = (cache_dir or default_cache_dir()) / TMP / uuid.uuid4().hex
+        tmp = cache_dir / TMP / uuid.uuid4().hex
         with os_errors("writing", file):
-            if file.is_file() and file.stat().st_size == blob.size and crc32c_file(file) == blob.crc32c:
+            if self._is_there(blob, file) and crc32c_file(file) == blob.crc32c:
+                local_cache.touch(file)
                 return file
             tmp.parent.mkdir(parents=True, exist_ok=True)
             file.parent.mkdir(parents=True, exist_ok=True)

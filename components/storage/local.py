@@ -138,6 +138,10 @@ class LocalStorage(Storage):
             folder.mkdir(parents=True)
         return folder
 
+    def work_folder(self) -> Path:
+        """See `Storage.work_folder`: the root."""
+        return Path(self.root)
+
     def commit_file(self, local_tmp: Path, path: str) -> None:
         """See `Storage.commit_file`."""
         file = self._at(path)

@@ -64,6 +64,7 @@ class NodeRunner:
         self._metadata = metadata.Metadata
         self._nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in self._ir.nodes}
         self._store = store
+        self._run_id = run_id
         for name in uncached:
             self._nodes[name].execution_options.caching_options.enable_cache = False
 
@@ -122,6 +123,21 @@ class NodeRunner:
         with self._metadata(self._connection) as handle:
             (execution,) = handle.store.get_executions_by_id([execution_id])
         return str(mlmd.Execution.State.Name(execution.last_known_state))
+
+    def has_run(self, name: str) -> bool:
+        """Whether ML Metadata knows the node to have ended well under this run id."""
+        from ml_metadata.proto import metadata_store_pb2 as proto
+
+        mlmd: Any = proto
+        ended = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
+        contexts = (("pipeline_run", self._run_id), ("node", f"{self._ir.pipeline_info.id}.{name}"))
+        found = []
+        with self._store_troubles(), self._metadata(self._connection) as handle:
+            for kind, context in contexts:
+                known = handle.store.get_context_by_type_and_name(kind, context)
+                executions = handle.store.get_executions_by_context(known.id) if known else []
+                found.append({e.id for e in executions if e.last_known_state in ended})
+        return bool(found[0] & found[1])
 
     def record_ingest(self, raw_uri: str, examples_uri: str, name: str) -> None:
         """Adds the ingest to ML Metadata, so that lineage reaches from the raw folder to the pushed version.

@@ -9,14 +9,16 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from components.storage.base import Storage
+from components.storage.open import open_storage
 from components.training import run_record
-from components.training.run_types import RunRecord
+from components.training.run_types import STAGES, RunRecord
 from components.training.source_digest import source_digest
+from pipelines import remote_run
 from pipelines.tfx import metadata_store
 from pipelines.tfx.metadata_store import Server
 
@@ -35,6 +37,8 @@ class StageNodes:
 
     def __init__(self, storage: Storage, folder: str, log: Log, server: Server | None) -> None:
         self.storage, self.folder, self.log, self.server = storage, folder, log, server
+        # Checkpoints, TFX's outputs and a file of ML Metadata need a file system: in a local workspace, its own.
+        self.work = open_storage(storage.work_folder())
         self._runner: Any = None
         self._config: Any = None
 
@@ -60,7 +64,7 @@ class StageNodes:
             timings["import_tfx"] = round(time.monotonic() - started, 2)
         from pipelines.tfx.pipeline import NODES
 
-        for node in NODES[name]:
+        for node in (*self._missing(name, NODES), *NODES[name]):
             if node not in self._runner:
                 continue
             # Stdout is for the command's result alone; what nodes print are lines of the log.
@@ -69,6 +73,17 @@ class StageNodes:
             if node == "Examples":
                 self._link_ingest()
         run_record.update(self.storage, self.folder, timings=timings)
+
+    def _missing(self, name: str, nodes: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Nodes of earlier stages that ran on another machine, whose outputs this one does not have."""
+        if self.storage.is_local:
+            return []
+        earlier = [node for stage in STAGES[: STAGES.index(name)] for node in nodes.get(stage, ())]
+        missing = [node for node in earlier if node in self._runner and not self._runner.has_run(node)]
+        if missing:
+            self.log(f"{name}: earlier stages ran on another machine; here run again {', '.join(missing)}")
+            remote_run.fetch_back(self.storage, self.folder)
+        return missing
 
     def _prepare(self, name: str) -> None:
         """Compiles the pipeline for a stage; only `evaluate` looks at the champion, as it is by then."""
@@ -91,7 +106,7 @@ class StageNodes:
     def _metadata_store(self) -> metadata_store.Store:
         if self.server is not None:
             return self.server
-        file = metadata_store.workspace_file(self.storage, self.record.dataset, self.record.task)
+        file = metadata_store.workspace_file(self.work, self.record.dataset, self.record.task)
         file.parent.mkdir(parents=True, exist_ok=True)
         return metadata_store.SqliteFile(file)
 
@@ -101,6 +116,7 @@ class StageNodes:
         self._runner.record_ingest(self._config.raw, self._config.examples_dir, name)
 
     def _pipeline_config(self, stage: str) -> Any:
+        from components.datasets import committed
         from components.datasets import manifest as manifests
         from pipelines.tfx import baseline
         from pipelines.tfx.evaluator import slices_for
@@ -108,7 +124,7 @@ class StageNodes:
         from pipelines.tfx.schema import write_schema
 
         record = self.record
-        root = Path(self.storage.root)
+        root = Path(self.work.root)
         home = root / "artifacts" / f"{record.dataset}-{record.task}"
         manifest = manifests.load(self.storage, record.dataset_dir)
         beside = ""
@@ -120,14 +136,14 @@ class StageNodes:
             if chosen.reason:
                 self.log(f"TFMA shows no champion beside the candidate: {chosen.reason}")
         return PipelineConfig(
-            name=metadata_store.pipeline_name(self.storage, record.dataset, record.task, self.server),
+            name=metadata_store.pipeline_name(self.work, record.dataset, record.task, self.server),
             workspace=self.storage.root,
             root=str(home),
             store=self._store,
             # Under pseudonymisation the manifest withholds the raw folder.
             raw=manifest.input or f"withheld:{manifest.plan_id}",
             dataset_dir=record.dataset_dir,
-            examples_dir=str(root / record.dataset_dir),
+            examples_dir=str(committed.stage(self.storage, record.dataset_dir, manifest)),
             schema_file=str(write_schema(manifest, home / "schemas")),
             run_folder=self.folder,
             run_dir=str(root / self.folder),

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from components.core import json_documents
+from components.storage.open import open_storage
 from components.training import checkpoints
-from tests.support import ingest_help, train_help
+from tests.support import gcs, ingest_help, train_help
 from tests.support.cli_help import invoke
 from tests.support.train_help import TINY, lineage, no_tfx, record, run
 
@@ -229,6 +231,42 @@ def test_tfma_shows_the_champion_and_blesses_on_floors_alone(
     found = read_evaluation(Path(evaluation.uri), "binary", floors)
     assert found["blessed"] and found["overall"] == found["champion"] and found["overall"]["auc"] > 0.9
     assert found["overall"] == pytest.approx(record(trained.workspace, "first")["floors"]["overall"])
+def test_a_workspace_in_a_bucket_gives_the_same_model(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gcs.buckets(monkeypatch, tmp_path / "cache", "work"):
+        gcs.upload(trained.workspace / "datasets", "gs://work/w/datasets")
+        args = ("train", "idc", "--workspace", "gs://work/w", "--run-id", "first", *TINY)
+        done = run(*args, "--json", HISTOLINE_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        told, here = json.loads(done.stdout), json.loads(trained.done.stdout)
+        assert told["report"] == "gs://work/w/runs/idc/binary/first/report/index.html"
+        assert {**told, "version": 0, "report": "", "dataset_dir": ""} == {
+            **here, "version": 0, "report": "", "dataset_dir": "",
+        }  # fmt: skip
+        bucket, folder = open_storage("gs://work/w"), open_storage(trained.workspace)
+        of_run, of_models = "runs/idc/binary/first", "models/idc/binary"
+        there, before = (json.loads(s.read_bytes(f"{of_run}/run.json")) for s in (bucket, folder))
+        for name in ("metrics", "temperature", "threshold", "floors", "manifest_digest", "reason"):
+            assert there[name] == before[name], name
+        assert there["history"]["loss"] == before["history"]["loss"]
+        weights = "model/variables/variables.data-00000-of-00001"
+        assert bucket.read_bytes(f"{of_run}/{weights}") == folder.read_bytes(f"{of_run}/{weights}")
+        for table in ("predictions", "comparison"):
+            tables = [pq.read_table(s.local_copy(f"{of_run}/{table}.parquet")) for s in (bucket, folder)]
+            assert tables[0].equals(tables[1])
+        champion = json.loads(bucket.read_bytes(f"{of_models}/champion.json"))
+        assert champion["version"] == told["version"] and champion["run_id"] == "first"
+        names = {path.partition(f"{of_run}/")[2] for path, _ in bucket.list_files(of_run)}
+        here_names = {path.partition(f"{of_run}/")[2] for path, _ in folder.list_files(of_run)}
+        assert {name for name in here_names - names if not name.startswith(("checkpoints/", "tensorboard/"))} == set()
+        assert not any(name.startswith("checkpoints/") or ".lock" in name for name in names)
+        assert any(name.startswith("tensorboard/") for name in names)
+        assert not list((tmp_path / "cache").glob(f"work/*/{of_run}")), "nothing in it is of use any more"
+        again = run(*args, path=no_tfx(tmp_path / "none"), HISTOLINE_CACHE=str(tmp_path / "elsewhere"))
+        assert again.returncode == 0 and "nothing to do" in again.stderr, "another machine knows that it is over"
+
+
 
 
 def test_the_same_again_is_an_explained_no_op_that_loads_nothing(trained: Trained, tmp_path: Path) -> None:

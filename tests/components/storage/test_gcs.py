@@ -17,7 +17,7 @@ from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 
 from components.errors import TemporaryError, UsageError
-from components.storage import gcs_client, gcs_lock
+from components.storage import gcs_client, gcs_lock, local_cache
 from components.storage.atomic_files import StorageConflict, StorageMissing
 from components.storage.base import ABSENT
 from components.storage.gcs import GcsStorage
@@ -171,6 +171,19 @@ def test_a_local_tree_holds_exactly_the_bucket(store: GcsStorage) -> None:
     assert store.local_tree("d") == tree
     found = sorted(p.relative_to(tree).as_posix() for p in tree.rglob("*") if p.is_file())
     assert found == ["Split-eval/b", "Split-train/c", "manifest.json"]
+
+
+def test_copies_stay_below_the_limit_of_the_cache(store: GcsStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HISTOLINE_CACHE_LIMIT", "250")
+    for name in ("old/1", "old/2", "new/1"):
+        store.write_atomic(name, b"x" * 100)
+    old = store.local_tree("old")
+    local_cache._held.clear()  # as if the process that had asked for it were gone
+    assert store.local_copy("new/1").read_bytes() == b"x" * 100
+    assert sum(file.stat().st_size for file in old.rglob("*") if file.is_file()) == 100
+    (cached,) = store.local_tree("new").iterdir()
+    store.local_tree("old")
+    assert cached.is_file(), "a copy that this process uses was evicted"
 
 
 def test_an_object_named_to_escape_the_cache_is_refused(store: GcsStorage, tmp_path: Path) -> None:
