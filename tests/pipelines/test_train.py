@@ -231,6 +231,8 @@ def test_tfma_shows_the_champion_and_blesses_on_floors_alone(
     found = read_evaluation(Path(evaluation.uri), "binary", floors)
     assert found["blessed"] and found["overall"] == found["champion"] and found["overall"]["auc"] > 0.9
     assert found["overall"] == pytest.approx(record(trained.workspace, "first")["floors"]["overall"])
+
+
 def test_a_workspace_in_a_bucket_gives_the_same_model(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
