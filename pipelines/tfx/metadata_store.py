@@ -105,8 +105,8 @@ Store = Server | SqliteFile
 
 
 def workspace_file(storage: Storage, dataset: str, task: str) -> Path:
-    """The SQLite file of a data set and task in a local workspace, whether it is there or not."""
-    return Path(storage.root) / "metadata" / f"{dataset}-{task}.sqlite"
+    """The SQLite file of a data set and task in the workspace's working folder, whether it is there or not."""
+    return storage.work_folder() / "metadata" / f"{dataset}-{task}.sqlite"
 
 
 def pipeline_name(storage: Storage, dataset: str, task: str, server: Server | None) -> str:
