@@ -18,6 +18,7 @@ import pytest
 from components.core import json_documents
 from components.storage.open import open_storage
 from components.training import checkpoints
+from pipelines import train
 from tests.support import gcs, ingest_help, train_help
 from tests.support.cli_help import invoke
 from tests.support.train_help import TINY, lineage, no_tfx, record, run
@@ -63,6 +64,26 @@ def test_the_first_model_is_promoted_for_a_stated_reason(trained: Trained) -> No
     assert (trained.workspace / "runs/index.html").is_file()
     champion = json.loads((trained.workspace / "models/idc/binary/champion.json").read_text())
     assert champion["version"] == told["version"] and champion["run_id"] == "first"
+    told_of = record(trained.workspace, "first")["digests"]
+    assert champion["recipe_digest"] == told_of["recipe"] and champion["source_digest"] == told_of["source"] != ""
+    fitted = trained.workspace / f"models/idc/binary/{told['version']}/assets.extra/fitted_groups.json"
+    assert len(json.loads(fitted.read_text())) == told_groups(trained)["train"]
+    assert told["power"].startswith("A model truly better than the colour baseline by 0.01, 0.02, 0.05 in AUC")
+
+
+def told_groups(trained: Trained) -> dict[str, int]:
+    """Patients of each split, as the manifest says."""
+    folder = trained.workspace / record(trained.workspace, "first")["dataset_dir"]
+    splits = json.loads((folder / "manifest.json").read_text())["splits"]
+    return {name: facts["groups"] for name, facts in splits.items()}
+
+
+def test_the_terminal_says_in_one_line_what_the_gate_could_have_found(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"reason": "Refused.", "state": "done", "metrics": {"auc": 0.9}, "decision": "refused", "version": None}
+    train.show({**document, "power": "A model truly better by 0.01."}, "/w/runs/idc/binary/r")
+    assert "Power:       A model truly better by 0.01.\n" in capsys.readouterr().out
+    train.show({**document, "power": ""}, "/w/runs/idc/binary/r")
+    assert "Power" not in capsys.readouterr().out
 
 
 def test_run_json_follows_its_schema_and_is_complete(trained: Trained) -> None:
