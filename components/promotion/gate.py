@@ -24,7 +24,7 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     In this order: the data must be provably patient-disjoint, the floors met, the exported model sound, the
     colour baseline beaten (or what the policy says of it), and, unless it is the first model, the champion beaten (or
     not inferior, where the policy says so); and none of it on weak evidence. Comparisons use the same resamples of
-    groups for both models and leave out the test groups that the other model was trained on; their limits are as
+    groups for both models and leave out the test groups that the other model was trained on; what decides is as
     certain as this look at the test split asks for.
 
     Args:
@@ -70,11 +70,11 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
         checks=tuple(checks),
         comparisons=tuple(comparisons.values()),
         weak_evidence=weak,
-        smallest_detectable=detectable_difference(comparisons, confidence),
+        smallest_detectable=detectable_difference(comparisons),
         becomes_best_ever=failed is None and _at_least_best(comparisons, inputs),
         look=inputs.look,
         confidence=confidence,
-        power=power_of(comparisons, policy, confidence),
+        power=power_of(comparisons, policy),
     )
 
 
@@ -139,7 +139,7 @@ def _baseline_check(inputs: GateInputs, policy: GatePolicy, comparison: Comparis
         return Check("baseline_not_beaten", False, "the model gave no usable probabilities to compare")
     if policy.baseline == "report":
         difference = comparison.result.difference
-        shown = f": {_shown(inputs, policy, comparison)}" if difference.low is not None else ""
+        shown = f": {figures(inputs, comparison)}" if difference.low is not None else ""
         return Check("baseline_reported", True, f"the colour baseline is compared with but does not decide{shown}")
     if comparison.low is None:
         return _no_interval(inputs, comparison)
@@ -149,7 +149,7 @@ def _baseline_check(inputs: GateInputs, policy: GatePolicy, comparison: Comparis
     else:
         passed = comparison.low > 0
         verb = "beats" if passed else "is not shown to beat"
-    detail = f"it {verb} the colour baseline: {_shown(inputs, policy, comparison)}"
+    detail = f"it {verb} the colour baseline: {figures(inputs, comparison)}"
     return Check("baseline_not_beaten", passed, detail)
 
 
@@ -161,7 +161,7 @@ def _champion_check(inputs: GateInputs, policy: GatePolicy, comparisons: Mapping
     if champion.low is None or champion.high is None:
         check = _no_interval(inputs, champion)
         return check.code, check
-    shown = _shown(inputs, policy, champion)
+    shown = figures(inputs, champion)
     name = f"champion {champion.name}"
     if champion.low > 0:
         return "better", Check("better", True, f"it is better than the {name}: {shown}")
@@ -182,16 +182,12 @@ def _champion_check(inputs: GateInputs, policy: GatePolicy, comparisons: Mapping
         if not best.low > -policy.margin:
             detail = (
                 f"it may be more than {policy.margin:g} below the best model ever promoted, {best.name}:"
-                f" {_shown(inputs, policy, best)}"
+                f" {figures(inputs, best)}"
             )
             return "inferior_to_best_ever", Check("inferior_to_best_ever", False, detail)
     also = "" if best is None else " nor below the best model ever promoted"
     detail = f"it is at most {policy.margin:g} below the {name}{also}: {shown}"
     return "non_inferior", Check("non_inferior", True, detail)
-
-
-def _shown(inputs: GateInputs, policy: GatePolicy, comparison: Comparison) -> str:
-    return figures(inputs, comparison, confidence_at(inputs.look, policy.confidence))
 
 
 def _no_interval(inputs: GateInputs, comparison: Comparison) -> Check:

@@ -89,7 +89,9 @@ def _comparison(
     first, second = (np.asarray(model.probability)[keep] for model in (candidate, other))
     result = paired_difference(labels[keep], first, second, groups[keep], plan)
     difference = result.difference
-    wanted = confidence_at(inputs.look, plan.confidence)
+    # What is not better than colours is not better than a champion that is: with one, its comparison alone is spent on.
+    spent = against != "baseline" or inputs.champion is None
+    wanted = confidence_at(inputs.look, plan.confidence) if spent else plan.confidence
     low, high = limits_at(difference, plan.confidence, wanted)
     detectable = None
     if difference.standard_error is not None:
@@ -101,6 +103,7 @@ def _comparison(
         groups=int(np.unique(groups[keep]).size),
         left_out=int(np.unique(groups[~keep]).size),
         smallest_detectable=detectable,
+        confidence=wanted,
         low=low,
         high=high,
     )
@@ -111,12 +114,11 @@ def _same_answers(first: GateModel, second: GateModel) -> bool:
     return first.trained_on == second.trained_on and np.array_equal(first.probability, second.probability)
 
 
-def detectable_difference(comparisons: Mapping[str, Comparison], confidence: float) -> float | None:
+def detectable_difference(comparisons: Mapping[str, Comparison]) -> float | None:
     """Smallest detectable difference to the champion; of a first model, to an independent one as precise as it.
 
     Args:
         comparisons: As `compare` gives them.
-        confidence: Of the limits that decide.
     """
     if "champion" in comparisons:
         return comparisons["champion"].smallest_detectable
@@ -126,16 +128,15 @@ def detectable_difference(comparisons: Mapping[str, Comparison], confidence: flo
     if first.standard_error is None:
         return None
     error = unpaired_standard_error(first.standard_error)
-    return smallest_detectable_difference(error, first.groups, confidence=confidence)
+    return smallest_detectable_difference(error, first.groups, confidence=comparisons["baseline"].confidence)
 
 
-def power_of(comparisons: Mapping[str, Comparison], policy: GatePolicy, confidence: float) -> Power | None:
+def power_of(comparisons: Mapping[str, Comparison], policy: GatePolicy) -> Power | None:
     """How likely the decisive comparison would have let a truly better model pass.
 
     Args:
         comparisons: As `compare` gives them.
         policy: What the gate asks for.
-        confidence: Of the limits that decide.
 
     Returns:
         None where no comparison decides, it has no interval, or its evidence is weak and could promote nothing.
@@ -150,5 +151,5 @@ def power_of(comparisons: Mapping[str, Comparison], policy: GatePolicy, confiden
         return None
     margin = policy.margin if criterion == "non-inferior" else 0.0
     error, groups = difference.standard_error, difference.groups
-    chances = [Chance(gain, chance_of_passing(error, groups, gain + margin, confidence)) for gain in GAINS]
+    chances = [Chance(d, chance_of_passing(error, groups, d + margin, comparison.confidence)) for d in GAINS]
     return Power(against, comparison.name, criterion, margin, error, tuple(chances))

@@ -130,7 +130,9 @@ class Comparison:
         left_out: Test groups left out because the other model was trained on them.
         smallest_detectable: Smallest true difference that this comparison could have found (80 % power), None
             where there is no interval.
-        low: Lower limit of the difference at the confidence that this look asks for, which decides; None likewise.
+        confidence: Of the limits that decide: what this look asks for; against the colour baseline only for a first
+            model.
+        low: Lower limit of the difference at that confidence; None likewise.
         high: Upper limit likewise.
     """
 
@@ -140,6 +142,7 @@ class Comparison:
     groups: int
     left_out: int
     smallest_detectable: float | None
+    confidence: float
     low: float | None
     high: float | None
 

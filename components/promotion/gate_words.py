@@ -28,13 +28,12 @@ def percent(confidence: float) -> str:
     return f"{100 * confidence:.4g} %"
 
 
-def figures(inputs: GateInputs, comparison: Comparison, confidence: float) -> str:
+def figures(inputs: GateInputs, comparison: Comparison) -> str:
     """Both figures, the difference and the interval that decides, and on how many groups.
 
     Args:
         inputs: What the gate was given.
         comparison: One that has an interval.
-        confidence: Of that interval.
     """
     first, second, difference = (
         comparison.result.first,
@@ -44,10 +43,11 @@ def figures(inputs: GateInputs, comparison: Comparison, confidence: float) -> st
     on = count(comparison.groups, inputs.group_unit)
     if comparison.left_out:
         on += f", leaving out {comparison.left_out} that the other model was trained on"
-    look = f" at look {inputs.look}" if inputs.look > 1 else ""
+    spent = comparison.against != "baseline" or inputs.champion is None
+    look = f" at look {inputs.look}" if spent and inputs.look > 1 else ""
     return (
         f"{METRICS[metric_of(inputs)]} {first.estimate:.3f} against {second.estimate:.3f}, difference"
-        f" {difference.estimate:+.3f} ({percent(confidence)} interval{look}"
+        f" {difference.estimate:+.3f} ({percent(comparison.confidence)} interval{look}"
         f" {comparison.low:+.3f} to {comparison.high:+.3f}; {on})"
     )
 
@@ -62,8 +62,8 @@ def power_line(gate: Mapping[str, Any] | None) -> str:
     if not gate or not power:
         return ""
     # The chances of one and the same comparison rise with the difference, so one list is read off against the other.
-    gains = ", ".join(f"{each['difference']:g}" for each in power["chances"])
-    chances = ", ".join(_chance(each["chance"]) for each in power["chances"])
+    gains = " / ".join(f"{each['difference']:g}" for each in power["chances"])
+    chances = " / ".join(_chance(each["chance"]) for each in power["chances"])
     other = f"champion {power['name']}" if power["against"] == "champion" else CALLED[power["against"]]
     asked = f", not inferior by {power['margin']:g}" if power["criterion"] == "non-inferior" else ""
     return (

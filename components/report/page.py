@@ -92,6 +92,7 @@ def environment() -> Any:
     )
     made.filters |= {
         "num": number, "signed": functools.partial(number, sign=True), "nice": spaced, "percent": percent,
+        "level": gate_words.percent,
     }  # fmt: skip
     made.globals |= {
         "csp": CSP,

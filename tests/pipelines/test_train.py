@@ -68,7 +68,7 @@ def test_the_first_model_is_promoted_for_a_stated_reason(trained: Trained) -> No
     assert champion["recipe_digest"] == told_of["recipe"] and champion["source_digest"] == told_of["source"] != ""
     fitted = trained.workspace / f"models/idc/binary/{told['version']}/assets.extra/fitted_groups.json"
     assert len(json.loads(fitted.read_text())) == told_groups(trained)["train"]
-    assert told["power"].startswith("A model truly better than the colour baseline by 0.01, 0.02, 0.05 in AUC")
+    assert told["power"].startswith("A model truly better than the colour baseline by 0.01 / 0.02 / 0.05 in AUC")
 
 
 def told_groups(trained: Trained) -> dict[str, int]:

@@ -225,7 +225,10 @@ def test_later_looks_need_more_certainty():
     assert late.smallest_detectable > first.smallest_detectable
     assert decide(inputs(champion=1.0, look=10)).code == "better", "a large gain is found at any look"
     weak_lead = decide(inputs(candidate=0.6, look=1)), decide(inputs(candidate=0.6, look=10))
-    assert [d.code for d in weak_lead] == ["first_model", "baseline_not_beaten"], "against the baseline likewise"
+    assert [d.code for d in weak_lead] == ["first_model", "baseline_not_beaten"], "a first model's baseline decides"
+    beside = decide(inputs(candidate=0.6, champion=0.01, look=10))
+    assert beside.checks[4].passed and "(95 % interval +" in beside.checks[4].detail
+    assert [c.confidence for c in beside.comparisons] == [0.95, beside.confidence]
 
 
 def test_the_chance_of_promoting_a_better_model():
@@ -247,7 +250,7 @@ def test_the_chance_of_promoting_a_better_model():
     assert decide(inputs()).power.against == "baseline"
     assert decide(inputs(), GatePolicy(baseline="report")).power is None
     line = power_line(dataclasses.asdict(decision))
-    assert line.startswith("A model truly better than the champion 1700000000 by 0.01, 0.02, 0.05 in AUC would have")
+    assert line.startswith("A model truly better than the champion 1700000000 by 0.01 / 0.02 / 0.05 in AUC would have")
     assert "look 1, limits at 95 %" in line and line.count("%") == 2 and power_line(None) == ""
 
 

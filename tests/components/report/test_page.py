@@ -35,8 +35,8 @@ def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence, poor_pag
         poor.record.reason, "threshold of 0.4000", "Prevalence", "unknown (50 x 50 pixels)", "champion 1700000000",
         "colour baseline", "doi:10.1117/12.2043872", "Comparability", "1 of 1 shown", "too narrow", "A tiny recipe",
         "2 runs have been evaluated on this test split", "decided by limits at 97.5 %",
-        "A model truly better than the champion 1700000000 by 0.01, 0.02, 0.05 in AUC", "97.5 %, which decides",
-        "Research use only. Not a medical device", "patient maps",
+        "A model truly better than the champion 1700000000 by 0.01 / 0.02 / 0.05 in AUC", "(97.5 %)",
+        "look 2 at these test patients", "Research use only. Not a medical device", "patient maps",
         poor.record.content_digest, poor.record.digests["test_split"], "5" * 64, "not pushed",
     ):  # fmt: skip
         assert said.lower() in re.sub(r"&#3[49];", "'", text).lower(), said
@@ -144,7 +144,7 @@ def test_what_was_accepted_and_what_auto_applied_is_said(poor: Evidence) -> None
     old = dataclasses.replace(poor.record.gate, power=None, confidence=None, look=None, comparisons=())
     looks = dataclasses.replace(poor.record.looks, groups=None, of_groups=None)
     text = page.render(dataclasses.replace(poor, record=dataclasses.replace(poor.record, gate=old, looks=looks)))
-    assert "2 runs have been evaluated on this test split" in text and "which decides" not in text
+    assert "2 runs have been evaluated on this test split" in text and "what decides" not in text
 
 
 def test_damaged_shards_leave_gaps_only(binary: Studio, tmp_path: Path) -> None:
