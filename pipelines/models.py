@@ -73,7 +73,7 @@ def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
         columns = ("dataset", "task", "version", "", "run", "by", "when", "metric", "why")
         ends = ("promoted_by", "when")
         cells = [
-            (r["dataset"], r["task"], r["version"], _marks(r), r["run_id"], *(r[e] for e in ends), _metric(r), r["why"])
+            (r["dataset"], r["task"], r["version"], _marks(r), r["run_id"], *(r[e] for e in ends), _metric(r), _why(r))
             for r in rows
         ]
         console.table(f"Models in {workspace}", columns, cells, right=(2,))
@@ -90,6 +90,11 @@ def _marks(row: dict[str, Any]) -> str:
         "" if row["kept"] else "pruned",
     ]
     return ", ".join(filter(None, marks))
+
+
+def _why(row: dict[str, Any]) -> str:
+    accepted = row["unproven"] if row["unproven"] != row["why"] else ""
+    return f"{row['why']} (accepted although not proved, because: {accepted})" if accepted else str(row["why"])
 
 
 def _metric(row: dict[str, Any]) -> str:

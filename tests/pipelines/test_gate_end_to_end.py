@@ -18,7 +18,7 @@ from components.promotion import champion as champions
 from components.promotion import evaluation, find_model, publish, scoring_process
 from components.training import run_record
 from pipelines import console
-from pipelines.models import command
+from pipelines.models import _why, command
 from tests.support import ingest_help, model_help
 from tests.support.model_help import Workshop, check_run
 
@@ -243,6 +243,8 @@ def test_unproven_splits_are_promoted_by_hand_with_a_reason_that_everything_repe
     assert invoke(shop, "list")[0]["unproven"] == reason and reason in invoke(shop, "show", "idc")["card"]
     listed = CliRunner().invoke(command, ["show", "idc", "--workspace", str(shop.root)]).output
     assert "WARNING" in listed and reason in listed
+    assert _why({"why": "x", "unproven": reason}) == f"x (accepted although not proved, because: {reason})"
+    assert _why({"why": reason, "unproven": reason}) == reason and _why({"why": "x", "unproven": ""}) == "x"
     for source in (find_model.champion_model(shop.storage, "idc", "binary"), find_model.model_folder(str(home)),
                    find_model.named_model(shop.storage, "first")):  # fmt: skip
         assert source.unproven == reason and reason in source.caveat
