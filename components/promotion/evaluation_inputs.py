@@ -31,12 +31,14 @@ class PromotedModel:
         folder: Local folder of the version.
         trained_on: Groups that it was fitted or tuned on; None where it does not say.
         fitted_on: Groups that it was fitted on; None where it does not say.
+        by_gate: The gate first promoted it; not a hand.
     """
 
     entry: Promotion
     folder: Path
     trained_on: frozenset[str] | None
     fitted_on: frozenset[str] | None = None
+    by_gate: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,8 @@ def _promoted_models(storage: Storage, home: str, champion: Champion | None) -> 
     models = {}
     for name, entry in champions.compared(champion).items():
         folder = champions.version_dir(storage, home, entry.version)
-        models[name] = PromotedModel(entry, folder, read_train_groups(folder), read_fitted_groups(folder))
+        by_gate = champion is not None and champion.origin(entry).promoted_by == "gate"
+        models[name] = PromotedModel(entry, folder, read_train_groups(folder), read_fitted_groups(folder), by_gate)
     return models
 
 

@@ -89,9 +89,10 @@ def _comparison(
     first, second = (np.asarray(model.probability)[keep] for model in (candidate, other))
     result = paired_difference(labels[keep], first, second, groups[keep], plan)
     difference = result.difference
-    # What is not better than colours is not better than a champion that is: with one, its comparison alone is spent on.
-    spent = against != "baseline" or inputs.champion is None
-    wanted = confidence_at(inputs.look, plan.confidence) if spent else plan.confidence
+    # What is not better than colours is not better than a champion that is: its comparison alone is spent on then.
+    guarded = against == "baseline" and inputs.champion is not None and inputs.champion.by_gate
+    look = 1 if guarded else inputs.look
+    wanted = confidence_at(look, plan.confidence)
     low, high = limits_at(difference, plan.confidence, wanted)
     detectable = None
     if difference.standard_error is not None:
@@ -103,6 +104,7 @@ def _comparison(
         groups=int(np.unique(groups[keep]).size),
         left_out=int(np.unique(groups[~keep]).size),
         smallest_detectable=detectable,
+        look=look,
         confidence=wanted,
         low=low,
         high=high,

@@ -114,5 +114,5 @@ def opponents(
             )
         # A model that failed to load leaves no scores of the others; the gate then compares nothing.
         blank = np.zeros(0, np.float32)
-        models[name] = GateModel(str(entry.version), scores.get(name, blank), trained_on)
+        models[name] = GateModel(str(entry.version), scores.get(name, blank), trained_on, model.by_gate)
     return models, warnings

@@ -73,11 +73,13 @@ class GateModel:
         probability: P(positive) [N], or [N, C], from the exported model.
         trained_on: Groups that the model was fitted or tuned on (train and eval), of whichever data set
             version.
+        by_gate: Promoted by the gate, which has shown it better than colours; not by hand.
     """
 
     name: str
     probability: npt.ArrayLike
     trained_on: frozenset[str] = frozenset()
+    by_gate: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +132,9 @@ class Comparison:
         left_out: Test groups left out because the other model was trained on them.
         smallest_detectable: Smallest true difference that this comparison could have found (80 % power), None
             where there is no interval.
-        confidence: Of the limits that decide: what this look asks for; against the colour baseline only for a first
-            model.
+        look: At which the limits decide: that of the test split; 1 against the colour baseline, where the gate has
+            promoted the champion.
+        confidence: Of the limits that decide, as that look asks for.
         low: Lower limit of the difference at that confidence; None likewise.
         high: Upper limit likewise.
     """
@@ -142,6 +145,7 @@ class Comparison:
     groups: int
     left_out: int
     smallest_detectable: float | None
+    look: int
     confidence: float
     low: float | None
     high: float | None

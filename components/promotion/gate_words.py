@@ -43,8 +43,7 @@ def figures(inputs: GateInputs, comparison: Comparison) -> str:
     on = count(comparison.groups, inputs.group_unit)
     if comparison.left_out:
         on += f", leaving out {comparison.left_out} that the other model was trained on"
-    spent = comparison.against != "baseline" or inputs.champion is None
-    look = f" at look {inputs.look}" if spent and inputs.look > 1 else ""
+    look = f" at look {comparison.look}" if comparison.look > 1 else ""
     return (
         f"{METRICS[metric_of(inputs)]} {first.estimate:.3f} against {second.estimate:.3f}, difference"
         f" {difference.estimate:+.3f} ({percent(comparison.confidence)} interval{look}"

@@ -249,6 +249,7 @@ def test_unproven_splits_are_promoted_by_hand_with_a_reason_that_everything_repe
                    find_model.named_model(shop.storage, "first")):  # fmt: skip
         assert source.unproven == reason and reason in source.caveat
     later, _ = shop.train("second", trained_on=["nobody"])
+    assert [c["look"] for c in later.gate.comparisons] == [2, 2], "nobody has shown the champion better than colours"
     assert any(reason in text and "(champion)" in text for text in later.warnings)
 
 

@@ -228,7 +228,9 @@ def test_later_looks_need_more_certainty():
     assert [d.code for d in weak_lead] == ["first_model", "baseline_not_beaten"], "a first model's baseline decides"
     beside = decide(inputs(candidate=0.6, champion=0.01, look=10))
     assert beside.checks[4].passed and "(95 % interval +" in beside.checks[4].detail
-    assert [c.confidence for c in beside.comparisons] == [0.95, beside.confidence]
+    assert [(c.look, c.confidence) for c in beside.comparisons] == [(1, 0.95), (10, beside.confidence)]
+    by_hand = decide(inputs(candidate=0.6, champion=GateModel("old", scores(0.01), by_gate=False), look=10))
+    assert by_hand.code == "baseline_not_beaten", "a champion by hand need not be better than colours"
 
 
 def test_the_chance_of_promoting_a_better_model():

@@ -36,6 +36,7 @@ def test_a_refused_run_from_the_decision_to_the_lineage(poor: Evidence, poor_pag
         "colour baseline", "doi:10.1117/12.2043872", "Comparability", "1 of 1 shown", "too narrow", "A tiny recipe",
         "2 runs have been evaluated on this test split", "decided by limits at 97.5 %",
         "A model truly better than the champion 1700000000 by 0.01 / 0.02 / 0.05 in AUC", "(97.5 %)",
+        "than a champion that the gate found to be. The smallest",
         "look 2 at these test patients", "Research use only. Not a medical device", "patient maps",
         poor.record.content_digest, poor.record.digests["test_split"], "5" * 64, "not pushed",
     ):  # fmt: skip
