@@ -21,6 +21,7 @@ import tensorflow as tf
 from components.datasets.committed import DatasetFiles, facts_json
 from components.storage.atomic_files import TMP, fsync_dir
 from components.training import models
+from components.training.gradient_maps import GradCam
 from components.training.image_graph import ImageSize, decode_files, parse_serving
 from components.training.recipe import TrainingConfig
 from components.version import __version__
@@ -138,6 +139,7 @@ class Serving(tf.Module):
         self._size = size
         self._names = tuple(classes)
         self._network = _Untracked(logits)
+        self._maps = _maps(logits)
         self._chunk = max(8, CHUNK_PIXELS // (size.stored[0] * size.stored[1]))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
@@ -160,6 +162,22 @@ class Serving(tf.Module):
     def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
         return self._answer(images)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="examples"),
+            tf.TensorSpec([None], tf.int64, name="classes"),
+        ]
+    )
+    def explain(self, examples: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """Where serialised Examples spoke for a class each, float32[N, H, W]: see `gradient_maps`. No signature."""
+        assert self._maps is not None
+        return self._maps(parse_serving(examples, self._size), classes)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the network has feature maps that `explain` can show."""
+        return self._maps is not None
 
     def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self._logits(images) / self.temperature
@@ -193,6 +211,13 @@ class Serving(tf.Module):
             return tf.concat([done, rest], axis=0)
 
         return tf.cond(count > self._chunk, in_parts, lambda: run(images))
+
+
+def _maps(logits: keras.Model) -> GradCam | None:
+    try:
+        return GradCam(logits)
+    except ValueError:
+        return None
 
 
 class _Untracked:
@@ -262,6 +287,8 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
     # Only what is an attribute of the saved object is saved: calibration's own function stays behind.
     bare = tf.Module(name="histoline")
     bare.weights, bare.temperature, bare.threshold = serving.weights, serving.temperature, serving.threshold
+    if serving.explains:
+        bare.explain = serving.explain
     tf.saved_model.save(bare, os.fspath(tmp), signatures=signatures)
     binary = len(facts.classes) == 2
     told = {
