@@ -23,7 +23,7 @@ from components.metrics import summary
 from components.metrics.bootstrap import BootstrapPlan
 from components.metrics.colour_baseline import fit_baseline
 from components.promotion import champion as champions
-from components.promotion import scoring_process
+from components.promotion import error_maps, scoring_process
 from components.promotion.evaluation_inputs import EvaluationInputs, read_inputs
 from components.promotion.gate import decide
 from components.promotion.gate_facts import Making, disjointness, gate_policy, opponents
@@ -66,8 +66,9 @@ def evaluate(
 ) -> RunRecord:
     """Scores the exported model, decides whether it is promoted, and writes both into run.json.
 
-    Writes `predictions.parquet` and `comparison.parquet` beside it. Refusal is a normal end. A run that the gate
-    promoted and that was pushed keeps its decision. The caller holds the run's lock.
+    Writes `predictions.parquet`, `comparison.parquet` and, of models that can, `error_maps.parquet` beside it.
+    Refusal is a normal end. A run that the gate promoted and that was pushed keeps its decision. The caller holds the
+    run's lock.
 
     Args:
         storage: The workspace.
@@ -147,6 +148,7 @@ def _score(inputs: EvaluationInputs, out: Path, predictor: scoring_process.Predi
         shards=inputs.shards,
         others=others,
         out=str(out),
+        explain=True,
     )
     predictor(request)
     answers = json.loads((out / scoring_process.ANSWERS).read_text())
@@ -289,7 +291,7 @@ def _measure(inputs: EvaluationInputs, predictions: pa.Table, policy: GatePolicy
 
 
 def _commit_tables(storage: Storage, folder: str, scratch: Path, inputs: EvaluationInputs, scores: Scores) -> None:
-    """Commits both tables; the predictions of an earlier try go where there are none now."""
+    """Commits the tables; predictions and maps of an earlier try go where there are none now."""
     others = {name: scores.promoted.get(name) for name in ("champion", "best_ever")}
     columns = {**others, "baseline": scores.baseline}
     table = comparison_table(inputs.test.column("patch_id"), columns, inputs.n_classes)
@@ -299,3 +301,7 @@ def _commit_tables(storage: Storage, folder: str, scratch: Path, inputs: Evaluat
         storage.delete(f"{folder}/{PREDICTIONS}")
     else:
         storage.commit_file(scratch / scoring_process.PREDICTIONS, f"{folder}/{PREDICTIONS}")
+    if (scratch / error_maps.NAME).is_file():
+        storage.commit_file(scratch / error_maps.NAME, f"{folder}/{error_maps.NAME}")
+    else:
+        storage.delete(f"{folder}/{error_maps.NAME}")

@@ -2,7 +2,8 @@
 
 The process that trained must not be the one that predicts: only what the SavedModel itself says counts. The request
 names local files; the answer is three files in its `out` folder: `predictions.parquet` (candidate, eval and test),
-`others.parquet` (champion and best ever, test) and `answers.json` (whether the candidate answers as it must).
+`others.parquet` (champion and best ever, test) and `answers.json` (whether the candidate answers as it must); and a
+fourth, `error_maps.parquet`, where it is asked for and the candidate can make it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from components import errors
 from components.core.array_types import Array, Pixels
 from components.core.machine import PR_SET_PDEATHSIG
 from components.datasets.sidecars import read_sidecars
+from components.promotion import error_maps
 from components.promotion.prediction_tables import predictions_table, probability_column
 from components.promotion.served_model import TOLERANCE, NotServable, ServedModel, agrees, batches
+from components.promotion.worst_errors import BINARY, MULTICLASS, worst_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICTIONS, OTHERS, ANSWERS, ERROR = "predictions.parquet", "others.parquet", "answers.json", "error.json"
@@ -51,6 +54,7 @@ class Request:
         shards: Split to (shard, sidecar) files, for `eval` and `test`.
         others: Name to folder of the models to score on test, such as `champion`.
         out: Existing folder for the answer.
+        explain: Whether maps of the worst errors are wanted.
     """
 
     model_dir: str
@@ -61,6 +65,7 @@ class Request:
     shards: Mapping[str, list[tuple[str, str]]]
     others: Mapping[str, str]
     out: str
+    explain: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> Request:
@@ -86,7 +91,7 @@ def predict(request: Request) -> None:
         DataError: Another model does not answer, or a shard is damaged.
     """
     out, started = Path(request.out), time.monotonic()
-    for name in (PREDICTIONS, OTHERS, ANSWERS):
+    for name in (PREDICTIONS, OTHERS, ANSWERS, error_maps.NAME):
         (out / name).unlink(missing_ok=True)
     reason = ""
     try:
@@ -105,15 +110,21 @@ def predict(request: Request) -> None:
             reason = f"{worst} differs from its own predictions by {differences[worst]:.2g}"
     except NotServable as error:
         differences, reason = {}, str(error)
+    no_maps = ""
+    if request.explain and model.explains and not reason:
+        no_maps = _explain(model, request, *by_split["test"], out / error_maps.NAME)
     del model
     _write_others(request, by_split["test"][0], out / OTHERS)
-    _answer(out, not reason, reason, differences, started)
+    _answer(out, not reason, reason, differences, started, no_maps)
 
 
-def _answer(out: Path, answers: bool, reason: str, differences: Mapping[str, float], started: float) -> None:
+def _answer(
+    out: Path, answers: bool, reason: str, differences: Mapping[str, float], started: float, no_maps: str = ""
+) -> None:
     import tensorflow as tf
 
     document = {
+        **({"no_maps": no_maps} if no_maps else {}),
         "answers": answers,
         "reason": reason,
         "largest_difference": differences,
@@ -187,6 +198,29 @@ def _compare_signatures(model: ServedModel, request: Request, predicted: Array) 
     files = [_png(decode_pixels(decode_example(record)), factor) for record in records]
     served = [model.answer("serve_bytes", batch).probability for batch in ([files[0]], files[1:]) if batch]
     return {"serving_default": agrees(again, expected), "serve_bytes": agrees(np.concatenate(served), expected)}
+
+
+def _explain(model: ServedModel, request: Request, table: pa.Table, probability: Array, file: Path) -> str:
+    """Writes maps of the worst errors on test, where there are any; says why not where that fails.
+
+    They decide nothing, so a failure is no error.
+    """
+    labels, groups = table.column("label").to_numpy(), np.array(table.column("group_id").to_pylist(), object)
+    count = BINARY if probability.ndim == 1 else MULTICLASS
+    kinds = worst_errors(labels, groups, probability, model.facts.get("threshold"), count)
+    called = {int(row): kind.called for kind in kinds for row in kind.worst}
+    if not called:
+        return ""
+    wanted = sorted(called)
+    records = [record for row, record in enumerate(_records(request, "test", table)) if row in called]
+    names = table.column("patch_id").take(wanted).to_pylist()
+    # The backward pass keeps what every layer gave.
+    batch = max(1, _batch_size(request) // 8)
+    try:
+        error_maps.write(model, records, names, np.array([called[row] for row in wanted]), batch, file)
+    except NotServable as error:
+        return str(error)
+    return ""
 
 
 def _png(pixels: Pixels, factor: int) -> bytes:

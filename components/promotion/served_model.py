@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -136,6 +137,50 @@ class ServedModel:
         """Probabilities of serialised Examples, [N] or [N, C]."""
         parts = [self.answer("serving_default", batch).probability for batch in batches]
         return np.concatenate(parts) if parts else np.zeros(self._shape(0), np.float32)
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can show where it looked; models of before can't."""
+        return hasattr(self._model, "explain")
+
+    def explain(self, records: Sequence[bytes], classes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Grad-CAM of one batch, as the graph itself makes it (`components.training.gradient_maps`).
+
+        Args:
+            records: Serialised Examples, N of them.
+            classes: The class that is asked about for each, [N].
+
+        Returns:
+            float32[N, H, W], not negative.
+
+        Raises:
+            NotServable: It fails, or answers with numbers that are none.
+        """
+        try:
+            asked = self._tf.constant(np.asarray(classes, np.int64))
+            maps: npt.NDArray[np.float32] = self._model.explain(self._tf.constant(list(records)), asked).numpy()
+        except Exception as error:
+            raise NotServable(f"its maps failed: {_short(error)}") from error
+        if not np.isfinite(maps).all():
+            raise NotServable("its maps are not finite")
+        return maps
+
+    @contextlib.contextmanager
+    def shuffled(self, seed: int) -> Iterator[None]:
+        """The same network with every weight somewhere else in its own tensor, until the block ends.
+
+        Sizes, scales and signs stay what they are; only what was learnt is lost.
+        """
+        rng = np.random.default_rng(seed)
+        weights = [weight for weight in self._model.weights if weight.dtype.is_floating]
+        kept = [weight.numpy() for weight in weights]
+        try:
+            for weight, values in zip(weights, kept, strict=True):
+                weight.assign(rng.permutation(values.reshape(-1)).reshape(values.shape))
+            yield
+        finally:
+            for weight, values in zip(weights, kept, strict=True):
+                weight.assign(values)
 
     def _shape(self, rows: int) -> tuple[int, ...]:
         return (rows,) if len(self.classes) == 2 else (rows, len(self.classes))

@@ -16,8 +16,9 @@ from components.datasets import manifest as manifests
 from components.datasets.manifest import Manifest
 from components.errors import HistolineError
 from components.promotion import champion as champions
-from components.promotion import evaluation
+from components.promotion import error_maps, evaluation
 from components.promotion.champion import Champion
+from components.promotion.error_maps import ErrorMaps
 from components.promotion.prediction_tables import probability_values
 from components.promotion.served_model import NotServable, read_facts, read_train_groups
 from components.report.pixels import DatasetImages
@@ -96,6 +97,7 @@ class Evidence:
         rejects: rejects.parquet; None where the data set is pruned.
         images: Reads single patches and thumbnails of the data set when a page asks for them.
         notes: What is missing, in sentences.
+        error_maps: Where the model looked in its worst errors; None where it was not asked.
     """
 
     folder: str
@@ -107,6 +109,7 @@ class Evidence:
     rejects: pa.Table | None
     images: DatasetImages
     notes: tuple[str, ...]
+    error_maps: ErrorMaps | None = None
 
     @property
     def test(self) -> SplitPredictions | None:
@@ -168,7 +171,8 @@ def collect(storage: Storage, folder: str) -> Evidence:
         if comparison is not None and "test" in splits:
             rivals = _rivals(storage, home, record, comparison, splits["test"])
     images = DatasetImages(storage, record.dataset_dir)
-    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes))
+    maps = _error_maps(storage, folder)
+    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps)
 
 
 def _dataset(
@@ -195,6 +199,14 @@ def _table(storage: Storage, path: str) -> pa.Table | None:
     try:
         return pq.read_table(storage.local_copy(path)) if storage.exists(path) else None
     except (StorageMissing, OSError, pa.ArrowInvalid):
+        return None
+
+
+def _error_maps(storage: Storage, folder: str) -> ErrorMaps | None:
+    path = f"{folder}/{error_maps.NAME}"
+    try:
+        return error_maps.read(storage.local_copy(path)) if storage.exists(path) else None
+    except (StorageMissing, OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.text import spaced
+from components.promotion.worst_errors import worst_errors
 from components.report.evidence import Evidence, SplitPredictions
-from components.report.pixels import Picture
+from components.report.heat import heat_picture, strongest
+from components.report.pixels import Picture, picture
 
 Array = npt.NDArray[Any]
-PER_GROUP = 3
-"""Patches of one patient in one panel, where others can fill it."""
+
+
+SUREST, SPREAD = "surest errors first", "from the surest call to the barest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Shown:
         score: P(positive), or the probability of the predicted class.
         picture: Its pixels, None where they are gone.
         alt: The image in words.
+        heat: Where the model looked, over the same pixels in grey; None for right calls and where it is not known.
+        heat_alt: That image in words.
     """
 
     patch_id: str
@@ -34,6 +39,8 @@ class Shown:
     score: float
     picture: Picture | None
     alt: str
+    heat: Picture | None = None
+    heat_alt: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,27 +60,6 @@ class Panel:
     total: int
 
 
-def spread_over_groups(rows: Array, groups: Array, count: int) -> Array:
-    """The first `count` rows, at most `PER_GROUP` of a group unless nothing else is left; order is kept.
-
-    Args:
-        rows: Positions, best first.
-        groups: Group of each patch of the split.
-        count: How many.
-    """
-    seen: dict[str, int] = {}
-    first: list[int] = []
-    rest: list[int] = []
-    for row in rows:
-        group = str(groups[row])
-        seen[group] = seen.get(group, 0) + 1
-        (first if seen[group] <= PER_GROUP else rest).append(int(row))
-        if len(first) == count:
-            break
-    chosen = set((first + rest)[:count])
-    return np.array([row for row in rows if int(row) in chosen], int)
-
-
 def binary(evidence: Evidence, per_panel: int) -> list[Panel]:
     """False and true positives and negatives at the stored threshold.
 
@@ -88,19 +74,20 @@ def binary(evidence: Evidence, per_panel: int) -> list[Panel]:
         return []
     called, truth, score = test.predicted(cut) == 1, test.labels == 1, test.probability
     negative, positive = map(spaced, evidence.classes)
-    kinds = (
-        ("False positives", f"{negative} called {positive}", called & ~truth, -score, True),
-        ("False negatives", f"{positive} called {negative}", ~called & truth, score, True),
-        ("True positives", f"{positive} called {positive}", called & truth, -score, False),
-        ("True negatives", f"{negative} called {negative}", ~called & ~truth, score, False),
-    )
     panels = []
-    for kind, calls, rows, key, wrong in kinds:
+    errors = worst_errors(test.labels, test.groups, score, cut, per_panel)
+    for kind, error in zip(("False positives", "False negatives"), errors, strict=True):
+        calls = f"{negative} called {positive}" if error.called else f"{positive} called {negative}"
+        shown = _show(evidence, test, error.worst, score, f"{kind[:-1]}, {calls}", f"P({positive})", error.called)
+        panels.append(Panel(f"{kind}: {calls}", SUREST, shown, len(error.order)))
+    kinds = (
+        ("True positives", f"{positive} called {positive}", called & truth, -score),
+        ("True negatives", f"{negative} called {negative}", ~called & ~truth, score),
+    )
+    for kind, calls, rows, key in kinds:
         order = np.flatnonzero(rows)[np.argsort(key[rows], kind="stable")]
-        chosen = spread_over_groups(order, test.groups, per_panel) if wrong else _evenly(order, per_panel)
-        order_shown = "surest errors first" if wrong else "from the surest call to the barest"
-        shown = _show(evidence, test, chosen, score, f"{kind[:-1]}, {calls}", f"P({positive})")
-        panels.append(Panel(f"{kind}: {calls}", order_shown, shown, len(order)))
+        shown = _show(evidence, test, _evenly(order, per_panel), score, f"{kind[:-1]}, {calls}", f"P({positive})")
+        panels.append(Panel(f"{kind}: {calls}", SPREAD, shown, len(order)))
     return panels
 
 
@@ -116,20 +103,20 @@ def multiclass(evidence: Evidence, per_panel: int) -> list[Panel]:
         return []
     predicted, sure = test.predicted(None), test.probability.max(axis=1)
     names = [spaced(name) for name in evidence.classes]
-    pairs = []
-    for true in range(len(names)):
-        for other in range(len(names)):
-            rows = np.flatnonzero((test.labels == true) & (predicted == other))
-            if rows.size:
-                pairs.append((true == other, -rows.size, true, other, rows))
+    errors = worst_errors(test.labels, test.groups, test.probability, None, per_panel)
     panels = []
-    for right, _, true, other, rows in sorted(pairs, key=lambda pair: pair[:4]):
-        order = rows[np.argsort(-sure[rows], kind="stable")]
-        title = f"{names[true]}, called {names[other]}"
-        chosen = _evenly(order, per_panel) if right else spread_over_groups(order, test.groups, per_panel)
-        order_shown = "from the surest call to the barest" if right else "surest errors first"
-        shown = _show(evidence, test, chosen, sure, title, f"P({names[other]})")
-        panels.append(Panel(title, order_shown, shown, len(order)))
+    for error in sorted(errors, key=lambda error: (-len(error.order), error.true, error.called)):
+        if error.order.size:
+            title, score_of = f"{names[error.true]}, called {names[error.called]}", f"P({names[error.called]})"
+            shown = _show(evidence, test, error.worst, sure, title, score_of, error.called)
+            panels.append(Panel(title, SUREST, shown, len(error.order)))
+    right = [np.flatnonzero((test.labels == k) & (predicted == k)) for k in range(len(names))]
+    for k in sorted(range(len(names)), key=lambda k: (-len(right[k]), k)):
+        if right[k].size:
+            order = right[k][np.argsort(-sure[right[k]], kind="stable")]
+            title = f"{names[k]}, called {names[k]}"
+            shown = _show(evidence, test, _evenly(order, per_panel), sure, title, f"P({names[k]})")
+            panels.append(Panel(title, SPREAD, shown, len(order)))
     return panels
 
 
@@ -141,15 +128,28 @@ def _evenly(order: Array, count: int) -> Array:
 
 
 def _show(
-    evidence: Evidence, test: SplitPredictions, rows: Array, score: Array, what: str, probability: str
+    evidence: Evidence,
+    test: SplitPredictions,
+    rows: Array,
+    score: Array,
+    what: str,
+    probability: str,
+    called: int | None = None,
 ) -> tuple[Shown, ...]:
-    pictures: list[Picture | None] = [None] * len(rows)
+    """Patches with their pixels; with maps, where these are errors that were called something."""
+    pixels: list[npt.NDArray[np.uint8] | None] = [None] * len(rows)
     if test.facts is not None:
-        pictures = evidence.images.patches(test.facts["shard"][rows].tolist(), test.facts["offset"][rows].tolist())
-    return tuple(
-        Shown(
-            str(test.patch_id[row]), str(test.groups[row]), float(score[row]), picture,
-            f"{what}; {probability} {score[row]:.3f}; {evidence.unit} {test.groups[row]}",
-        )
-        for row, picture in zip(rows, pictures)
-    )  # fmt: skip
+        pixels = evidence.images.pixels(test.facts["shard"][rows].tolist(), test.facts["offset"][rows].tolist())
+    shown = []
+    for row, image in zip(rows, pixels, strict=True):
+        name, group = str(test.patch_id[row]), str(test.groups[row])
+        alt = f"{what}; {probability} {score[row]:.3f}; {evidence.unit} {group}"
+        heat, heat_alt = None, ""
+        if called is not None and evidence.error_maps is not None and image is not None:
+            heat_map = evidence.error_maps.maps.get((name, called))
+            if heat_map is not None:
+                heat = heat_picture(image, heat_map)
+                heat_alt = f"Grad-CAM of {name} for {spaced(evidence.classes[called])}: {strongest(heat_map)}"
+        patch = None if image is None else picture(image)
+        shown.append(Shown(name, group, float(score[row]), patch, alt, heat, heat_alt))
+    return tuple(shown)

@@ -145,6 +145,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "sources": sources,
         "evaluation": record.code == "evaluation",
         "region": _region(evidence),
+        "heat_control": evidence.error_maps.control if evidence.error_maps else None,
         "comparisons": record.gate.comparisons if record.gate else (),
         "checks": record.gate.checks if record.gate else (),
         "plots": _plots(evidence),

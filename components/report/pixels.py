@@ -72,8 +72,8 @@ class DatasetImages:
     def __init__(self, storage: Storage, dataset_dir: str) -> None:
         self._storage, self._dataset_dir = storage, dataset_dir
 
-    def patches(self, shards: Sequence[str], offsets: Sequence[int]) -> list[Picture | None]:
-        """Images of patches; None where the record is gone or damaged.
+    def pixels(self, shards: Sequence[str], offsets: Sequence[int]) -> list[npt.NDArray[np.uint8] | None]:
+        """Pixels of patches, uint8[H, W, 3]; None where the record is gone or damaged.
 
         Args:
             shards: File name of each patch's shard, [N].
@@ -98,10 +98,10 @@ class DatasetImages:
             return None
 
 
-def _read(file: Path | None, offset: int) -> Picture | None:
+def _read(file: Path | None, offset: int) -> npt.NDArray[np.uint8] | None:
     if file is None:
         return None
     try:
-        return picture(decode_pixels(decode_example(read_at(file, offset))))
+        return decode_pixels(decode_example(read_at(file, offset)))
     except (CorruptRecord, ValueError, KeyError, OSError):
         return None

@@ -18,7 +18,10 @@ from PIL import Image
 from components.metrics import calibration
 from components.metrics import point as m
 from components.metrics.bootstrap import BootstrapPlan
-from components.report import dataset_card, figures, gallery, lineage, measures, page, pixels, slides
+from components.promotion import error_maps
+from components.promotion.error_maps import Control, ErrorMaps
+from components.promotion.worst_errors import worst_errors
+from components.report import dataset_card, figures, gallery, heat, lineage, measures, page, pixels, slides
 from components.report.evidence import Evidence, align, collect
 from tests.support import manifests, report_help
 from tests.support.report_help import Studio
@@ -44,27 +47,56 @@ def test_subtype_panels_partition_the_test_split(types: Evidence) -> None:
     assert all(1 <= len(panel.patches) <= 2 for panel in panels)
 
 
-@given(st.lists(st.integers(0, 4), max_size=40), st.integers(0, 12))
-def test_a_panel_is_full_ordered_and_not_one_patients(groups: list[int], count: int) -> None:
-    rows = np.arange(len(groups))
-    chosen = gallery.spread_over_groups(rows, np.array(groups, object), count)
-    assert len(chosen) == min(count, len(groups)) and list(chosen) == sorted(set(chosen))
-    taken = np.bincount(np.array(groups, int)[chosen], minlength=5) if len(chosen) else np.zeros(5, int)
-    there = np.bincount(np.array(groups, int), minlength=5) if groups else np.zeros(5, int)
-    if (taken > gallery.PER_GROUP).any():  # only where nobody else could fill it
-        assert (taken >= np.minimum(there, gallery.PER_GROUP)).all()
-
-
 def test_pixels_are_those_of_the_raw_file(binary: Studio, poor: Evidence) -> None:
     assert poor.test is not None
     rows = [0, len(poor.test) - 1]
     images = pixels.DatasetImages(binary.storage, binary.dataset_dir)
     shards, offsets = (poor.test.facts[name][rows].tolist() for name in ("shard", "offset"))
-    for row, picture in zip(rows, images.patches(shards, offsets), strict=True):
-        assert picture is not None
+    for row, stored in zip(rows, images.pixels(shards, offsets), strict=True):
+        assert stored is not None
+        picture = pixels.picture(stored)
         shown = np.asarray(Image.open(io.BytesIO(b64decode(picture.uri.partition(",")[2]))))
         patch = next(p for p in binary.data.patches if p["patch_id"] == poor.test.patch_id[row])
         assert np.array_equal(shown, np.asarray(Image.open(binary.root.parent / "raw" / patch["path"])))
+
+
+def test_errors_stand_beside_where_the_model_looked(poor: Evidence, types: Evidence) -> None:
+    corner = np.zeros((10, 10), np.uint8)
+    corner[1, 8] = 255
+    for evidence, panels_of in ((poor, gallery.binary), (types, gallery.multiclass)):
+        assert evidence.test is not None and evidence.error_maps is None
+        test = evidence.test
+        kinds = worst_errors(test.labels, test.groups, test.probability, evidence.threshold, 2)
+        maps = {(str(test.patch_id[row]), kind.called): corner for kind in kinds for row in kind.worst}
+        explained = dataclasses.replace(evidence, error_maps=ErrorMaps(maps, Control(0.25, 24, 3)))
+        shown = [one for panel in panels_of(explained, 2) for one in panel.patches]
+        with_map = [one for one in shown if one.heat]
+        assert len(with_map) == len(maps) < len(shown)
+        assert all(one.heat_alt.startswith(f"Grad-CAM of {one.patch_id} for ") for one in with_map)
+        assert all(one.heat_alt.endswith("strongest at the top right") for one in with_map)
+        text = page.render(explained)
+        assert text.count('class="explained"') == len(maps) and "Grad-CAM" not in page.render(evidence)
+        assert "rank correlation with the maps shown is 0.25" in text and "Do not read them" not in text
+        blind = dataclasses.replace(evidence, error_maps=ErrorMaps(maps, Control(0.9, 24, 3)))
+        assert "Do not read them" in page.render(blind)
+
+
+def test_a_map_colours_where_it_is_high() -> None:
+    share = np.zeros((4, 4), np.uint8)
+    share[:, 3] = 255
+    made = heat.heat_picture(np.full((40, 40, 3), 100, np.uint8), share)
+    shown = np.asarray(Image.open(io.BytesIO(b64decode(made.uri.partition(",")[2]))).convert("RGB")).astype(int)
+    assert np.abs(shown[:, :10] - 100).max() <= 4 and (shown[:, -2:, 0] - shown[:, -2:, 2] > 120).all()
+    large = heat.heat_picture(np.zeros((230, 350, 3), np.uint8), share)
+    assert (large.width, large.height) == (112, 74) and len(large.uri) < 16_000
+    assert heat.strongest(np.zeros((4, 4), np.uint8)) == "nothing in the patch spoke for it"
+
+
+def test_damaged_maps_are_no_maps(binary: Studio, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(binary.root, tmp_path / "w"))
+    file = root / "runs/idc/binary/poor" / error_maps.NAME
+    file.write_bytes(b"PAR1 no table")
+    assert collect(report_help.open_storage(root), "runs/idc/binary/poor").error_maps is None
 
 
 def test_large_patches_are_made_smaller() -> None:
