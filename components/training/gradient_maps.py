@@ -97,7 +97,8 @@ def _features(logits: Any) -> list[Any]:
 
 def _views(feature: Any) -> list[tuple[Any, tuple[int, int, int]]]:
     """Layers below some feature maps that make several views of an image, the last first, with their input's size."""
-    views, tensor = [], feature
+    views: list[tuple[Any, tuple[int, int, int]]] = []
+    tensor = feature
     while True:
         operation, inputs = _operation(tensor)
         if not inputs:
