@@ -44,7 +44,7 @@ class Control:
 
     Attributes:
         correlation: Median over patches and draws of Spearman's rank correlation between the map and that of the
-            same network with shuffled weights; 1 would be the same map.
+            same network with shuffled weights, both with what spoke against the class; 1 would be the same map.
         patches: Compared.
         draws: Shuffled networks.
     """
@@ -134,7 +134,7 @@ def _maps(model: ServedModel, records: Sequence[bytes], called: Array, batch: in
 def _png(values: Array) -> bytes:
     from PIL import Image
 
-    image = Image.fromarray(values)
+    image = Image.fromarray(np.maximum(values, 0))
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
     small = np.asarray(image)
     peak = float(small.max())

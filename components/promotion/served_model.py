@@ -151,7 +151,7 @@ class ServedModel:
             classes: The class that is asked about for each, [N].
 
         Returns:
-            float32[N, H, W], not negative.
+            float32[N, H, W], positive where it spoke for the class, negative where against.
 
         Raises:
             NotServable: It fails, or answers with numbers that are none.

@@ -1,7 +1,8 @@
 """Grad-CAM (Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74) as part of the exported graph.
 
 Where the last feature maps of a network spoke for one class: each map is weighted by the mean of the class score's
-gradient over its cells, the weighted maps are added up, and what spoke against the class is cut off.
+gradient over its cells, and the weighted maps are added up. What spoke against the class is below 0; the published map
+cuts it off, and so does whoever draws one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class GradCam:
             classes: int64[N], the class that is asked about.
 
         Returns:
-            float32[N, H, W], not negative, on an arbitrary scale; interpolated from the cells of the feature maps.
+            float32[N, H, W] on an arbitrary scale, positive where it spoke for the class and negative where against;
+            interpolated from the cells of the feature maps.
         """
         images = tf.cast(images, tf.float32)
         with tf.GradientTape() as tape:
@@ -64,7 +66,7 @@ class GradCam:
         whole = tf.zeros(tf.shape(images)[:3])
         for feature, gradient, views in zip(features, gradients, self._views, strict=True):
             weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-            found = tf.nn.relu(tf.reduce_sum(weights * feature, axis=-1, keepdims=True))
+            found = tf.reduce_sum(weights * feature, axis=-1, keepdims=True)
             for layer, shape in views:
                 found = _put_back(layer, found, tf.concat([tf.shape(images)[:1], shape], axis=0))
             whole += tf.image.resize(found, size)[..., 0]
