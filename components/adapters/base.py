@@ -68,6 +68,16 @@ class Discovery:
         return len(self.patches) + len(self.rejects)
 
 
+def largest_file(source_size: tuple[int, int]) -> int:
+    """Bytes beyond which a file is no image of a data set: four 16-bit samples a pixel, and 8 MiB for all else.
+
+    Args:
+        source_size: (width, height) in pixels of a regular source image.
+    """
+    width, height = source_size
+    return 8 * width * height + (8 << 20)
+
+
 class Adapter(Protocol):
     """A data set's layout.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.adapters.base import Adapter, DiscoverOptions, Discovery
+from components.adapters.base import Adapter, DiscoverOptions, Discovery, largest_file
 from components.adapters.group_files import GroupMapping
 from components.adapters.listing import Listing
 from components.adapters.patch_index import ABSENT_NUMBER, INDEX_SCHEMA
@@ -40,6 +40,7 @@ def finish(
         UsageError: A group that is to be excluded is a slide here.
     """
     warnings = [*listing.warnings, *warnings]
+    sieve.reject_large(largest_file(adapter.source_size))
     _fill_absent(sieve)
     copies = reject_repeated_ids(sieve)
     if copies:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from components.adapters.listing import IMAGE_EXTENSIONS, extension_of
 from components.core import arrow_arrays
+from components.core.regular_files import read_regular
 from components.errors import UsageError
 
 ID_COLUMNS = ("patch_id", "id", "image", "filename", "path")
@@ -166,6 +167,6 @@ def read_group_list(path: str | Path) -> frozenset[str]:
 
 def _read(path: str | Path) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise UsageError(f"Cannot read {str(path)!r}: {error.strerror}.", "Check the path.") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from components.core.regular_files import read_regular
 from components.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,8 +114,7 @@ def read_file(root: str, path: str) -> bytes | None:
             return None if blob is None else bytes(blob.download_as_bytes())
     full = os.path.join(root, path)
     try:
-        with open(full, "rb") as file:
-            return file.read()
+        return read_regular(full)
     except FileNotFoundError:
         return None
     except OSError as error:

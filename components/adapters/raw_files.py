@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from components.core.regular_files import read_regular
 from components.core.rejects import Rejected
 from components.errors import HistolineError, TemporaryError
 from components.storage.atomic_files import StorageMissing
@@ -52,7 +53,9 @@ class FolderSource:
 
     def read_many(self, paths: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Rejected]:
         """See `Source`."""
-        prefix, read, close, opened, flags = self._root, os.read, os.close, os.open, os.O_RDONLY | os.O_CLOEXEC
+        prefix, read, close, opened = self._root, os.read, os.close, os.open
+        # The listing takes regular files only. What has become a FIFO since then gives nothing instead of waiting.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         for path, size in zip(paths, sizes):
             try:
                 fd = opened(prefix + path, flags)
@@ -61,6 +64,9 @@ class FolderSource:
                 continue
             except FileNotFoundError:
                 raise _changed(prefix, path) from None
+            except OSError as error:  # such as a socket
+                yield Rejected("unreadable", error.strerror or str(error))
+                continue
             try:
                 data = read(fd, size + 1)  # one byte more than expected shows a file that has grown
             except OSError as error:
@@ -75,11 +81,9 @@ class FolderSource:
     def read_any(self, path: str, limit: int) -> bytes | None:
         """See `Source`."""
         try:
-            with open(self._root + path, "rb") as file:
-                data = file.read(limit + 1)
+            return read_regular(self._root + path, limit)
         except (OSError, ValueError):
             return None
-        return data if len(data) <= limit else None
 
 
 class GcsSource:

@@ -53,6 +53,17 @@ class Sieve:
             self.table = pc.filter(self.table, pc.invert(mask))
         return count
 
+    def reject_large(self, limit: int) -> int:
+        """Moves files that are larger than any image of the data set to the rejects, by size alone.
+
+        Args:
+            limit: Bytes, as `largest_file` gives it.
+        """
+        sizes = self.table["size"]
+        told = f"bytes, more than the {limit} of any image"
+        detail = pc.binary_join_element_wise(pc.cast(sizes, pa.string()), told, " ")
+        return self.reject(pc.greater(sizes, limit), "bomb", detail)
+
     def set(self, name: str, column: Any) -> None:
         """Adds or replaces a column."""
         if name in self.table.column_names:

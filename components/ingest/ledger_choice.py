@@ -7,6 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from components.core.regular_files import read_regular_text
 from components.datasets.latest_pointer import read_latest
 from components.errors import DataError, UsageError
 from components.ingest.config import IngestConfig
@@ -88,7 +89,7 @@ def fold_path(config: IngestConfig, fold: int) -> str:
 
 def _read_named(path: Path) -> Ledger:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--ledger {path} can't be read: {error}.", "Name a splits.json.") from None
     return Ledger.from_json(text, str(path))

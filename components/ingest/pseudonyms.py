@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import hmac
+import io
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from components.core import arrow_arrays
+from components.core.regular_files import read_regular
 from components.errors import HistolineError, UsageError
 
 MIN_KEY_BYTES = 16
@@ -46,7 +48,7 @@ class Pseudonymiser:
         """
         try:
             mode = path.stat().st_mode
-            key = path.read_bytes().strip()
+            key = read_regular(path).strip()
         except OSError as error:
             raise UsageError(
                 f"The key file {path} can't be read: {error.strerror}.",
@@ -147,8 +149,8 @@ def read_path_map(path: Path) -> dict[str, str]:
     import csv
 
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return {row["token"]: row["path"] for row in csv.DictReader(file)}
+        text = read_regular(path).decode("utf-8")
+        return {row["token"]: row["path"] for row in csv.DictReader(io.StringIO(text, newline=""))}
     except OSError as error:
         raise UsageError(
             f"The path map {path} can't be read: {error.strerror}.", "It lies beside the key that ingest was given."

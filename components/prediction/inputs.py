@@ -72,7 +72,9 @@ def plan_input(model: ModelSource, given: str, groups_csv: Path | None = None) -
         if groups_csv is not None:
             raise UsageError("A data set knows its groups.", "Leave out --groups-csv.")
         return plan_dataset(model, storage, name)
-    found = find_images(root, model.facts["adapter"], model.facts["task"], groups_csv)
+    found = find_images(
+        root, model.facts["adapter"], model.facts["task"], groups_csv, source_size=model.source_size
+    )
     parts = image_parts(found.patches, model.stored_size)
     return PredictionPlan(parts, root, root, found.rejects, found.warnings, {"images": root})
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.adapters.group_files import csv_rows, find_column, patch_key
+from components.core.regular_files import read_regular
 from components.errors import DataError, UsageError
 
 SHOWN = 5
@@ -25,7 +26,7 @@ def read_sample(file: Path) -> list[str]:
     """
     name = str(file)
     try:
-        data = file.read_bytes()
+        data = read_regular(file)
     except OSError as error:
         raise UsageError(f"Cannot read {name!r}: {error.strerror}.", "Check the path given to --kaggle.") from error
     rows = csv_rows(data, name)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.adapters.base import Adapter, DiscoverOptions
+from components.adapters.base import Adapter, DiscoverOptions, largest_file
 from components.adapters.group_files import read_groups_csv
 from components.adapters.listing import IMAGE_EXTENSIONS, list_images
 from components.adapters.patch_index import ABSENT_NUMBER
@@ -44,7 +44,14 @@ class Found:
     warnings: list[str]
 
 
-def find_images(root: str, adapter_name: str, task: str, groups_csv: Path | None = None) -> Found:
+def find_images(
+    root: str,
+    adapter_name: str,
+    task: str,
+    groups_csv: Path | None = None,
+    *,
+    source_size: tuple[int, int] | None = None,
+) -> Found:
     """Lists a folder and tells what is known of each image.
 
     Args:
@@ -52,6 +59,8 @@ def find_images(root: str, adapter_name: str, task: str, groups_csv: Path | None
         adapter_name: Adapter of the model's data set; an unknown one tells nothing.
         task: Of the model.
         groups_csv: Patch ids and their patients or slides, where the folder does not tell.
+        source_size: (width, height) in pixels of a regular image; files that are larger than any such image are
+            rejected by size. None: not asked.
 
     Raises:
         UsageError: No such folder, or no image in it.
@@ -64,6 +73,8 @@ def find_images(root: str, adapter_name: str, task: str, groups_csv: Path | None
         )
     warnings = list(listing.warnings)
     sieve = Sieve(listing)
+    if source_size is not None:
+        sieve.reject_large(largest_file(source_size))
     sieve.parse_paths(_STEM)
     reject_repeated_ids(sieve)
     known = None

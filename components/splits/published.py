@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from components.core.regular_files import read_regular
 from components.errors import UsageError
 from components.splits.ledger import DEFAULT_RATIOS, Ledger, check_ratios
 from components.splits.placement import Problem, apportion
@@ -63,8 +64,7 @@ def read_splits_csv(path: str | os.PathLike[str]) -> SplitsCsv:
         UsageError: The file cannot be read.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            text = stream.read()
+        text = read_regular(path).decode("utf-8-sig")
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         rows = list(csv.reader(text.splitlines(keepends=True), delimiter=delimiter))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.core.array_types import Array
+from components.core.regular_files import read_regular
 
 _TYPES = {
     "FloatStorage": np.dtype("<f4"),
@@ -54,7 +55,7 @@ def read_state_dict(path: str | Path) -> dict[str, Array]:
     Raises:
         ValueError: The file is no state dict, is damaged, or names things that a state dict does not hold.
     """
-    data = Path(path).read_bytes()
+    data = read_regular(path, 16 << 30)
     try:
         tensors, storages = _archive(data) if data.startswith(_ARCHIVE) else _pickles(data)
         return {name: _array(tensor, storages) for name, tensor in tensors.items()}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.core.regular_files import open_regular
 from components.errors import UsageError
 from components.training.models.info import ModelInfo
 
@@ -102,7 +103,7 @@ def fingerprint(weights: str) -> str:
     if weights in WORDS:
         return weights
     digest = hashlib.sha256()
-    with open(check_file(weights), "rb") as file:
+    with open_regular(check_file(weights)) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -168,3 +168,14 @@ def test_the_quick_pattern_agrees_with_the_full_one(path: str) -> None:
 
     assert parsed(idc._PLAIN_PATH) == parsed("")
     assert parsed("")[0]["group_id"] == "8863"  # else both might find nothing
+
+
+def test_a_file_that_is_larger_than_any_image_is_refused_unread(tmp_path):
+    small, large = (trees.idc_path("10253", 1, x, 1) for x in (51, 101))
+    trees.write_images(tmp_path, [small, large])
+    with open(tmp_path / large, "wb") as file:
+        file.truncate(3 << 30)  # sparse: it costs nothing on the disk
+    found = discover(tmp_path)
+    assert found.patches["path"].to_pylist() == [small] and codes(found) == {large: "bomb"}
+    assert found.rejects["kind"].to_pylist() == ["fault"]
+    assert found.rejects["detail"][0].as_py() == "3221225472 bytes, more than the 8408608 of any image"

@@ -78,3 +78,12 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(UsageError, match="no PNG or TIFF images"):
         find_images(str(tmp_path), "idc", "binary")
+
+
+def test_a_file_larger_than_any_image_is_not_predicted(tmp_path):
+    trees.write_images(tmp_path, ["a.png", "b.png"])
+    with open(tmp_path / "b.png", "wb") as file:
+        file.truncate(3 << 30)
+    found = find_images(str(tmp_path), "none", "binary", source_size=(50, 50))
+    assert found.patches["path"].to_pylist() == ["a.png"]
+    assert found.rejects.select(["path", "code"]).to_pylist() == [{"path": "b.png", "code": "bomb"}]
