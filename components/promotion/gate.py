@@ -60,8 +60,8 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
         reason = f"Promoted as the first model: it meets the floors, and {verdict.detail}"
     else:
         reason = f"Promoted: {verdict.detail}"
-    if policy.asked and inputs.champion is not None and failed not in sound:
-        reason += f"; policy {policy.asked} applied {_applied(policy)}, as {policy.why}"
+    if policy.requested and inputs.champion is not None and failed not in sound:
+        reason += f"; policy {policy.requested} applied {_applied(policy)}, as {policy.why}"
     return GateDecision(
         decision="refused" if failed else "promoted",
         code=failed.code if failed else code,

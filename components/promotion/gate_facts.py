@@ -42,17 +42,17 @@ def gate_policy(
         candidate: What went into the new model.
         champion: What went into the champion; None where there is none.
     """
-    asked = Gate.read(given)
-    criterion, why = asked.policy, ""
+    recipe = Gate.read(given)
+    criterion, why = recipe.policy, ""
     if criterion == "auto":
         criterion, why = _retraining(candidate, champion)
     # With a margin of 0 not inferior means better.
     return GatePolicy(
-        criterion="non-inferior" if criterion == "non-inferior" and asked.margin else "better",
-        margin=asked.margin or Gate.margin,
-        baseline="better" if asked.baseline == "non-inferior" and not asked.margin else asked.baseline,  # type: ignore[arg-type]
-        resamples=asked.n_resamples,
-        asked=asked.policy if why else "",
+        criterion="non-inferior" if criterion == "non-inferior" and recipe.margin else "better",
+        margin=recipe.margin or Gate.margin,
+        baseline="better" if recipe.baseline == "non-inferior" and not recipe.margin else recipe.baseline,  # type: ignore[arg-type]
+        resamples=recipe.n_resamples,
+        requested=recipe.policy if why else "",
         why=why,
     )
 

@@ -32,7 +32,7 @@ class GatePolicy:
         resamples: Paired resamples of groups.
         confidence: Of the two-sided interval whose lower limit decides at the first look at a test split.
         seed: Of the resamples.
-        asked: `auto` where the criterion was chosen by the rule of that name.
+        requested: `auto` where the criterion was chosen by the rule of that name.
         why: Then what it was chosen for, as a clause.
     """
 
@@ -43,7 +43,7 @@ class GatePolicy:
     resamples: int = Gate.n_resamples
     confidence: float = 0.95
     seed: int = 0
-    asked: str = ""
+    requested: str = ""
     why: str = ""
 
     def __post_init__(self) -> None:

@@ -64,10 +64,10 @@ def power_line(gate: Mapping[str, Any] | None) -> str:
     gains = " / ".join(f"{each['difference']:g}" for each in power["chances"])
     chances = " / ".join(_chance(each["chance"]) for each in power["chances"])
     other = f"champion {power['name']}" if power["against"] == "champion" else CALLED[power["against"]]
-    asked = f", not inferior by {power['margin']:g}" if power["criterion"] == "non-inferior" else ""
+    margin = f", not inferior by {power['margin']:g}" if power["criterion"] == "non-inferior" else ""
     return (
         f"A model truly better than the {other} by {gains} in {METRICS[gate['metric']]} would have been promoted with a"
-        f" chance of {chances} % (look {gate['look']}, limits at {percent(gate['confidence'])}{asked})."
+        f" chance of {chances} % (look {gate['look']}, limits at {percent(gate['confidence'])}{margin})."
     )
 
 

@@ -316,6 +316,6 @@ def _publish(
 
 
 def _record_promotion(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
-    said = [made.caveat] if made.caveat else []
-    run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made), warnings=said)
+    warnings = [made.caveat] if made.caveat else []
+    run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made), warnings=warnings)
     return made

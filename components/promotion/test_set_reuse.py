@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from components.core import json_documents
 from components.datasets.manifest import Manifest
 from components.errors import DataError, TemporaryError
 from components.storage.atomic_files import StorageConflict
@@ -49,18 +50,14 @@ def count_look(
         run_id: RUN_ID; counted once.
 
     Raises:
-        DataError: The file is damaged.
+        UsageError: The file is of a newer format.
+        DataError: It is damaged.
         TemporaryError: Others keep changing it.
     """
     file, mine = path(dataset, task), sorted(set(groups))
     for _ in range(_TRIES):
         data, token = storage.read_versioned(file)
-        try:
-            splits = _read(data)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(
-                f"{storage.uri(file)} is damaged.", "Delete it: looks at the test splits are then counted from 0."
-            ) from None
+        splits = {} if data is None else _read(data, storage.uri(file))
         before = splits.get(test_digest, {"runs": []})
         runs = before["runs"] if run_id in before["runs"] else [*before["runs"], run_id]
         # Written anew: an entry of format 1 learns here which patients its runs have seen.
@@ -77,18 +74,20 @@ def count_look(
     raise TemporaryError(f"{storage.uri(file)} keeps changing.", "Run again.")
 
 
-def _read(data: bytes | None) -> dict[str, dict[str, Any]]:
+def _read(data: bytes, where: str) -> dict[str, dict[str, Any]]:
     """Test digest to `names`, `groups` and `runs`; what format 1 did not keep is None."""
-    if data is None:
-        return {}
-    document = json.loads(data)
+    fix = "Delete it: looks at the test splits are then counted from 0."
+    document = json_documents.decode(data, FORMAT, where, "a count of looks at test splits", fix)
     splits: dict[str, dict[str, Any]] = {}
-    for digest, entry in document["splits"].items():
-        if document["format"] == 1:
-            entry = {"names": None, "groups": None, "runs": entry}
-        if not isinstance(entry["runs"], list) or not isinstance(entry["groups"], (list, type(None))):
-            raise TypeError
-        splits[digest] = {"names": entry["names"], "groups": entry["groups"], "runs": entry["runs"]}
+    try:
+        for digest, entry in document["splits"].items():
+            if document["format"] == 1:
+                entry = {"names": None, "groups": None, "runs": entry}
+            if not isinstance(entry["runs"], list) or not isinstance(entry["groups"], (list, type(None))):
+                raise TypeError
+            splits[digest] = {"names": entry["names"], "groups": entry["groups"], "runs": entry["runs"]}
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{where} is damaged: it does not say which runs saw which split.", fix) from None
     return splits
 
 

@@ -1,10 +1,13 @@
-"""Evaluated runs without TensorFlow, made once for all tests of the commands that read them."""
+"""What is made once for the tests of several commands: evaluated runs without TensorFlow, real models for the gate."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.support import report_help
+from tests.support import ingest_help, model_help, report_help
+from tests.support.model_help import Workshop
 from tests.support.report_help import Studio
 
 
@@ -12,3 +15,22 @@ from tests.support.report_help import Studio
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     """A workspace with the runs `good`, promoted, and `poor`, refused; copy it before changing anything."""
     return report_help.binary(tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where raw images, data sets and models of the gate's tests are kept."""
+    return tmp_path_factory.mktemp("gate")
+
+
+@pytest.fixture(scope="session")
+def idc(home: Path) -> ingest_help.Result:
+    """The data set of the gate's tests."""
+    return ingest_help.ingest(model_help.idc(home / "idc"), home / "made", ratios=(0.5, 0.2, 0.3))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, home: Path, idc: ingest_help.Result) -> Workshop:
+    """A workspace of the test's own, with models that are made once."""
+    (home / "models").mkdir(exist_ok=True)
+    return Workshop(tmp_path / "workspace", idc, home / "models")

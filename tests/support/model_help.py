@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 from PIL import Image
 
 from components.core import json_documents
 from components.datasets import manifest as manifests
+from components.promotion import champion as champions
 from components.promotion import evaluation, publish, scoring_process, test_set_reuse
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_record
 from components.training.run_types import RunRecord
 from components.version import __version__
+from pipelines import models
 from tests.support import ingest_help
 from tests.support.trees import BREAKHIS_TYPES, breakhis_path, idc_path
 
@@ -242,3 +245,19 @@ class Workshop:
 def check_run(record: RunRecord) -> None:
     """The record follows run.json's schema."""
     assert json_documents.problem(record.to_document(), run_record.SCHEMA) == ""
+
+
+def published(shop: Workshop) -> list[int]:
+    """Versions of idc binary, rising."""
+    return champions.versions(shop.storage, "models/idc/binary")
+
+
+def served(shop: Workshop) -> int:
+    """What TensorFlow Serving would take: the highest number."""
+    return max(int(folder.name) for folder in shop.home.iterdir() if folder.name.isdigit())
+
+
+def models_command(shop: Workshop, *args: str) -> Any:
+    """What `histoline models ... --json` prints."""
+    result = CliRunner().invoke(models.command, [*args, "--workspace", str(shop.root), "--json"])
+    return json.loads(result.stdout) if result.exit_code == 0 else result.exception

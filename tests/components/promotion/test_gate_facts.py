@@ -18,8 +18,8 @@ from tests.support import manifests
 def test_the_policy_is_that_of_the_configuration():
     default = gate_policy(TrainingConfig().to_dict()["gate"])
     assert (default.criterion, default.resamples) == ("better", 2000)
-    asked = gate_policy({"policy": "non-inferior", "margin": 0.02, "n_resamples": 500})
-    assert (asked.criterion, asked.margin, asked.resamples) == ("non-inferior", 0.02, 500)
+    policy = gate_policy({"policy": "non-inferior", "margin": 0.02, "n_resamples": 500})
+    assert (policy.criterion, policy.margin, policy.resamples) == ("non-inferior", 0.02, 500)
     assert gate_policy({"policy": "non-inferior", "margin": 0}).criterion == "better"
     assert gate_policy({"policy": "better", "margin": 0}).criterion == "better"
 
@@ -42,9 +42,9 @@ CHAMPION = Making("recipe", "source", frozenset("abc"), ("patient", ""))
 def test_auto_is_non_inferior_for_a_mere_retraining_only(changes, criterion, said):
     candidate = dataclasses.replace(CHAMPION, fitted_on=frozenset("abcd"))
     policy = gate_policy({"policy": "auto"}, dataclasses.replace(candidate, **changes), CHAMPION)
-    assert (policy.asked, policy.criterion, policy.margin) == ("auto", criterion, 0.01) and said in policy.why
-    asked = gate_policy({"policy": "better"}, dataclasses.replace(candidate, **changes), CHAMPION)
-    assert (asked.asked, asked.criterion, asked.why) == ("", "better", "")
+    assert (policy.requested, policy.criterion, policy.margin) == ("auto", criterion, 0.01) and said in policy.why
+    policy = gate_policy({"policy": "better"}, dataclasses.replace(candidate, **changes), CHAMPION)
+    assert (policy.requested, policy.criterion, policy.why) == ("", "better", "")
 
 
 def test_auto_is_better_without_a_champion_or_with_one_of_before_it_kept_how_it_was_made():

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from components.errors import DataError
+from components.errors import DataError, UsageError
 from components.promotion.test_set_reuse import count_look, path
 from components.storage.open import open_storage
 
@@ -93,3 +93,12 @@ def test_a_damaged_file_says_what_to_do(tmp_path, text):
     storage.write_atomic(path("idc", "binary"), text)
     with pytest.raises(DataError, match="Delete it"):
         looks(storage, "a", "1")
+
+
+def test_a_file_of_a_newer_format_is_left_alone(tmp_path):
+    storage = open_storage(tmp_path)
+    text = b'{"format": 3, "splits": {}}'
+    storage.write_atomic(path("idc", "binary"), text)
+    with pytest.raises(UsageError, match="format 3"):
+        looks(storage, "a", "1")
+    assert storage.read_bytes(path("idc", "binary")) == text

@@ -136,7 +136,7 @@ def test_what_was_accepted_and_what_auto_applied_is_said(poor: Evidence) -> None
     assert poor.record.looks is not None and poor.record.gate is not None
     record = dataclasses.replace(
         poor.record, promotion={"promoted_by": "hand", "who": "ada", "why": "x", "unproven": f"read the {HOSTILE}"},
-        policy={**(poor.record.policy or {}), "asked": "auto", "criterion": "better", "why": "its code is another"},
+        policy={**(poor.record.policy or {}), "requested": "auto", "criterion": "better", "why": "its code is another"},
         looks=dataclasses.replace(poor.record.looks, groups=1, of_groups=2),
     )  # fmt: skip
     text = page.render(dataclasses.replace(poor, record=record))
