@@ -246,7 +246,7 @@ def test_auto_takes_a_retraining_on_more_patients_that_is_not_inferior(shop):
     more, version = shop.train("third", gate=auto)
     assert (more.code, version) == ("non_inferior", SECOND + 1)
     assert "policy auto applied non-inferior by 0.03, as recipe and code are the champion's" in more.reason
-    assert (more.policy["asked"], more.policy["criterion"]) == ("auto", "non-inferior")
+    assert (more.policy["requested"], more.policy["criterion"]) == ("auto", "non-inferior")
     assert shop.champion["recipe_digest"] == shop.champion["source_digest"] == "the same"
 
 
