@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("pipelines.evaluate", "A model on another labelled data set, without training."),
     "report": ("pipelines.report", "Report pages of runs, and their index."),
     "runs": ("pipelines.runs", "List, show or compare runs."),
+    "lineage": ("pipelines.lineage", "What ML Metadata knows of a run."),
     "models": ("pipelines.models", "List, show, promote or roll back models."),
     "airflow": ("pipelines.airflow", "Start, stop or show Airflow on this machine."),
     "synth": ("pipelines.synth", "Draw a synthetic sample in a data set's own layout."),

@@ -19,7 +19,7 @@ from components.training.run_types import STAGES, RunRecord
 from components.training.source_digest import source_digest
 from pipelines import remote_run
 from pipelines.tfx.metadata_store import Server
-from pipelines.tfx.stage_nodes import StageNodes
+from pipelines.tfx.stage_nodes import StageNodes, check_store
 
 Log = Callable[[str], None]
 
@@ -198,25 +198,6 @@ class Run:
             return
         place = f"{champion.home(record.dataset, record.task)}/{record.version}"
         run_record.update(self.storage, self.folder, paths={"version": place})
-
-
-def check_store(record: RunRecord, server: Server | None) -> None:
-    """Refuses to go on with a run in another ML Metadata store than it was begun in: its stages would not be found.
-
-    Args:
-        record: run.json.
-        server: That is named now.
-
-    Raises:
-        UsageError: It is not the one that was frozen.
-    """
-    frozen = str(record.options.get("metadata") or "")
-    now = server.place if server else ""
-    if frozen != now:
-        raise UsageError(
-            f"Run {record.run_id!r} keeps its lineage in {frozen or 'the workspace'}, not in {now or 'the workspace'}.",
-            "Name the same store again (--metadata or HISTOLINE_METADATA), or none where it had none.",
-        )
 
 
 def is_over(record: RunRecord) -> bool:

@@ -21,7 +21,9 @@ from components.promotion.champion import Champion
 from components.promotion.error_maps import ErrorMaps
 from components.promotion.prediction_tables import probability_values
 from components.promotion.served_model import NotServable, read_facts, read_train_groups
+from components.report import tfx_document
 from components.report.pixels import DatasetImages
+from components.report.tfx_document import TfxDocument
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.training import run_record
@@ -98,6 +100,7 @@ class Evidence:
         images: Reads single patches and thumbnails of the data set when a page asks for them.
         notes: What is missing, in sentences.
         error_maps: Where the model looked in its worst errors; None where it was not asked.
+        tfx: What TFX and ML Metadata know of the run; None where it left nothing.
     """
 
     folder: str
@@ -110,6 +113,7 @@ class Evidence:
     images: DatasetImages
     notes: tuple[str, ...]
     error_maps: ErrorMaps | None = None
+    tfx: TfxDocument | None = None
 
     @property
     def test(self) -> SplitPredictions | None:
@@ -171,8 +175,8 @@ def collect(storage: Storage, folder: str) -> Evidence:
         if comparison is not None and "test" in splits:
             rivals = _rivals(storage, home, record, comparison, splits["test"])
     images = DatasetImages(storage, record.dataset_dir)
-    maps = _error_maps(storage, folder)
-    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps)
+    maps, told = _error_maps(storage, folder), tfx_document.read(storage, folder)
+    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps, told)
 
 
 def _dataset(

@@ -19,7 +19,7 @@ from components.metrics import point as m
 from components.promotion import gate_words
 from components.promotion.champion import unproven_caveat
 from components.promotion.model_card import RESEARCH_ONLY
-from components.report import dataset_card, figures, gallery, lineage, measures, slides
+from components.report import dataset_card, figures, gallery, lineage, measures, slides, tfx_section
 from components.report.evidence import Evidence, collect
 from components.storage.base import Storage
 from components.training import run_record
@@ -162,6 +162,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "caveat": caveat,
         "power": gate_words.power_line(dataclasses.asdict(record.gate) if record.gate else None),
         "decided_at": gate_words.percent(record.gate.confidence) if record.gate and record.gate.confidence else "95 %",
+        "tfx": tfx_section.section(evidence),
     }
 
 

@@ -114,9 +114,9 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
         floors: As it was given them.
 
     Returns:
-        `blessed`, `reason` (a clause, empty where blessed), `overall` (metric -> value), `champion` (likewise, None
-        where none was compared with), `floors` (metric -> value, bound, passed), `slices` (a list of by, value, patches
-        and metrics).
+        `blessed`, `reason` (a clause, empty where blessed), `overall` (metric -> value), `champion` and `difference`
+        (likewise, None where none was compared with), `floors` (metric -> value, bound, passed), `slices` (a list of
+        by, value, patches and metrics).
     """
     import tensorflow_model_analysis as tfma
 
@@ -124,16 +124,17 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
     known = {feature: name for name, feature in SLICE_FEATURES.items()}
     overall: dict[str, float | None] = {}
     slices: list[dict[str, Any]] = []
-    for key, count, figures in _slices(tfma.load_eval_result(str(folder), model_name=candidate), task):
+    difference: dict[str, float | None] | None = None
+    for key, count, figures, against in _slices(tfma.load_eval_result(str(folder), model_name=candidate), task):
         if not key:
-            overall = figures
+            overall, difference = figures, against if candidate else None
             continue
         ((feature, value),) = key
         slices.append({"by": known[feature], "value": str(value), "patches": count, **figures})
     champion = None
     if candidate:
         beside = tfma.load_eval_result(str(folder), model_name="baseline")
-        champion = next(figures for key, _, figures in _slices(beside, task) if not key)
+        champion = next(figures for key, _, figures, _ in _slices(beside, task) if not key)
     checked = {name: _floor(name, overall.get(name), bound) for name, bound in floors.items()}
     failed = [item["detail"] for item in checked.values() if not item["passed"]]
     order = list(SLICE_FEATURES)
@@ -143,6 +144,7 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
         "reason": "; ".join(failed),
         "overall": overall,
         "champion": champion,
+        "difference": difference,
         "floors": checked,
         "slices": slices,
     }
@@ -150,14 +152,15 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
 
 def _slices(
     result: Any, task: str
-) -> Iterator[tuple[tuple[tuple[str, Any], ...], int, dict[str, float | None]]]:
-    """Key (empty for the whole), number of examples, and our names to figures, of each slice."""
+) -> Iterator[tuple[tuple[tuple[str, Any], ...], int, dict[str, float | None], dict[str, float | None]]]:
+    """Of each slice: key (empty for the whole), number of examples, our names to figures and to differences."""
     for key, by_output in result.slicing_metrics:
         found = {name: _number(value) for name, value in by_output[""][""].items()}
         figures = {name: found.get(name) for name in METRICS[task]}
         if found.get("mean_label") in (0.0, 1.0):  # TFMA says 0 where a class is missing
             figures |= {"auc": None, "pr_auc": None}
-        yield key, int(found.get("example_count") or 0), figures
+        against = {name: None if figures[name] is None else found.get(f"{name}_diff") for name in METRICS[task]}
+        yield key, int(found.get("example_count") or 0), figures, against
 
 
 def _number(value: Any) -> float | None:

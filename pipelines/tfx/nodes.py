@@ -16,8 +16,7 @@ from typing import Any
 
 from components.errors import HistolineError
 from pipelines.tfx import metadata_store
-
-INGEST_TYPE, DATASET_TYPE = "histoline.Ingest", "histoline.DataSet"
+from pipelines.tfx.lineage import DATASET_TYPE, INGEST_TYPE
 
 
 def silence() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.errors import UsageError
+from components.report import tfx_document
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_record
@@ -41,6 +43,7 @@ class StageNodes:
         self.work = open_storage(storage.work_folder())
         self._runner: Any = None
         self._config: Any = None
+        self._beside: tfx_document.BesideModel | None = None
 
     @property
     def record(self) -> RunRecord:
@@ -64,14 +67,20 @@ class StageNodes:
             timings["import_tfx"] = round(time.monotonic() - started, 2)
         from pipelines.tfx.pipeline import NODES
 
-        for node in (*self._missing(name, NODES), *NODES[name]):
-            if node not in self._runner:
-                continue
-            # Stdout is for the command's result alone; what nodes print are lines of the log.
-            with contextlib.redirect_stdout(_Lines(self.log)):
-                timings[f"node.{node}"] = round(self._runner.run(node), 2)
-            if node == "Examples":
-                self._link_ingest()
+        try:
+            for node in (*self._missing(name, NODES), *NODES[name]):
+                if node not in self._runner:
+                    continue
+                # Stdout is for the command's result alone; what nodes print are lines of the log.
+                with contextlib.redirect_stdout(_Lines(self.log)):
+                    timings[f"node.{node}"] = round(self._runner.run(node), 2)
+                if node == "Examples":
+                    self._link_ingest()
+        except Exception:
+            with contextlib.suppress(Exception):  # what failed matters more than what the page shows of it
+                self._collect()
+            raise
+        self._collect()
         run_record.update(self.storage, self.folder, timings=timings)
 
     def _missing(self, name: str, nodes: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -84,6 +93,15 @@ class StageNodes:
             self.log(f"{name}: earlier stages ran on another machine; here run again {', '.join(missing)}")
             remote_run.fetch_back(self.storage, self.folder)
         return missing
+
+    def _collect(self) -> None:
+        """Leaves tfx.json, which the report reads."""
+        from pipelines.tfx.collect import collect
+
+        before = tfx_document.read(self.storage, self.folder)
+        beside = self._beside or (before.beside if before else None)
+        run_id = self.folder.rsplit("/", 1)[1]
+        tfx_document.write(self.storage, self.folder, collect(self._store, self._config.name, run_id, beside))
 
     def _prepare(self, name: str) -> None:
         """Compiles the pipeline for a stage; only `evaluate` looks at the champion, as it is by then."""
@@ -133,6 +151,7 @@ class StageNodes:
                 self.storage, record.dataset, record.task, manifest.classes, home / "baseline"
             )
             beside = chosen.folder
+            self._beside = tfx_document.BesideModel(chosen.version, chosen.reason)
             if chosen.reason:
                 self.log(f"TFMA shows no champion beside the candidate: {chosen.reason}")
         return PipelineConfig(
@@ -163,6 +182,25 @@ class StageNodes:
         columns = ["magnification", "tumor_type"]
         table = pq.read_table(self.storage.local_copy(f"{dataset_dir}/patches.parquet"), columns=columns)
         return len(table["magnification"].unique()), len(table["tumor_type"].unique())
+
+
+def check_store(record: RunRecord, server: Server | None) -> None:
+    """Refuses to go on with a run in another ML Metadata store than it was begun in: its stages would not be found.
+
+    Args:
+        record: run.json.
+        server: That is named now.
+
+    Raises:
+        UsageError: It is not the one that was frozen.
+    """
+    frozen = str(record.options.get("metadata") or "")
+    now = server.place if server else ""
+    if frozen != now:
+        raise UsageError(
+            f"Run {record.run_id!r} keeps its lineage in {frozen or 'the workspace'}, not in {now or 'the workspace'}.",
+            "Name the same store again (--metadata or HISTOLINE_METADATA), or none where it had none.",
+        )
 
 
 class _Lines(io.TextIOBase):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +111,72 @@ def test_tfma_slices_say_nothing_where_a_class_is_missing(trained: Trained) -> N
     assert {s["value"]: s["patches"] for s in by_class} == test.by_class
     assert all(s["auc"] is None and s["log_loss"] is not None for s in by_class)
     assert len(by_group) == test.groups and all(s["auc"] is not None for s in by_group)
+
+
+def test_tfma_and_our_own_figures_agree_in_the_report(trained: Trained) -> None:
+    from components.report.evidence import collect
+    from components.report.tfx_section import section
+    from components.storage.open import open_storage
+
+    found = section(collect(open_storage(trained.workspace), "runs/idc/binary/first"))
+    assert found is not None and found.beside == "No champion stands beside it: nothing was promoted before."
+    assert {name: floor["passed"] for name, floor in found.floors.items()} == dict.fromkeys(found.floors, True)
+    assert {figure.name: figure.agrees for figure in found.overall} == {"auc": True, "log_loss": True, "pr_auc": None}
+    by_class, by_group = found.slices
+    for row in (*by_class.rows, *by_group.rows):
+        assert row.patches == row.ours
+        assert all(figure.agrees is not False for figure in row.figures)
+    assert all(figure.agrees for row in by_group.rows for figure in row.figures if figure.name != "pr_auc")
+
+
+def test_the_report_tells_what_tfdv_found(trained: Trained) -> None:
+    from components.report import tfx_document
+    from components.storage.open import open_storage
+
+    told = tfx_document.read(open_storage(trained.workspace), "runs/idc/binary/first")
+    assert told is not None and told.anomalies == ()
+    by = {(one.feature, one.split): one for one in told.statistics}
+    splits = trained.data.manifest.splits
+    for split, facts in splits.items():
+        names = by["label/name", split]
+        assert dict(zip(names.labels, names.bars)) == facts.by_class and names.count == facts.patches
+        red = by["color/red_mean", split]
+        assert red.missing == 0 and sum(red.bars) == pytest.approx(facts.patches) and red.low < red.mean < red.high
+        assert by["patch_id", split].labels == () and by["group_id", split].labels == ()
+    text = (trained.workspace / "runs/idc/binary/first/report/index.html").read_text(encoding="utf-8")
+    assert text.count('class="spark"') > 20 and "No anomalies" in text and "Ingest" in text
+
+
+def test_the_lines_that_the_report_offers_load_the_evaluation(trained: Trained) -> None:
+    text = (trained.workspace / "runs/idc/binary/first/report/index.html").read_text(encoding="utf-8")
+    (lines,) = re.findall(r'<pre class="code" id="tfma-lines">(.*?)</pre>', text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(html.unescape(lines), names)  # what a notebook does
+    figures = {key: by_output[""][""] for key, by_output in names["result"].slicing_metrics}
+    kept = record(trained.workspace, "first")["floors"]["overall"]
+    assert figures[()]["auc"]["doubleValue"] == kept["auc"]
+
+
+def test_lineage_is_told_as_a_tree_and_as_a_document(trained: Trained, tmp_path: Path) -> None:
+    args = ("lineage", "first", "--workspace", trained.workspace)
+    tree = run(*args, path=no_tfx(tmp_path))
+    assert tree.returncode == 0, tree.stderr
+    version = record(trained.workspace, "first")["version"]
+    lines = tree.stdout.splitlines()
+    assert "Ingest  COMPLETE" in lines[1] and str(trained.raw) in tree.stdout
+    assert any("PushedModel  LIVE" in line and f"pushed_version {version}" in line for line in lines)
+    told = json.loads(run(*args, "--json", path=tmp_path).stdout)
+    made = {artifact["id"]: artifact for artifact in told["artifacts"]}
+    nodes = {execution["node"]: execution for execution in told["executions"]}
+    assert list(nodes)[0] == "Ingest" and list(nodes)[-1] == "Pusher" and "Champion" not in nodes
+    assert {made[n]["type"] for n in nodes["Trainer"]["outputs"]} == {"Model", "ModelRun"}
+    assert {made[n]["type"] for n in nodes["Evaluator"]["inputs"]} == {"Examples", "Model", "Schema"}
+    nowhere = run("lineage", "nowhere", "--workspace", trained.workspace, path=tmp_path)
+    assert nowhere.returncode == 64 and "There is no run 'nowhere'" in nowhere.stderr
+    lost = trained.copy(tmp_path)
+    shutil.rmtree(lost / "metadata")
+    kept = run("lineage", "first", "--workspace", lost, "--json", path=tmp_path)
+    assert kept.returncode == 0 and json.loads(kept.stdout)["executions"] == told["executions"]
 
 
 def test_the_version_carries_the_statistics_that_later_data_are_compared_with(trained: Trained) -> None:
@@ -251,6 +319,7 @@ def test_tfma_shows_the_champion_and_blesses_on_floors_alone(
     assert blessing.get_int_custom_property("blessed") == 1
     found = read_evaluation(Path(evaluation.uri), "binary", floors)
     assert found["blessed"] and found["overall"] == found["champion"] and found["overall"]["auc"] > 0.9
+    assert found["difference"] == {"auc": 0.0, "pr_auc": 0.0, "log_loss": 0.0}
     assert found["overall"] == pytest.approx(record(trained.workspace, "first")["floors"]["overall"])
 
 
