@@ -188,7 +188,8 @@ class Run:
         remote_run.hand_over(self.storage, self.folder)
         run_record.update(
             self.storage, self.folder, history=result.history, epochs_run=result.epochs_run,
-            temperature=result.temperature, threshold=result.threshold, calibration=result.calibration,
+            temperature=result.temperature, bias=result.bias, threshold=result.threshold,
+            threshold_note=result.threshold_note, calibration=result.calibration,
             timings={"training": round(result.seconds, 2)},
         )  # fmt: skip
 

@@ -155,8 +155,10 @@ def _typed(kind: Any, value: Any) -> Any:
         annotations = _annotations(kind)  # type: ignore[arg-type]
         return kind(**{name: _typed(annotations[name], item) for name, item in value.items()})  # type: ignore[operator]
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):  # X | None: the only union of these documents
-        return _typed(next(part for part in parts if part is not type(None)), value)
+    if origin in (types.UnionType, typing.Union):  # X | None, or one value | several | None
+        given = [part for part in parts if part is not type(None)]
+        fits = [part for part in given if (typing.get_origin(part) is tuple) == isinstance(value, list)]
+        return _typed((fits or given)[0], value)
     if origin is tuple:
         kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
         return tuple(_typed(part, item) for part, item in zip(kinds, value, strict=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.metrics.bootstrap import BootstrapPlan, split_intervals
-from components.metrics.calibration import expected_calibration_error
+from components.metrics.calibration import reliability, undo_calibration
 from components.metrics.per_group import per_group_metrics, recognition_rates
 from components.metrics.point import binary_metrics, multiclass_metrics, summary_over_groups
 
@@ -77,9 +78,22 @@ def recognition(split: ScoredSplit) -> dict[str, Any]:
     return {name: dataclasses.asdict(rate) for name, rate in rates.items()}
 
 
-def calibration(split: ScoredSplit) -> dict[str, float]:
-    """Expected calibration error of a split."""
-    return {"ece": expected_calibration_error(split.labels, split.probability)}
+def calibration(
+    splits: Mapping[str, ScoredSplit], temperature: float | None, bias: float | Sequence[float] | None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """ECE, log loss and Brier score of each split, as served and without temperature and bias.
+
+    Args:
+        splits: Name to split.
+        temperature: Of the model, None where it does not say.
+        bias: Likewise; models had none before there was one.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {"served": {}, "uncalibrated": {}}
+    for name, split in splits.items():
+        before = undo_calibration(split.probability, temperature or 1.0, 0.0 if bias is None else bias)
+        found["served"][name] = reliability(split.labels, split.probability)
+        found["uncalibrated"][name] = reliability(split.labels, before)
+    return found
 
 
 def slices(split: ScoredSplit, classes: list[str]) -> list[dict[str, Any]]:

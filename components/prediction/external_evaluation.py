@@ -187,6 +187,7 @@ def begin(storage: Storage, folder: str, task: Task) -> None:
         reason=reason(task),
         warnings=list(task.warnings),
         temperature=task.model.facts.get("temperature"),
+        bias=task.model.facts.get("bias"),
         threshold=task.model.threshold,
         paths={"model": task.model.uri},
     )
@@ -237,7 +238,9 @@ def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> RunRe
         per_group={ROLE: summary.per_group(split)},
         recognition={ROLE: summary.recognition(split)},
         slices=summary.slices(split, list(task.model.classes)),
-        calibration={"served": {ROLE: summary.calibration(split)}},
+        calibration=summary.calibration(
+            {ROLE: split}, task.model.facts.get("temperature"), task.model.facts.get("bias")
+        ),
         weak_evidence=bool(metrics["weak"]),
         looks=looks,
         digests=digests,

@@ -25,6 +25,7 @@ from components.metrics.colour_baseline import fit_baseline
 from components.promotion import champion as champions
 from components.promotion import error_maps, scoring_process
 from components.promotion.evaluation_inputs import EvaluationInputs, read_inputs
+from components.promotion.floors import with_own_floors
 from components.promotion.gate import decide
 from components.promotion.gate_facts import Making, disjointness, gate_policy, opponents
 from components.promotion.gate_types import GateInputs, GateModel, GatePolicy
@@ -186,10 +187,13 @@ def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], l
     policy = gate_policy(inputs.record.config.get("gate") or {}, _making(inputs), _making_of_champion(inputs))
     groups = _texts(inputs.test, "group_id")
     models, warnings = opponents(inputs.promoted, inputs.manifest, scores.promoted, groups)
-    decision = decide(_gate_inputs(inputs, scores, floors, groups, models, look), policy)
     measured: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
     if scores.predictions is not None:
         measured = _measure(inputs, scores.predictions, policy)
+        asked = inputs.record.config.get("floors") or {}
+        test = np.bincount(inputs.test.column("label").to_numpy(), minlength=inputs.n_classes)
+        floors = with_own_floors(floors, asked, inputs.record.task, measured["metrics"]["test"]["values"], test)
+    decision = decide(_gate_inputs(inputs, scores, floors, groups, models, look), policy)
     entries = {name: model.entry for name, model in inputs.promoted.items()}
     return {
         **measured,
@@ -201,10 +205,17 @@ def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], l
         "gate": {**decision.to_json(), **champions.versions_of(entries), "answers": scores.answers},
         "policy": dataclasses.asdict(policy),
         "floors": floors,
-        "warnings": warnings,
+        "warnings": [*warnings, *_unmet(inputs.record)],
         "temperature": inputs.facts.get("temperature"),
+        "bias": inputs.facts.get("bias"),
         "threshold": inputs.facts.get("threshold"),
     }
+
+
+def _unmet(record: RunRecord) -> list[str]:
+    """What has to be said where the sensitivity that the recipe asks for can't be shown."""
+    chosen = (record.calibration or {}).get("threshold") or {}
+    return [] if chosen.get("met", True) else [record.threshold_note]
 
 
 def _gate_inputs(
@@ -285,7 +296,7 @@ def _measure(inputs: EvaluationInputs, predictions: pa.Table, policy: GatePolicy
         "slices": summary.slices(splits["test"], list(inputs.manifest.classes)),
         "calibration": {
             **(inputs.record.calibration or {}),
-            "served": {name: summary.calibration(split) for name, split in splits.items()},
+            **summary.calibration(splits, inputs.facts.get("temperature"), inputs.facts.get("bias")),
         },
     }
 

@@ -77,6 +77,7 @@ def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
         comparisons=_comparisons(record.gate),
         power=power_line(dataclasses.asdict(record.gate) if record.gate else None),
         ece=((record.calibration or {}).get("served") or {}).get("test", {}).get("ece"),
+        uncalibrated=((record.calibration or {}).get("uncalibrated") or {}).get("test"),
         spread=spread.get(spread_metric) or {},
         spread_metric=spread_metric,
         warnings=[

@@ -135,18 +135,18 @@ def one_vs_rest(name: str, labels: Array, probability: Array, classes: Sequence[
 
 
 def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stated: str) -> Markup:
-    """Reliability diagram before and after the temperature, with how many patches each bin holds below.
+    """Reliability diagram before and after temperature and bias, with how many patches each bin holds below.
 
     Args:
         name: Unique on the page.
-        before: Without the temperature.
+        before: Without them.
         after: As served.
         stated: What the horizontal axis is.
     """
     with drawing(4.3, 4.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
         for bins, colour, line, mark, label in (
-            (before, ORANGE, "--", "s", "before temperature"),
+            (before, ORANGE, "--", "s", "before calibration"),
             (after, BLUE, "-", "o", "after (served)"),
         ):
             filled = bins.count > 0
@@ -158,9 +158,8 @@ def calibration(name: str, before: ReliabilityBins, after: ReliabilityBins, stat
         axes.bar(after.lower + 0.5 / len(share), share * 0.25, width=0.9 / len(share), color=GREY, alpha=0.45)
         _unit_square(axes, stated, "observed frequency")
         _legend_below(figure, axes)
-        return inline(
-            figure, name, "Calibration on the test split before and after temperature; bars: share of the patches"
-        )
+        title = "Calibration on the test split before and after temperature and bias; bars: share of the patches"
+        return inline(figure, name, title)
 
 
 def histogram(name: str, labels: Array, probability: Array, classes: Sequence[str], cut: float | None) -> Markup:

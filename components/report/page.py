@@ -150,6 +150,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "checks": record.gate.checks if record.gate else (),
         "plots": _plots(evidence),
         "confusion": _confusion(evidence),
+        "calibration_rows": _calibration_rows(record),
         "slices": measures.slice_tables(evidence),
         "drift": shift,
         "drift_rows": _drift_rows(shift),
@@ -212,8 +213,9 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
             plots["learning_metric"] = figures.learning("learning", record.history, metric)
     if test is None:
         return plots
-    # The served probability with its temperature undone is the one before it.
-    before = calibration.apply_temperature(test.probability, 1 / (record.temperature or 1.0))
+    # The served probability with temperature and bias undone is the one before them.
+    bias = 0.0 if record.bias is None else record.bias
+    before = calibration.undo_calibration(test.probability, record.temperature or 1.0, bias)
     raw, served = (calibration.reliability_bins(test.labels, p) for p in (before, test.probability))
     if evidence.multiclass:
         for kind in ("roc", "pr"):
@@ -239,6 +241,19 @@ def _confusion(evidence: Evidence) -> list[list[tuple[int, float]]] | None:
     counts = m.confusion_matrix(test.labels, test.predicted(evidence.threshold), len(evidence.classes))
     shares = m.ratio(counts, counts.sum(axis=1, keepdims=True))
     return [[(int(n), float(np.nan_to_num(s))) for n, s in zip(*row)] for row in zip(counts, shares)]
+
+
+def _calibration_rows(record: RunRecord) -> list[tuple[str, Mapping[str, Any]]]:
+    """What is told of probabilities before and after calibration: ECE, log loss, Brier score."""
+    told = record.calibration or {}
+    rows = [("eval, before", told.get("before")), ("eval, after", told.get("after"))]
+    rows.append(("test, before", told.get("uncalibrated", {}).get("test")))
+    served = told.get("served", {}).get("test")
+    if served is not None:  # runs of before had the ECE alone there
+        figures = record.figures()
+        served = {**{name: figures.get(name, {}).get("estimate") for name in ("log_loss", "brier")}, **served}
+    rows.append(("test, as served", served))
+    return [(title, row) for title, row in rows if row is not None]
 
 
 def _drift_rows(drift: Mapping[str, Any]) -> list[tuple[str, dict[str, Mapping[str, Any]]]]:

@@ -1,7 +1,7 @@
 """The exported model: a SavedModel that takes records or image files and answers with calibrated probabilities.
 
 It holds everything that serving needs (decoding, the ingest's padding and scaling, averaging over views, temperature,
-threshold, class names), in float32 whatever the precision of training, and loads with plain TensorFlow.
+bias, threshold, class names), in float32 whatever the precision of training, and loads with plain TensorFlow.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ class Serving(tf.Module):
         logits = models.logits_model(model)
         self.weights = [variable.value for variable in model.variables]
         self.temperature = tf.Variable(1.0, trainable=False, name="temperature")
+        self.bias = tf.Variable(0.0 if len(classes) == 2 else [0.0] * len(classes), trainable=False, name="bias")
         self.threshold = tf.Variable(0.5, trainable=False, name="threshold")
         self._binary = len(classes) == 2
         self._size = size
@@ -141,6 +142,15 @@ class Serving(tf.Module):
         self._network = _Untracked(logits)
         self._maps = _maps(logits)
         self._chunk = max(8, CHUNK_PIXELS // (size.stored[0] * size.stored[1]))
+
+    def set_calibration(self, temperature: float, bias: float | Sequence[float]) -> None:
+        """Sets what logits are divided by, and what is then added: a number for binary, else one per class."""
+        self.temperature.assign(temperature)
+        self.bias.assign(np.reshape(np.asarray(bias, np.float32), self.bias.shape))
+
+    def calibration(self) -> tuple[float, float | list[float]]:
+        """Temperature and bias as the graph has them."""
+        return float(self.temperature.numpy()), self.bias.numpy().tolist()
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -182,10 +192,10 @@ class Serving(tf.Module):
     def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self._logits(images) / self.temperature
         if self._binary:
-            probability = tf.sigmoid(logits[:, 1] - logits[:, 0])
+            probability = tf.sigmoid(logits[:, 1] - logits[:, 0] + self.bias)
             label = tf.cast(probability >= self.threshold, tf.int64)
         else:
-            probability = tf.nn.softmax(logits)
+            probability = tf.nn.softmax(logits + self.bias)
             label = tf.argmax(probability, axis=1, output_type=tf.int64)
         return {
             "probability": tf.identity(probability, name="probability"),
@@ -234,7 +244,7 @@ def probabilities(serving: Serving, batches: Iterable[Any]) -> tuple[npt.NDArray
     """Labels and probabilities, as the exported model will give them.
 
     Args:
-        serving: The graph, with its temperature.
+        serving: The graph, with its temperature and bias.
         batches: (uint8[B, H, W, 3], int32[B]) each.
 
     Returns:
@@ -254,6 +264,7 @@ def export_model(
     temperature: float,
     threshold: float,
     *,
+    bias: float | Sequence[float] = 0.0,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a SavedModel; the folder appears whole or not at all, and replaces one that is there.
@@ -264,19 +275,20 @@ def export_model(
         facts: Goes into `assets.extra/histoline.json`.
         temperature: Divides the logits.
         threshold: P(positive) from which a patch is positive; binary only.
+        bias: Added to the divided logits: a number for binary, one per class else; 0 for none.
         extra: More files for `assets.extra`: name to JSON value.
 
     Returns:
         out_dir.
     """
     serving = Serving(model, ImageSize(facts.source_size, facts.stored_size), facts.classes)
-    serving.temperature.assign(temperature)
+    serving.set_calibration(temperature, np.broadcast_to(bias, serving.bias.shape).tolist())
     serving.threshold.assign(threshold)
     return save(serving, out_dir, facts, extra=extra)
 
 
 def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[str, Any] | None = None) -> Path:
-    """As `export_model`, for a graph whose temperature and threshold are set."""
+    """As `export_model`, for a graph whose temperature, bias and threshold are set."""
     tmp = out_dir.parent / TMP / f"{out_dir.name}-{uuid.uuid4().hex}"
     tmp.parent.mkdir(parents=True, exist_ok=True)
     signatures = {
@@ -286,15 +298,18 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
     }
     # Only what is an attribute of the saved object is saved: calibration's own function stays behind.
     bare = tf.Module(name="histoline")
-    bare.weights, bare.temperature, bare.threshold = serving.weights, serving.temperature, serving.threshold
+    bare.weights, bare.threshold = serving.weights, serving.threshold
+    bare.temperature, bare.bias = serving.temperature, serving.bias
     if serving.explains:
         bare.explain = serving.explain
     tf.saved_model.save(bare, os.fspath(tmp), signatures=signatures)
     binary = len(facts.classes) == 2
+    temperature, bias_set = serving.calibration()
     told = {
         **{k: v for k, v in dataclasses.asdict(facts).items() if k not in ("groups", "fitted")},
         "code_version": __version__,
-        "temperature": float(serving.temperature.numpy()),
+        "temperature": temperature,
+        "bias": bias_set,
         "threshold": float(serving.threshold.numpy()) if binary else None,
         "trained_on_groups": TRAIN_GROUPS,
         "signatures": sorted(signatures),

@@ -205,17 +205,20 @@ def dtype_policy(mixed_precision: str, gpu: bool) -> str:
     return "mixed_float16" if mixed_precision == "on" or (mixed_precision == "auto" and gpu) else "float32"
 
 
-def class_weights(config: TrainingConfig, counts: list[int]) -> dict[int, float] | None:
+def class_weights(
+    config: TrainingConfig, counts: list[int], *, of_sampling: bool = False
+) -> dict[int, float] | None:
     """Weights for `fit`: total / (classes present * count), which leaves the mean weight of an image at 1.
 
     Args:
         config: The recipe.
         counts: Training patches per class in label order.
+        of_sampling: Whether balanced sampling counts too, which weighs classes by drawing them more often.
 
     Returns:
         Class to weight; None where the recipe asks for none. A class without a patch weighs 0.
     """
-    if config.class_weights != "balanced":
+    if config.class_weights != "balanced" and not (of_sampling and config.sampling == "balanced"):
         return None
     present = sum(1 for count in counts if count)
     return {i: sum(counts) / (present * count) if count else 0.0 for i, count in enumerate(counts)}

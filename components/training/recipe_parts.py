@@ -14,11 +14,20 @@ from components.metrics.threshold_criterion import sensitivity_target
 
 TASKS = ("binary", "subtype")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-FLOORS = {
+TFMA_FLOORS = {
     "binary": {"auc": (0.0, 1.0), "pr_auc": (0.0, 1.0), "log_loss": (0.0, 10.0)},
     "subtype": {"accuracy": (0.0, 1.0), "log_loss": (0.0, 10.0)},
 }
-"""Metrics that the Evaluator can put a bound on, with the bound's range."""
+"""Metrics that TFMA's Evaluator can put a bound on, with the bound's range."""
+
+OWN_FLOORS = {
+    "binary": {"balanced_accuracy": (0.0, 1.0), "accuracy_over_majority": (0.0, 1.0)},
+    "subtype": {"macro_f1": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "accuracy_over_majority": (0.0, 1.0)},
+}
+"""Metrics that are bounded on our own figures, as TFMA has none at a model's own threshold or by argmax."""
+
+FLOORS = {task: {**TFMA_FLOORS[task], **OWN_FLOORS[task]} for task in TASKS}
+"""All that a recipe can put a bound on."""
 
 LOWER_IS_BETTER = frozenset({"log_loss"})
 """For these a floor is the largest value that passes, for all others the smallest."""

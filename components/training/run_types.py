@@ -142,7 +142,9 @@ class RunRecord:
         history: Quantity to one value per epoch.
         epochs_run: Epochs that were trained.
         temperature: Of the exported model.
+        bias: Of the exported model: a number for a binary task, else one per class; None in old runs.
         threshold: Of the exported model; None for more than two classes.
+        threshold_note: How `sensitivity=X` was met on eval, or that it was not; else empty.
         calibration: Before and after, on eval; as served.
         gate: The gate's decision, and what the model was compared with.
         policy: What the gate asked for.
@@ -191,7 +193,9 @@ class RunRecord:
     history: Mapping[str, list[Any]] = dataclasses.field(default_factory=dict)
     epochs_run: int | None = None
     temperature: float | None = None
+    bias: float | tuple[float, ...] | None = None
     threshold: float | None = None
+    threshold_note: str = ""
     calibration: Mapping[str, Any] | None = None
     gate: GateRecord | None = None
     policy: Mapping[str, Any] | None = None

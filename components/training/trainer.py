@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import shutil
 import time
@@ -18,20 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from components.core.machine import exact_float32
 from components.datasets.committed import DatasetFiles, open_dataset
-from components.errors import DataError
-from components.metrics import calibration, point
 from components.storage.atomic_files import TMP
 from components.training import models
 from components.training.recipe import TrainingConfig
 from components.training.tfx_arguments import check_schema, dataset_folder
 
 if TYPE_CHECKING:
-    from components.training.export import Serving
-    from components.training.input_pipeline import Reader
     from components.training.loop import Loop
 
 RESULT = "training.json"
@@ -50,10 +42,14 @@ class TrainResult:
         epochs_run: Finished epochs.
         temperature: Divides the logits; 1 where it has no optimum.
         threshold: P(positive) from which a patch is positive; None for subtype.
-        calibration: `before` and `after` the temperature, each {ece, log_loss} on eval; `note` of the fit.
+        calibration: `before` and `after` temperature and bias, each {ece, log_loss, brier} on eval; `note` of the fit;
+            `expected_bias`, which the class weights explain; `threshold`, where it was chosen for a sensitivity.
         seconds: Of the process that finished; the epochs' own times are in the history.
         model_dir: The exported model.
         hardware: One line on devices and precision.
+        bias: Added to the divided logits: a number for binary, one per class for subtype; None in models that were
+            trained before there was one.
+        threshold_note: How `sensitivity=X` was met, or that it was not; else empty.
     """
 
     history: dict[str, list[float]]
@@ -64,6 +60,8 @@ class TrainResult:
     seconds: float
     model_dir: Path
     hardware: str = ""
+    bias: float | list[float] | None = None
+    threshold_note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the model's folder is left out, it is where this lies."""
@@ -108,6 +106,8 @@ def train(
 
     from components.training.export import ModelFacts, Serving, float32_copy, save
     from components.training.image_graph import ImageSize
+    from components.training.operating_point import calibrate, describe
+    from components.training.phases import class_weights
 
     loop = prepare(config, data, run_dir, key, log)
     history = loop.run().history
@@ -115,20 +115,18 @@ def train(
     serving = Serving(
         float32_copy(loop.model, config, data), ImageSize(data.source_size, data.stored_size), data.classes
     )
-    temperature, threshold, told = calibrate(serving, loop.evaluation, config)
+    weights = class_weights(config, list(loop.train.split.by_class), of_sampling=True)
+    fitted = calibrate(serving, loop.evaluation, data, config, weights)
     result = TrainResult(
         history=history,
         epochs_run=len(history["loss"]),
-        temperature=temperature,
-        threshold=threshold,
-        calibration=told,
         seconds=time.monotonic() - started,
         model_dir=run_dir / "model",
         hardware=loop.hardware.describe(),
+        **dataclasses.asdict(fitted),
     )
     save(serving, result.model_dir, facts, extra={RESULT: {"key": key, "result": result.to_dict()}})
-    cut = "" if threshold is None else f", threshold {threshold:.4f}"
-    log(f"temperature {temperature:.3f}{cut}; exported to {result.model_dir}")
+    log(f"{describe(fitted)}; exported to {result.model_dir}")
     return result
 
 
@@ -169,43 +167,6 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
         if hardware.replicas > 1:
             separate_replicas(training)
     return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)
-
-
-def calibrate(
-    serving: Serving, evaluation: Reader, config: TrainingConfig
-) -> tuple[float, float | None, dict[str, Any]]:
-    """Sets temperature, then threshold, of a serving graph on the eval split.
-
-    Returns:
-        (temperature, threshold or None for subtype, {before, after, note}).
-
-    Raises:
-        DataError: Probabilities that are not finite, or a class that eval lacks.
-    """
-    from components.training.export import probabilities
-
-    exact_float32()
-    batch = max(32, config.batch_size)
-    labels, raw = probabilities(serving, evaluation.evaluation(batch))
-    fitted = calibration.fit_temperature(labels, raw)
-    serving.temperature.assign(fitted.value)
-    _, calibrated = probabilities(serving, evaluation.evaluation(batch))
-    threshold = None
-    if calibrated.ndim == 1:
-        threshold = calibration.choose_threshold(labels, calibrated, config.threshold)
-        serving.threshold.assign(threshold)
-    told = {"before": _reliability(labels, raw), "after": _reliability(labels, calibrated), "note": fitted.note}
-    return float(serving.temperature.numpy()), threshold, told
-
-
-def _reliability(labels: Any, probability: Any) -> dict[str, float]:
-    values = {
-        "ece": calibration.expected_calibration_error(labels, probability),
-        "log_loss": point.log_loss(labels, probability),
-    }
-    if not all(math.isfinite(v) for v in values.values()):
-        raise DataError("Calibration on the eval split gave no finite figures.", "Check the training history.")
-    return {k: float(np.round(v, 6)) for k, v in values.items()}
 
 
 def _key_of(model_dir: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.promotion.floors import check_floor
 from components.training.recipe_parts import LOWER_IS_BETTER
 
 MAX_GROUP_SLICES = 1_000
@@ -111,7 +112,7 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
     Args:
         folder: URI of its output `evaluation`.
         task: `binary` or `subtype`.
-        floors: As it was given them.
+        floors: Of the recipe; those that TFMA can't decide are left to `components.promotion.floors`.
 
     Returns:
         `blessed`, `reason` (a clause, empty where blessed), `overall` (metric -> value), `champion` and `difference`
@@ -135,7 +136,7 @@ def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dic
     if candidate:
         beside = tfma.load_eval_result(str(folder), model_name="baseline")
         champion = next(figures for key, _, figures, _ in _slices(beside, task) if not key)
-    checked = {name: _floor(name, overall.get(name), bound) for name, bound in floors.items()}
+    checked = {name: check_floor(name, overall.get(name), b) for name, b in floors.items() if name in METRICS[task]}
     failed = [item["detail"] for item in checked.values() if not item["passed"]]
     order = list(SLICE_FEATURES)
     slices.sort(key=lambda s: (order.index(str(s["by"])), str(s["value"])))
@@ -172,20 +173,3 @@ def _number(value: Any) -> float | None:
         return None
     return float(found) if math.isfinite(found) else None
 
-
-def _floor(name: str, value: float | None, bound: float) -> dict[str, Any]:
-    lower = name in LOWER_IS_BETTER
-    passed = value is not None and (value <= bound if lower else value >= bound)
-    title = {"auc": "AUC", "pr_auc": "PR-AUC"}.get(name, name.replace("_", " "))
-    detail = ""
-    if value is None:
-        detail = f"{title} can't be computed"
-    elif not passed:
-        detail = f"{title} {value:.3f} is {'above the ceiling' if lower else 'below the floor'} of {bound:g}"
-    return {
-        "value": value,
-        "bound": bound,
-        "direction": "at most" if lower else "at least",
-        "passed": passed,
-        "detail": detail,
-    }

@@ -18,10 +18,17 @@ from tests.support import ingest_help, trees
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def dataset(home: Path, patients: int = 12, per_class: int = 4, **given: Any) -> Path:
-    """An IDC data set that can be learnt: patches of class 1 are darker."""
+def dataset(home: Path, patients: int = 12, per_class: int = 4, *, rare: bool = False, **given: Any) -> Path:
+    """An IDC data set that can be learnt: patches of class 1 are darker; `rare` leaves each patient one of them."""
     rng = np.random.default_rng(0)
+    seen = set()
     for path in trees.idc_tree(home / "raw", patients, per_class):
+        if rare and path.endswith("class1.png"):
+            patient = Path(path).parts[0]
+            if patient in seen:
+                (home / "raw" / path).unlink()
+                continue
+            seen.add(patient)
         level = 120 if path.endswith("class1.png") else 190
         pixels = np.clip(rng.normal(level, 30, (50, 50, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(home / "raw" / path)

@@ -1,4 +1,4 @@
-"""Temperature, threshold, calibration error."""
+"""Scale and bias of the logits, calibration error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from components.errors import DataError, UsageError
+from components.errors import DataError
 from components.metrics import calibration, point
+from components.metrics.calibration_fit import Calibration, fit_calibration, weights_bias
 
 
 def overconfident(seed: int, factor: float):
@@ -19,125 +20,100 @@ def overconfident(seed: int, factor: float):
     return y, 1 / (1 + np.exp(-factor * z))
 
 
+def alone(labels, probability, expected=None):
+    """Every patch a patient of its own."""
+    return fit_calibration(labels, probability, np.arange(len(labels)), expected)
+
+
+def applied(fitted, probability):
+    bias = fitted.bias[0] if np.ndim(probability) == 1 else fitted.bias
+    return calibration.apply_calibration(probability, fitted.temperature, bias)
+
+
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_temperature_undoes_a_factor_on_the_logits(factor):
+def test_a_factor_on_the_logits_is_undone(factor):
     y, p = overconfident(0, factor)
-    fitted = calibration.fit_temperature(y, p)
-    assert fitted.value == pytest.approx(factor, rel=0.1) and fitted.note == ""
+    fitted = alone(y, p)
+    assert fitted.temperature == pytest.approx(factor, rel=0.1) and fitted.note == ""
+    assert abs(fitted.bias[0]) < 0.1
 
     def loss(temperature):
-        return point.log_loss(y, calibration.apply_temperature(p, temperature))
+        stated = calibration.apply_calibration(p, temperature, fitted.bias[0])
+        return point.log_loss(y, stated)
 
     best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-8})
-    assert fitted.value == pytest.approx(best.x, rel=1e-4)
-    assert point.roc_auc(y, calibration.apply_temperature(p, fitted.value)) == pytest.approx(
-        point.roc_auc(y, p)
-    )
+    assert fitted.temperature == pytest.approx(best.x, rel=1e-4)
+    assert point.roc_auc(y, applied(fitted, p)) == pytest.approx(point.roc_auc(y, p))
 
 
-def test_temperature_of_several_classes():
+def test_class_weights_are_undone_which_a_temperature_cannot():
+    """A model trained with balanced weights at 20 % prevalence: odds four times too high, logits twice too large."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=6000) * 1.5 - 1.9
+    y = (rng.random(6000) < 1 / (1 + np.exp(-z))).astype(int)
+    weights = {0: 0.625, 1: 2.5}
+    p = 1 / (1 + np.exp(-2 * (z + np.log(4))))
+    assert weights_bias(weights, 2) == pytest.approx([-np.log(4)])
+    fitted = alone(y, p)  # many patients find it without being told
+    assert fitted.bias[0] == pytest.approx(-np.log(4), abs=0.15) and fitted.temperature == pytest.approx(2, rel=0.1)
+    after = applied(fitted, p)
+    by_scale = [calibration.apply_calibration(p, t) for t in np.geomspace(0.05, 20, 200)]
+    best_scale = min(point.log_loss(y, stated) for stated in by_scale)
+    assert point.log_loss(y, after) < best_scale - 0.05
+    assert calibration.expected_calibration_error(y, after) < 0.02
+    assert point.roc_auc(y, after) == pytest.approx(point.roc_auc(y, p))
+    assert calibration.undo_calibration(after, fitted.temperature, fitted.bias[0]) == pytest.approx(p, abs=1e-5)
+
+
+def test_few_patients_leave_the_bias_where_the_weights_put_it():
+    y, p = overconfident(5, 1.0)
+    y, p = y[:300], calibration.apply_calibration(p[:300], 1.0, 2.0)
+    few, many = np.arange(300) // 100, np.arange(300)
+    assert fit_calibration(y, p, few, [-2.0]).bias[0] == pytest.approx(-2.0, abs=0.1)
+    assert -1.0 < fit_calibration(y, p, few).bias[0] < 0  # held at 0: three patients say little
+    assert fit_calibration(y, p, many).bias[0] < -1.7
+
+
+def test_a_scale_and_biases_of_several_classes():
     rng = np.random.default_rng(1)
-    z = rng.normal(size=(4000, 4)) * 1.5
+    share = np.array([0.55, 0.25, 0.15, 0.05])
+    z = rng.normal(size=(6000, 4)) * 1.5 + np.log(share)
     true = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    y = (rng.random((4000, 1)) > np.cumsum(true, axis=1)[:, :-1]).sum(axis=1)
-    sharp = calibration.apply_temperature(true, 0.4)
-    fitted = calibration.fit_temperature(y, sharp)
-    assert fitted.value == pytest.approx(2.5, rel=0.1)
-    assert calibration.apply_temperature(sharp, fitted.value) == pytest.approx(true, abs=0.05)
-
-
-def test_two_columns_calibrate_like_one():
-    y, p = overconfident(2, 2.0)
-    both = np.stack([1 - p, p], axis=1)
-    assert calibration.fit_temperature(y, both).value == pytest.approx(
-        calibration.fit_temperature(y, p).value, rel=1e-5
-    )
-    assert calibration.apply_temperature(both, 3.0)[:, 1] == pytest.approx(
-        calibration.apply_temperature(p, 3.0)
-    )
+    y = (rng.random((6000, 1)) > np.cumsum(true, axis=1)[:, :-1]).sum(axis=1)
+    weights = dict(enumerate(1 / (4 * share)))
+    weighed = true / share / (true / share).sum(axis=1, keepdims=True)
+    sharp = calibration.apply_calibration(weighed, 0.4)
+    fitted = alone(y, sharp, weights_bias(weights, 4))
+    assert fitted.temperature == pytest.approx(2.5, rel=0.1)
+    assert fitted.bias == pytest.approx(np.log(share) - np.log(share).mean(), abs=0.15)
+    assert sum(fitted.bias) == pytest.approx(0, abs=1e-6)
+    assert applied(fitted, sharp) == pytest.approx(true, abs=0.05)
+    assert calibration.undo_calibration(true, 2.0, fitted.bias).shape == true.shape
+    assert weights_bias({0: 1.0, 1: 0.0, 2: 1.0}, 3) == (0.0, 0.0, 0.0) == weights_bias(None, 3)
 
 
 @pytest.mark.parametrize(
     ("labels", "probability", "value", "note"),
     [
         ([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9], 1.0, "no_optimum"),
+        ([0, 0, 1, 1], [0.6, 0.7, 0.8, 0.9], 1.0, "no_optimum"),  # apart, though not at 0.5
         ([0, 1, 0, 1], [0.5, 0.5, 0.5, 0.5], 1.0, "no_optimum"),
         ([0, 1], [1.0, 0.0], 20.0, "at_bound"),
         ([0, 0, 1, 1], np.array([0.0, 0.0, 1.0, 1.0], np.float32), 1.0, "no_optimum"),
+        ([1, 1, 1], [0.2, 0.3, 0.9], 1.0, "no_optimum"),
+        ([0, 1, 2], np.eye(3) * 0.7 + 0.1, 1.0, "no_optimum"),
     ],
 )
-def test_temperature_stays_sane_where_likelihood_has_no_optimum(labels, probability, value, note):
-    assert calibration.fit_temperature(labels, probability) == calibration.Temperature(value, note)
+def test_the_temperature_stays_sane_where_likelihood_has_no_optimum(labels, probability, value, note):
+    fitted = alone(labels, probability)
+    assert isinstance(fitted, Calibration) and (fitted.temperature, fitted.note) == (value, note)
+    assert np.abs(fitted.bias).max() < 1
 
 
 @pytest.mark.parametrize("probability", [[], [0.5, np.nan]])
-def test_temperature_of_nothing_or_nan_is_a_data_error(probability):
+def test_calibration_on_nothing_or_nan_is_a_data_error(probability):
     with pytest.raises(DataError, match="eval"):
-        calibration.fit_temperature([1] * len(probability), probability)
-
-
-def brute_force(y, p, quality):
-    cuts = np.unique(p)
-    return max(quality(point.binary_metrics(y, p, cut)) for cut in cuts)
-
-
-@pytest.mark.parametrize(
-    ("criterion", "quality"),
-    [
-        ("max balanced accuracy", lambda m: m["balanced_accuracy"]),
-        ("max_balanced_accuracy", lambda m: m["balanced_accuracy"]),
-        ("youden", lambda m: m["sensitivity"] + m["specificity"] - 1),
-        ("f1", lambda m: m["f1"]),
-        ("sensitivity=0.95", lambda m: m["specificity"] if m["sensitivity"] >= 0.95 else -1),
-    ],
-)
-@pytest.mark.parametrize("decimals", [1, 6])
-def test_threshold_is_the_best_of_all_cuts(criterion, quality, decimals):
-    rng = np.random.default_rng(5)
-    y = rng.integers(0, 2, 300)
-    p = np.round(1 / (1 + np.exp(-(rng.normal(size=300) + y))), decimals).astype(np.float32)
-    threshold = calibration.choose_threshold(y, p, criterion)
-    assert quality(point.binary_metrics(y, p, threshold)) == pytest.approx(brute_force(y, p, quality))
-    assert threshold == float(np.float32(threshold))
-    shuffled = rng.permutation(300)
-    assert calibration.choose_threshold(y[shuffled], p[shuffled], criterion) == threshold
-
-
-def test_threshold_lies_half_way_and_ties_go_towards_one_half():
-    assert calibration.choose_threshold([0, 0, 1, 1], [0.25, 0.5, 0.75, 1.0]) == 0.625
-    # Cuts at 0.25 and 0.75 are equally good (one error each) and equally far from 0.5: the lower.
-    assert calibration.choose_threshold([0, 1, 0, 1], [0.125, 0.375, 0.625, 0.875]) == 0.25
-    assert calibration.choose_threshold([0, 1, 0, 1], [0.125, 0.375, 0.5, 0.75]) == 0.625
-
-
-def test_threshold_between_neighbouring_float32():
-    low = np.float32(0.3)
-    high = np.nextafter(low, np.float32(1))
-    p = np.array([low, high], np.float32)
-    threshold = np.float32(calibration.choose_threshold([0, 1], p))
-    assert list(p >= threshold) == [False, True]
-
-
-def test_sensitivity_of_one_keeps_every_positive():
-    threshold = calibration.choose_threshold([1, 0, 1, 0], [0.25, 0.375, 0.75, 0.125], "sensitivity=1")
-    assert threshold == 0.1875
-    assert calibration.choose_threshold([1, 0], [0.125, 0.5], "sensitivity = 0.9") == 0.0
-
-
-@pytest.mark.parametrize(
-    "text", ["", "accuracy", "sensitivity=0", "sensitivity=1.5", "sensitivity", "sensitivity=.9.5"]
-)
-def test_unknown_criterion_is_told(text):
-    with pytest.raises(UsageError, match="criterion"):
-        calibration.choose_threshold([0, 1], [0.1, 0.9], text)
-
-
-@pytest.mark.parametrize(
-    ("y", "p"), [([1, 1], [0.2, 0.3]), ([0, 0], [0.2, 0.3]), ([0, 1], [0.2, np.nan]), ([], [])]
-)
-def test_threshold_needs_both_classes(y, p):
-    with pytest.raises(DataError, match="eval"):
-        calibration.choose_threshold(y, p)
+        alone([1] * len(probability), probability)
 
 
 def test_expected_calibration_error_by_hand():
@@ -155,9 +131,9 @@ def test_calibration_error_of_several_classes_is_that_of_the_predicted_class():
     assert calibration.expected_calibration_error([0, 2], p) == pytest.approx((0.3 + 0.8) / 2)
 
 
-def test_calibrated_probabilities_have_a_small_error_and_temperature_lowers_it():
+def test_calibrated_probabilities_have_a_small_error():
     y, p = overconfident(9, 3.0)
-    after = calibration.apply_temperature(p, calibration.fit_temperature(y, p).value)
+    after = applied(alone(y, p), p)
     before = calibration.expected_calibration_error(y, p)
     assert calibration.expected_calibration_error(y, after) < 0.03 < 0.08 < before
     assert np.isnan(calibration.expected_calibration_error([], []))
@@ -165,11 +141,11 @@ def test_calibrated_probabilities_have_a_small_error_and_temperature_lowers_it()
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32)), min_size=1, max_size=40))
-def test_temperature_never_raises_the_loss(rows):
+def test_calibration_never_raises_the_loss(rows):
     y = np.array([row[0] for row in rows], int)
     p = np.array([row[1] for row in rows])
-    clipped = calibration.apply_temperature(p, 1.0)
-    after = calibration.apply_temperature(p, calibration.fit_temperature(y, p).value)
+    clipped = calibration.apply_calibration(p, 1.0)
+    after = applied(alone(y, p), p)
     assert point.log_loss(y, after) <= point.log_loss(y, clipped) + 1e-9
     assert np.isfinite(after).all()
     table = calibration.reliability_bins(y, p)

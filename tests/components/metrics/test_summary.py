@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from components.datasets.sidecars import digest_of_split
-from components.metrics import point
+from components.metrics import calibration, point
 from components.metrics import summary as s
 from components.metrics.bootstrap import BootstrapPlan
 
@@ -63,7 +63,12 @@ def test_recognition_rates_where_magnifications_are_known():
 
 def test_per_group_and_calibration():
     assert s.per_group(BINARY)["patches"]["groups"] == 25
-    assert 0 <= s.calibration(BINARY)["ece"] <= 1
+    told = s.calibration({"test": BINARY}, 2.0, 0.5)
+    plain = calibration.undo_calibration(BINARY.probability, 2.0, 0.5)
+    assert told["served"]["test"]["brier"] == pytest.approx(point.brier(LABELS, BINARY.probability))
+    assert told["uncalibrated"]["test"]["log_loss"] == pytest.approx(point.log_loss(LABELS, plain))
+    old = s.calibration({"test": SEVERAL}, None, None)  # a model that has neither
+    assert old["served"]["test"]["ece"] == pytest.approx(old["uncalibrated"]["test"]["ece"], abs=1e-6)
 
 
 def test_a_test_split_is_what_it_holds_not_how_it_is_stored():

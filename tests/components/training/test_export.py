@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from components.datasets.committed import open_dataset
-from components.metrics.calibration import apply_temperature
+from components.metrics.calibration import apply_calibration
 from components.training import export, models
 from components.training.hardware import precision
 from components.training.image_graph import ImageSize
@@ -71,10 +71,10 @@ def built(classes: int = 2, shape: tuple[int, int] = (50, 50), name: str = "cnn_
 
 def test_binary_model_answers_both_signatures_in_batches_of_any_size(tmp_path: Path) -> None:
     model = built()
-    loaded = tf.saved_model.load(str(export.export_model(model, tmp_path / "model", facts(), 2.0, 0.45)))
+    loaded = tf.saved_model.load(str(export.export_model(model, tmp_path / "model", facts(), 2.0, 0.45, bias=-0.7)))
     pixels = images(264)
     plain = model.predict(pixels.astype("float32"), verbose=0)
-    wanted = apply_temperature(plain[:, 1], 2.0)
+    wanted = apply_calibration(plain[:, 1], 2.0, -0.7)
     place = 0
     for size in SIZES:
         part = pixels[place : place + size]
@@ -91,12 +91,14 @@ def test_binary_model_answers_both_signatures_in_batches_of_any_size(tmp_path: P
 def test_several_classes(tmp_path: Path) -> None:
     names = ("a", "b", "c", "d")
     model = built(4)
-    loaded = tf.saved_model.load(str(export.export_model(model, tmp_path / "model", facts(names), 0.5, 0.5)))
+    bias = [1.0, 0.5, -0.5, -1.0]
+    out = export.export_model(model, tmp_path / "model", facts(names), 0.5, 0.5, bias=bias)
+    assert json.loads((out / export.FACTS).read_text())["bias"] == bias
+    loaded = tf.saved_model.load(str(out))
     pixels = images(9)
     out = answers(loaded, "serving_default", raw(pixels))
-    np.testing.assert_allclose(
-        out["probability"], apply_temperature(model.predict(pixels.astype("float32"), verbose=0), 0.5), atol=1e-5
-    )
+    plain = model.predict(pixels.astype("float32"), verbose=0)
+    np.testing.assert_allclose(out["probability"], apply_calibration(plain, 0.5, bias), atol=1e-5)
     np.testing.assert_array_equal(out["label"], out["probability"].argmax(axis=1))
     assert json.loads((tmp_path / "model" / export.FACTS).read_text())["threshold"] is None
 
@@ -143,8 +145,8 @@ def test_what_is_written_beside_the_model(folder: Path, tmp_path: Path) -> None:
     for key, value in {
         "classes": ["negative", "idc"], "task": "binary", "dataset": "idc", "adapter": "idc", "source_size": [50, 50],
         "stored_size": [50, 50], "input_size": [50, 50], "plan_id": data.manifest.plan_id,
-        "content_digest": data.manifest.content_digest, "temperature": 1.5, "threshold": 0.25, "model": "cnn_105k",
-        "config_digest": config.digest(), "trained_on_groups": "train_groups.json",
+        "content_digest": data.manifest.content_digest, "temperature": 1.5, "bias": 0.0, "threshold": 0.25,
+        "model": "cnn_105k", "config_digest": config.digest(), "trained_on_groups": "train_groups.json",
     }.items():  # fmt: skip
         assert told[key] == value, key
     splits = json.loads((folder / "splits.json").read_text())["splits"]

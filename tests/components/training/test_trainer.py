@@ -98,8 +98,10 @@ def test_what_a_run_leaves(trained: tuple[Path, list[str]], folder: Path) -> Non
     assert {"loss", "val_loss", "auc", "val_auc", "learning_rate", "seconds"} <= result.history.keys()
     assert result.history["val_auc"][-1] > 0.9
     facts = json.loads((run / "model" / "assets.extra" / "histoline.json").read_text())
-    assert (facts["temperature"], facts["threshold"]) == (result.temperature, result.threshold)
-    assert set(result.calibration["before"]) == set(result.calibration["after"]) == {"ece", "log_loss"}
+    told = (result.temperature, result.bias, result.threshold)
+    assert (facts["temperature"], facts["bias"], facts["threshold"]) == told
+    assert set(result.calibration["before"]) == set(result.calibration["after"]) == {"ece", "log_loss", "brier"}
+    assert result.calibration["groups"] > 0 and result.calibration["expected_bias"] == [0.0]
     assert result.calibration["after"]["log_loss"] <= result.calibration["before"]["log_loss"] + 1e-6
     assert list((run / "tensorboard" / "train").iterdir()) and list((run / "tensorboard" / "validation").iterdir())
 
@@ -119,7 +121,8 @@ def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
     trained: tuple[Path, list[str]], folder: Path
 ) -> None:
     from components.datasets.tfrecord import read_records
-    from components.metrics.calibration import apply_temperature, choose_threshold
+    from components.metrics.calibration import apply_calibration
+    from components.metrics.threshold import choose_threshold
     from tests.support import ingest_help
 
     run, _ = trained
@@ -134,7 +137,7 @@ def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
     labels = [by_id[decode_example(r)["patch_id"].decode()] for r in records]  # type: ignore[union-attr]
     assert result.threshold is not None
     assert choose_threshold(labels, probability) == pytest.approx(result.threshold, abs=1e-5)
-    assert np.isfinite(apply_temperature(probability, result.temperature)).all()
+    assert np.isfinite(apply_calibration(probability, result.temperature, result.bias)).all()
 
 
 def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], folder: Path, tmp_path: Path) -> None:
@@ -191,9 +194,15 @@ def test_calibration_is_done_in_true_float32(folder: Path, tmp_path: Path) -> No
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
-def test_sampling_and_class_weights(folder: Path, tmp_path: Path) -> None:
+def test_sampling_and_class_weights_move_the_bias_back(tmp_path: Path) -> None:
+    folder = dataset(tmp_path, rare=True)
     for i, given in enumerate(({"sampling": "balanced"}, {"class_weights": "balanced"})):
-        assert train(recipe(1, **given), folder, tmp_path / str(i)).epochs_run == 1
+        result = train(recipe(1, **given), folder, tmp_path / str(i))
+        assert result.epochs_run == 1
+        # One of five patches is positive: the odds were made four times too high.
+        assert result.calibration["expected_bias"] == pytest.approx([-np.log(4)], abs=1e-3)
+        assert result.bias == pytest.approx(-np.log(4), abs=0.6)
+        assert result.calibration["before"]["log_loss"] > result.calibration["after"]["log_loss"] - 0.05
 
 
 def test_a_loss_that_is_no_number_ends_with_exit_65_and_the_batchs_statistics(folder: Path, tmp_path: Path) -> None:
