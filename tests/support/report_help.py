@@ -80,14 +80,21 @@ class Studio:
     def begun(self, run_id: str, **changes: Any) -> str:
         """A run that was frozen and has trained; its folder."""
         folder = run_record.run_dir(self.dataset, self.task, run_id)
-        config = {"model": "tiny", "title": "A tiny recipe", "gate": {"n_resamples": 200}, "phases": [{"epochs": 2}]}
+        config = {
+            "model": "tiny", "title": "A tiny recipe", "gate": {"n_resamples": 200}, "phases": [{"epochs": 2}],
+            "floors": {"balanced_accuracy": 0.3, "accuracy_over_majority": 0.05},
+        }  # fmt: skip
         run_record.create(
             self.storage, folder, config=config, dataset_dir=self.dataset_dir, manifest=self.manifest,
             digests={"source": "5" * 64},
         )  # fmt: skip
         run_record.update(
             self.storage, folder, history=HISTORY, epochs_run=2, timings={"training": 2.0},
-            calibration={"before": {"ece": 0.2, "log_loss": 0.5}, "after": {"ece": 0.1, "log_loss": 0.4}, "note": ""},
+            calibration={
+                "before": {"ece": 0.2, "log_loss": 0.5, "brier": 0.2},
+                "after": {"ece": 0.1, "log_loss": 0.4, "brier": 0.1},
+                "note": "", "expected_bias": [-0.4],
+            },
             **changes,
         )  # fmt: skip
         extra = self.root / folder / "model" / "assets.extra"
@@ -95,6 +102,7 @@ class Studio:
         (extra.parent / "saved_model.pb").write_bytes(b"a stub")
         facts = {
             "classes": list(self.manifest.classes), "temperature": 1.5,
+            "bias": -0.5 if len(self.manifest.classes) == 2 else [0.5, -0.5] + [0.0] * (len(self.manifest.classes) - 2),
             "threshold": 0.4 if len(self.manifest.classes) == 2 else None,
         }  # fmt: skip
         (extra / "histoline.json").write_text(json.dumps(facts))

@@ -66,7 +66,17 @@ def test_the_subtype_page(types: Evidence) -> None:
     assert types.record.gate is not None
     weak = dataclasses.replace(types.record, weak_evidence=True)
     assert "On this evidence no model" in page.render(dataclasses.replace(types, record=weak))
+    assert types.record.floors["floors"]["accuracy_over_majority"]["passed"] and types.record.bias[:2] == (0.5, -0.5)
+    assert "moved class by class (adenosis +0.50, fibroadenoma -0.50, " in text and "test, before" in text
     assert "Recognition rates" in text and "10.1109/TBME.2015.2496264" in text
+
+
+def test_a_run_from_before_the_bias_and_an_unmet_sensitivity(poor: Evidence, poor_page: str) -> None:
+    assert "then moved by -0.500; the class weights of training alone explain -0.40" in poor_page
+    old = {"before": {"ece": 0.2, "log_loss": 0.5}, "served": {"test": {"ece": 0.3}}}
+    record = dataclasses.replace(poor.record, bias=None, calibration=old, threshold_note="It can't be shown.")
+    text = page.render(dataclasses.replace(poor, record=record))
+    assert "moved by" not in text and "test, as served" in text and "It can" in text
 
 
 def hostile(evidence: Evidence) -> Evidence:
