@@ -68,9 +68,17 @@ def patient_weighted_auc(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples
         scores: [N].
         resamples: Of the same patches.
     """
-    y, s = np.asarray(labels), np.asarray(scores)
-    each = ratio(1.0, np.bincount(resamples.index, minlength=resamples.groups))
-    auc = weighted_auc(y, s, resamples.index)
-    estimate = float(auc(each[None, :])[0])
+    auc, each = weighted_auc(np.asarray(labels), np.asarray(scores), resamples.index), _shares(resamples.index)
     values = auc(resamples.weights * each) if len(resamples.weights) else np.zeros(0)
-    return percentile_interval(estimate, values, resamples)
+    return percentile_interval(float(auc(each[None, :])[0]), values, resamples)
+
+
+def patient_weighted_auc_point(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.ArrayLike) -> float:
+    """The same without an interval; NaN where a class is missing."""
+    _, index = group_index(groups)
+    return float(weighted_auc(np.asarray(labels), np.asarray(scores), index)(_shares(index)[None, :])[0])
+
+
+def _shares(index: Array) -> Array:
+    """Weight of one patch of each group, [G], so that the groups weigh the same."""
+    return ratio(1.0, np.bincount(index))

@@ -195,8 +195,27 @@ def macro_f1(confusion: Array) -> Array:
     return mean_of_defined(class_f1(confusion))
 
 
+def agreement(confusion: Array) -> dict[str, Array]:
+    """What calls and labels agree in beyond chance, from confusion matrices [..., C, C].
+
+    Returns:
+        `mcc`, Matthews' correlation for several classes (Gorodkin 2004: the covariance of the two over their
+        deviations), and `kappa` (Cohen 1960), each [...]. 0 is chance, 1 is perfect; `mcc` is NaN where all
+        labels or all calls are of one class, `kappa` where both are of the same one.
+    """
+    confusion = np.asarray(confusion, float)
+    hits = np.trace(confusion, axis1=-2, axis2=-1)
+    labels, calls, total = confusion.sum(axis=-1), confusion.sum(axis=-2), confusion.sum(axis=(-2, -1))
+    by_chance = (labels * calls).sum(axis=-1)
+    spread = (total**2 - (labels**2).sum(axis=-1)) * (total**2 - (calls**2).sum(axis=-1))
+    return {
+        "mcc": ratio(hits * total - by_chance, np.sqrt(spread)),
+        "kappa": ratio(hits * total - by_chance, total**2 - by_chance),
+    }
+
+
 def multiclass_rates(confusion: Array) -> dict[str, Array]:
-    """Accuracy, balanced accuracy (mean recall of the classes present) and macro-F1 from [..., C, C]."""
+    """Accuracy, balanced accuracy (mean recall of the classes present), macro-F1, MCC and kappa from [..., C, C]."""
     confusion = np.asarray(confusion, float)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     support = confusion.sum(axis=-1)
@@ -204,6 +223,7 @@ def multiclass_rates(confusion: Array) -> dict[str, Array]:
         "accuracy": ratio(hits.sum(axis=-1), support.sum(axis=-1)),
         "balanced_accuracy": mean_of_defined(ratio(hits, support)),
         "macro_f1": macro_f1(confusion),
+        **agreement(confusion),
     }
 
 
@@ -241,8 +261,8 @@ def multiclass_metrics(labels: npt.ArrayLike, probability: npt.ArrayLike) -> dic
         probability: [N, C], rows sum to 1.
 
     Returns:
-        `macro_f1`, `accuracy`, `balanced_accuracy`, `log_loss`, `brier` and `macro_auc`, the mean of the
-        one-vs-rest AUCs that exist.
+        `macro_f1`, `accuracy`, `balanced_accuracy`, `mcc`, `kappa`, `log_loss`, `brier` and `macro_auc`, the mean of
+        the one-vs-rest AUCs that exist.
     """
     p = np.asarray(probability)
     confusion = confusion_matrix(labels, p.argmax(axis=1), p.shape[1])

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.metrics.bootstrap import BootstrapPlan, split_intervals
+from components.metrics.bootstrap import BootstrapPlan, plan_resamples, split_intervals
 from components.metrics.calibration import reliability, undo_calibration
-from components.metrics.per_group import per_group_metrics, recognition_rates
+from components.metrics.patient_level import patient_weighted_auc, patients
+from components.metrics.per_group import per_group_metrics
 from components.metrics.point import binary_metrics, multiclass_metrics, summary_over_groups
+from components.metrics.recognition import recognition_rates
+from components.metrics.selective import abstaining, aurc_interval, certainty
 
 Array = npt.NDArray[Any]
 ABSENT = ("", "-1")
@@ -54,6 +57,8 @@ class ScoredSplit:
 def with_intervals(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
     """Metrics of a split with their intervals, and what has to be said beside them."""
     values, resamples = split_intervals(split.labels, split.probability, split.groups, split.threshold, plan)
+    if split.threshold is not None:
+        values["patient_weighted_auc"] = patient_weighted_auc(split.labels, split.probability, resamples)
     return {
         "patches": len(split.labels),
         "groups": resamples.groups,
@@ -70,11 +75,44 @@ def per_group(split: ScoredSplit) -> dict[str, Any]:
     return summary_over_groups(columns)
 
 
-def recognition(split: ScoredSplit) -> dict[str, Any]:
+def patient_level(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
+    """As `with_intervals`, of one decision per patient; empty where a patient has several labels.
+
+    A patient's probability is that of the mean of its logits, and the stored threshold cuts it too.
+    """
+    whole = patients(split.labels, split.probability, split.groups)
+    if whole is None:
+        return {}
+    values, resamples = split_intervals(whole.labels, whole.probability, whole.names, split.threshold, plan)
+    return {
+        "patches": len(split.labels),
+        "groups": resamples.groups,
+        "redrawn": resamples.redrawn,
+        "weak": resamples.weak,
+        "warnings": list(resamples.warnings),
+        "values": {name: dataclasses.asdict(interval) for name, interval in values.items()},
+    }
+
+
+def selective(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
+    """What abstaining on the least certain patches gains: `aurc` with its interval, and `rows` by coverage."""
+    n_classes = 2 if split.probability.ndim == 1 else split.probability.shape[1]
+    certain, called = certainty(split.probability, split.threshold), split.predicted
+    resamples = plan_resamples(split.labels, split.groups, n_classes, plan)
+    rows = abstaining(split.labels, called, certain, n_classes)
+    return {
+        "aurc": dataclasses.asdict(aurc_interval(split.labels != called, certain, resamples)),
+        "rows": [
+            {"coverage": row.coverage, "patches": row.patches, "error": row.error, **row.figures} for row in rows
+        ],
+    }
+
+
+def recognition(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
     """Recognition rates of Spanhol et al. 2016 per magnification; empty where no magnification is known."""
     if (split.magnification < 0).all():
         return {}
-    rates = recognition_rates(split.labels, split.predicted, split.groups, split.magnification)
+    rates = recognition_rates(split.labels, split.predicted, split.groups, split.magnification, plan)
     return {name: dataclasses.asdict(rate) for name, rate in rates.items()}
 
 

@@ -236,7 +236,9 @@ def evaluate(storage: Storage, folder: str, task: Task, do_parts: Work) -> RunRe
         folder,
         metrics={ROLE: metrics},
         per_group={ROLE: summary.per_group(split)},
-        recognition={ROLE: summary.recognition(split)},
+        recognition={ROLE: summary.recognition(split, plan)},
+        patient_level={ROLE: summary.patient_level(split, plan)},
+        selective={ROLE: summary.selective(split, plan)},
         slices=summary.slices(split, list(task.model.classes)),
         calibration=summary.calibration(
             {ROLE: split}, task.model.facts.get("temperature"), task.model.facts.get("bias")

@@ -188,6 +188,7 @@ def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], l
     groups = _texts(inputs.test, "group_id")
     models, warnings = opponents(inputs.promoted, inputs.manifest, scores.promoted, groups)
     measured: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
+    measured |= {"patient_level": {}, "selective": {}}
     if scores.predictions is not None:
         measured = _measure(inputs, scores.predictions, policy)
         asked = inputs.record.config.get("floors") or {}
@@ -292,7 +293,9 @@ def _measure(inputs: EvaluationInputs, predictions: pa.Table, policy: GatePolicy
     return {
         "metrics": {name: summary.with_intervals(split, plan) for name, split in splits.items()},
         "per_group": {name: summary.per_group(split) for name, split in splits.items()},
-        "recognition": {name: summary.recognition(split) for name, split in splits.items()},
+        "recognition": {name: summary.recognition(split, plan) for name, split in splits.items()},
+        "patient_level": {name: summary.patient_level(split, plan) for name, split in splits.items()},
+        "selective": {name: summary.selective(split, plan) for name, split in splits.items()},
         "slices": summary.slices(splits["test"], list(inputs.manifest.classes)),
         "calibration": {
             **(inputs.record.calibration or {}),

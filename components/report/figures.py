@@ -183,13 +183,38 @@ def histogram(name: str, labels: Array, probability: Array, classes: Sequence[st
         return inline(figure, name, "Histogram of the predicted probability for each class on the test split")
 
 
-def learning(name: str, history: Mapping[str, Sequence[float]], metric: str) -> Markup:
+def risk_coverage(name: str, coverage: Array, error: Array, aurc: float) -> Markup:
+    """Error among the patches that are answered, against their share, most certain first.
+
+    Args:
+        name: Unique on the page.
+        coverage: Rising to 1, [K].
+        error: [K].
+        aurc: Area under the curve.
+    """
+    with drawing(4.3, 4.5) as (figure, axes):
+        whole = float(error[-1]) if len(error) else 0.0
+        axes.axhline(whole, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)), label=f"all answered, error {whole:.3f}")
+        axes.plot(*_thin(coverage, error), color=BLUE, label=f"least certain left out, AURC {aurc:.3f}")
+        axes.set(xlim=(-0.02, 1.02), xlabel="coverage (share of the patches answered)", ylabel="error among them")
+        # The first few patches are all or nothing.
+        seen = error[coverage >= 0.05]
+        axes.set_ylim(0, 1.1 * max(whole, float(seen.max()) if seen.size else 0.0, 0.01))
+        _legend_below(figure, axes)
+        return inline(figure, name, "Risk-coverage curve: error among the patches answered against their share on test")
+
+
+def learning(
+    name: str, history: Mapping[str, Sequence[float]], metric: str, best: int | None = None, watched: bool = False
+) -> Markup:
     """One quantity over the epochs, train beside eval.
 
     Args:
         name: Unique on the page.
         history: Keras' names to one value per epoch.
         metric: Such as `loss` or `auc`.
+        best: Epoch whose weights were exported, from 1; None where it was the last.
+        watched: Whether this quantity decided on it.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -199,9 +224,14 @@ def learning(name: str, history: Mapping[str, Sequence[float]], metric: str) -> 
             if values:
                 epochs = np.arange(1, len(values) + 1)
                 axes.plot(epochs, values, color=colour, linestyle=line, marker=mark, markersize=4, label=label)
-        axes.set(xlabel="epoch", ylabel={"auc": "AUC"}.get(metric, metric))
+        if best is not None:
+            axes.axvline(best, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), label=f"best epoch {best}")
+            values = history.get(f"val_{metric}", ())
+            if watched and best <= len(values):
+                axes.plot(best, values[best - 1], "o", color=BLUE, markeredgecolor=PAPER, markersize=9)
+        axes.set(xlabel="epoch", ylabel={"auc": "AUC", "macro_f1": "macro-F1"}.get(metric, metric))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlim(0.5, max(1, len(history.get(metric, []))) + 0.5)
+        axes.set_xlim(0.5, max(1, len(history.get(f"val_{metric}") or history.get(metric, []))) + 0.5)
         axes.legend()
         return inline(figure, name, f"Learning curve: {metric} per epoch on train and eval")
 

@@ -13,16 +13,18 @@ import numpy.typing as npt
 from components.metrics import point as m
 from components.metrics.bootstrap import BootstrapPlan, percentile_interval, plan_resamples
 from components.metrics.calibration import calibration_gaps, expected_calibration_error
+from components.metrics.patient_level import patient_weighted_auc_point
 from components.metrics.per_group import group_index, per_group_metrics
 from components.report.evidence import Evidence, Rival, SplitPredictions
 
 Array = npt.NDArray[Any]
 
 TITLES = {
-    "auc": "AUC", "pr_auc": "PR-AUC", "macro_f1": "Macro-F1", "macro_auc": "Macro one-vs-rest AUC",
+    "auc": "AUC", "patient_weighted_auc": "Patient-weighted AUC", "pr_auc": "PR-AUC",
+    "macro_f1": "Macro-F1", "macro_auc": "Macro one-vs-rest AUC",
     "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
-    "balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "mcc": "MCC", "brier": "Brier score",
-    "log_loss": "Log loss", "ece": "ECE",
+    "balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "mcc": "MCC", "kappa": "Cohen's kappa",
+    "brier": "Brier score", "log_loss": "Log loss", "ece": "ECE",
 }  # fmt: skip
 """Metrics in the order in which the page shows them, as people write them."""
 
@@ -75,6 +77,28 @@ def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list
     ]  # fmt: skip
 
 
+def patient_rows(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:
+    """Figures of one decision per patient on test: title and interval; empty where a patient has several labels."""
+    values = evidence.record.patient_level.get("test", {}).get("values", {})
+    return [(title, values[name]) for name, title in TITLES.items() if name in values]
+
+
+def monitored(evidence: Evidence) -> tuple[str, int | None]:
+    """What early stopping watched, as Keras calls it on train, and its best epoch, from 1.
+
+    Without early stopping the primary metric where it was followed, and no epoch: the last one was exported.
+    """
+    history, stopping = evidence.record.history, evidence.record.config.get("early_stopping") or {}
+    watched = str(stopping.get("monitor") or "")
+    values = [v for v in history.get(watched, []) if v is not None]
+    if not values:
+        names = (evidence.primary, "accuracy")
+        return next((name for name in names if history.get(f"val_{name}")), names[-1]), None
+    # The first of the best, as training has it.
+    best = min(values) if watched == "val_loss" else max(values)
+    return watched.removeprefix("val_"), 1 + list(history[watched]).index(best)
+
+
 def _plan(evidence: Evidence) -> BootstrapPlan:
     policy = evidence.record.policy or {}
     chosen = {key: policy[key] for key in ("resamples", "confidence", "seed") if key in policy}
@@ -94,6 +118,7 @@ def point_metrics(test: SplitPredictions, rival: Rival, multiclass: bool) -> dic
     ece = {"ece": expected_calibration_error(y, p)}
     if multiclass:
         return {**m.multiclass_metrics(y, p), **ece}
+    ece["patient_weighted_auc"] = patient_weighted_auc_point(y, p, test.groups[rows].astype(str))
     found = m.binary_metrics(y, p, math.nan if rival.threshold is None else rival.threshold)
     if rival.threshold is None:
         found = {name: value for name, value in found.items() if name not in NEEDS_CUT}

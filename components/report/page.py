@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from components.core.text import number, spaced
-from components.metrics import calibration
+from components.metrics import calibration, selective
 from components.metrics import point as m
 from components.promotion import gate_words
 from components.promotion.champion import unproven_caveat
@@ -141,6 +141,8 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "prevalence": _prevalence(evidence),
         "size": dataset_card.patch_size(evidence.manifest) if evidence.manifest else "unknown",
         "rows": measures.headline(evidence, sources),
+        "patient_rows": measures.patient_rows(evidence),
+        "monitored": measures.monitored(evidence),
         "rivals": evidence.rivals,
         "sources": sources,
         "evaluation": record.code == "evaluation",
@@ -207,12 +209,19 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
     test, record = evidence.test, evidence.record
     plots: dict[str, Markup] = {}
     if record.history.get("loss"):
-        plots["learning"] = figures.learning("loss", record.history, "loss")
-        metric = "accuracy" if evidence.multiclass else "auc"
-        if record.history.get(metric):
-            plots["learning_metric"] = figures.learning("learning", record.history, metric)
+        metric, best = measures.monitored(evidence)
+        plots["learning"] = figures.learning("loss", record.history, "loss", best, metric == "loss")
+        metric = ("accuracy" if evidence.multiclass else "auc") if metric == "loss" else metric
+        if record.history.get(f"val_{metric}"):
+            watched = best is not None and measures.monitored(evidence)[0] == metric
+            plots["learning_metric"] = figures.learning("learning", record.history, metric, best, watched)
     if test is None:
         return plots
+    certain = selective.certainty(test.probability, evidence.threshold)
+    curve = selective.risk_coverage(test.labels != test.predicted(evidence.threshold), certain)
+    aurc = record.selective.get("test", {}).get("aurc", {}).get("estimate")
+    if aurc is not None:
+        plots["risk_coverage"] = figures.risk_coverage("risk", *curve, aurc)
     # The served probability with temperature and bias undone is the one before them.
     bias = 0.0 if record.bias is None else record.bias
     before = calibration.undo_calibration(test.probability, record.temperature or 1.0, bias)

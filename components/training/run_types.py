@@ -137,6 +137,9 @@ class RunRecord:
         metrics: Split to patches, groups, warnings and `values`: metric to interval.
         per_group: Split to metric to its spread over groups.
         recognition: Split to magnification to recognition rates (Spanhol et al. 2016).
+        patient_level: Split to figures of one decision per patient, as `metrics`; empty where a patient has several
+            labels.
+        selective: Split to what abstaining on the least certain patches gains: `aurc` and `rows` by coverage.
         slices: Figures of parts of the test split.
         drift: Of the colours against the champion's data.
         history: Quantity to one value per epoch.
@@ -188,6 +191,8 @@ class RunRecord:
     metrics: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     per_group: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     recognition: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    patient_level: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    selective: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     slices: tuple[Mapping[str, Any], ...] = ()
     drift: Mapping[str, Any] | None = None
     history: Mapping[str, list[Any]] = dataclasses.field(default_factory=dict)

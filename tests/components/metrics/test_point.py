@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from components.metrics import point
-from components.metrics.per_group import per_group_metrics, recognition_rates
+from components.metrics.bootstrap import BootstrapPlan
+from components.metrics.per_group import per_group_metrics
+from components.metrics.recognition import recognition_rates
 
 
 def binary_case(seed: int, decimals: int | None = None):
@@ -50,6 +52,12 @@ def test_multiclass_metrics_agree_with_scikit_learn():
     p = rng.dirichlet(np.ones(5), 300)
     called = p.argmax(axis=1)
     present = [0, 1, 2, 4]
+    better = np.where(rng.random(300) < 0.5, y, called)
+    found = point.agreement(point.confusion_matrix(y, better, 5))
+    assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(y, better), abs=1e-9)
+    assert found["kappa"] == pytest.approx(sk.cohen_kappa_score(y, better), abs=1e-9)
+    alone = point.agreement(point.confusion_matrix([1, 1], [1, 1], 3))
+    assert np.isnan(alone["mcc"]) and np.isnan(alone["kappa"])
     ours = point.multiclass_metrics(y, p)
     assert ours["macro_f1"] == pytest.approx(
         sk.f1_score(y, called, labels=present, average="macro"), abs=1e-9
@@ -167,3 +175,20 @@ def test_recognition_rates_by_hand():
     assert rates["100"].patient == 1
     assert rates["all"].image == pytest.approx(5 / 7)
     assert rates["all"].patient == pytest.approx((4 / 5 + 1 + 0) / 3)
+    assert rates["all"].patient_interval.reason == "too_few_groups" == rates["40"].image_interval.reason
+
+
+def test_recognition_rates_have_intervals_over_patients():
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(30), rng.integers(1, 20, 30))
+    labels = np.repeat(rng.integers(0, 2, 30), np.bincount(groups))
+    hit = rng.random(groups.size) < np.repeat(rng.beta(4, 1, 30), np.bincount(groups))
+    predicted = np.where(hit, labels, 1 - labels)
+    found = recognition_rates(labels, predicted, groups, np.full(groups.size, 40), BootstrapPlan(500))["all"]
+    scores = [sk.accuracy_score(labels[groups == g], predicted[groups == g]) for g in range(30)]
+    assert found.patient == pytest.approx(np.mean(scores)) and found.image == sk.accuracy_score(labels, predicted)
+    interval = found.patient_interval
+    assert interval.low < found.patient < interval.high
+    # The mean of 30 independent scores: its standard error is known.
+    assert interval.standard_error == pytest.approx(np.std(scores) / np.sqrt(30), rel=0.1)
+    assert found.image_interval.low < found.image < found.image_interval.high

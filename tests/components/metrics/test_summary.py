@@ -12,6 +12,7 @@ from components.datasets.sidecars import digest_of_split
 from components.metrics import calibration, point
 from components.metrics import summary as s
 from components.metrics.bootstrap import BootstrapPlan
+from components.metrics.patient_level import patients
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 300)
@@ -41,6 +42,23 @@ def test_intervals_hold_the_point_estimates():
     )
 
 
+def test_patients_and_abstaining():
+    plan = BootstrapPlan(200, pool=True)
+    assert s.patient_level(BINARY, plan) == {}  # patients here have patches of both labels
+    one = dataclasses.replace(BINARY, groups=np.char.add(BINARY.groups, LABELS.astype(str)))
+    told = s.patient_level(one, plan)
+    whole = patients(LABELS, BINARY.probability, one.groups)
+    assert told["groups"] == len(whole.names) and told["patches"] == 300
+    for name, value in point.binary_metrics(whole.labels, whole.probability, 0.35).items():
+        assert told["values"][name]["estimate"] == pytest.approx(value, nan_ok=True)
+    kept = s.selective(SEVERAL, plan)
+    figures = point.multiclass_metrics(SEVERAL.labels, SEVERAL.probability)
+    assert kept["rows"][0]["error"] == pytest.approx(1 - figures["accuracy"])
+    assert kept["aurc"]["low"] < kept["aurc"]["estimate"] < kept["aurc"]["high"] and "macro_f1" in kept["rows"][3]
+    values = s.with_intervals(BINARY, plan)["values"]
+    assert values["patient_weighted_auc"]["low"] is not None and "mcc" in s.with_intervals(SEVERAL, plan)["values"]
+
+
 def test_slices_use_the_stored_threshold_and_skip_what_says_nothing():
     found = {(one["by"], one["value"]): one for one in s.slices(BINARY, ["benign", "malignant"])}
     labels, scales = ("benign", "malignant"), ("40", "100")
@@ -56,8 +74,8 @@ def test_slices_use_the_stored_threshold_and_skip_what_says_nothing():
 
 
 def test_recognition_rates_where_magnifications_are_known():
-    assert set(s.recognition(BINARY)) == {"40", "100", "all"}
-    assert s.recognition(dataclasses.replace(BINARY, magnification=np.full(300, -1))) == {}
+    assert set(s.recognition(BINARY, BootstrapPlan(100))) == {"40", "100", "all"}
+    assert s.recognition(dataclasses.replace(BINARY, magnification=np.full(300, -1)), BootstrapPlan(100)) == {}
     assert (SEVERAL.predicted == SEVERAL.probability.argmax(axis=1)).all()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from components.core.text import number
 from components.report import page
@@ -68,7 +69,38 @@ def test_the_subtype_page(types: Evidence) -> None:
     assert "On this evidence no model" in page.render(dataclasses.replace(types, record=weak))
     assert types.record.floors["floors"]["accuracy_over_majority"]["passed"] and types.record.bias[:2] == (0.5, -0.5)
     assert "moved class by class (adenosis +0.50, fibroadenoma -0.50, " in text and "test, before" in text
+    assert "One decision per patient" in text and types.record.patient_level["test"]["groups"] == 8
+    rate = types.record.recognition["test"]["all"]["patient_interval"]
+    assert f"{number(rate['low'])} to {number(rate['high'])}" in text and "Cohen&#39;s kappa" in text
     assert "Recognition rates" in text and "10.1109/TBME.2015.2496264" in text
+
+
+def test_patient_weighted_auc_and_what_abstaining_gains(poor: Evidence, poor_page: str) -> None:
+    test, kept = poor.test, poor.record.selective["test"]
+    assert test is not None and "One decision per" not in poor_page  # its patients have patches of both labels
+    weight = 1 / np.array([(test.groups == name).sum() for name in test.groups])
+    expected = roc_auc_score(test.labels, test.probability, sample_weight=weight)
+    assert f">Patient-weighted AUC</th><td class=\"n\">{number(expected)}</td>" in poor_page
+    assert kept["rows"][-1]["patches"] == len(test) // 2 and 'id="risk-' in poor_page
+    assert f"risk-coverage curve {number(kept['aurc']['estimate'])}" in poor_page
+
+
+@pytest.mark.parametrize(
+    ("monitor", "said", "marks"),
+    [
+        ("", "No early stopping: the last epoch was exported.", 0),
+        ("val_accuracy", "Early stopping watched accuracy on eval; its best epoch, 2, is marked.", 2),
+        ("val_loss", "Early stopping watched loss on eval; its best epoch, 1, is marked.", 2),
+    ],
+)
+def test_learning_curves_show_what_was_monitored(poor: Evidence, monitor: str, said: str, marks: int) -> None:
+    history = {**report_help.HISTORY, "val_loss": [0.4, 0.45]}
+    config = {**poor.record.config, "early_stopping": {"monitor": monitor, "patience": 3}}
+    record = dataclasses.replace(poor.record, config=config, history=history)
+    text = page.render(dataclasses.replace(poor, record=record))
+    assert said in text and len(re.findall("best epoch [0-9]</text>", text)) == marks
+    shown = "accuracy" if monitor == "val_accuracy" else "auc"
+    assert f"Learning curve: {shown} per epoch" in text
 
 
 def test_a_run_from_before_the_bias_and_an_unmet_sensitivity(poor: Evidence, poor_page: str) -> None:
