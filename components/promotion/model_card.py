@@ -63,6 +63,7 @@ def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
     test = record.metrics.get("test", {})
     spread = record.per_group.get("test", {})
     spread_metric = "auc" if spread.get("auc") else "balanced_accuracy"
+    by_patient = record.patient_level.get("test", {}).get("values", {})
     card = _environment().get_template("model_card.md").render(
         research_only=RESEARCH_ONLY,
         caveat=entry.caveat,
@@ -78,6 +79,7 @@ def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
         power=power_line(dataclasses.asdict(record.gate) if record.gate else None),
         ece=((record.calibration or {}).get("served") or {}).get("test", {}).get("ece"),
         uncalibrated=((record.calibration or {}).get("uncalibrated") or {}).get("test"),
+        by_patient={name: by_patient[name] for name in ("auc", "macro_f1", "accuracy") if name in by_patient},
         spread=spread.get(spread_metric) or {},
         spread_metric=spread_metric,
         warnings=[

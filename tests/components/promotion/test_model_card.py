@@ -100,6 +100,21 @@ def test_a_model_on_unproven_splits_says_so_at_the_top_and_after_a_rollback():
     assert "not proved" not in render(RECORD, MANIFEST, entry())
 
 
+def test_bias_margin_and_figures_by_patient():
+    record = dataclasses.replace(
+        RECORD, bias=-0.25, threshold_note="Sensitivity 0.95 on eval.",
+        calibration={**RECORD.calibration, "uncalibrated": {"test": {"ece": 0.2, "log_loss": 0.7}}},
+        patient_level={"test": {"values": {"auc": interval(0.8, 0.7, 0.9)}}},
+    )  # fmt: skip
+    card = render(record, MANIFEST, entry())
+    assert "the temperature (1.500) and the\n  bias of the logits (-0.250) were chosen on the eval split" in card
+    assert "\n- Sensitivity 0.95 on eval.\n" in card and "auc of one decision per slide (mean logit): 0.800" in card
+    assert "0.031 (without temperature and bias 0.200; log loss 0.700)" in card
+    several = dataclasses.replace(record, bias=(0.5, -0.25, -0.25), classes=("a", "b", "c"))
+    card = render(several, dataclasses.replace(MANIFEST, classes=("a", "b", "c")), entry())
+    assert "(+0.500, -0.250, -0.250)" in card
+
+
 def test_what_a_user_typed_is_shown_as_typed():
     assert escape("<script> *x*\n# [a](b) | c") == r"&lt;script&gt; \*x\* \# \[a\](b) \| c"
     section = promotion_section(entry(promoted_by="hand", who="a|b", why="x\n## Promotion\ny"))
