@@ -76,12 +76,12 @@ def per_group(split: ScoredSplit) -> dict[str, Any]:
 
 
 def patient_level(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
-    """As `with_intervals`, of one decision per patient; empty where a patient has several labels.
+    """As `with_intervals`, of one decision per patient; empty where a patient has several labels, or each one patch.
 
     A patient's probability is that of the mean of its logits, and the stored threshold cuts it too.
     """
     whole = patients(split.labels, split.probability, split.groups)
-    if whole is None:
+    if whole is None or len(whole.labels) == len(split.labels):
         return {}
     values, resamples = split_intervals(whole.labels, whole.probability, whole.names, split.threshold, plan)
     return {

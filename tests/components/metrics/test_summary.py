@@ -45,6 +45,7 @@ def test_intervals_hold_the_point_estimates():
 def test_patients_and_abstaining():
     plan = BootstrapPlan(200, pool=True)
     assert s.patient_level(BINARY, plan) == {}  # patients here have patches of both labels
+    assert s.patient_level(dataclasses.replace(BINARY, groups=np.arange(300)), plan) == {}  # that says nothing new
     one = dataclasses.replace(BINARY, groups=np.char.add(BINARY.groups, LABELS.astype(str)))
     told = s.patient_level(one, plan)
     whole = patients(LABELS, BINARY.probability, one.groups)
