@@ -392,6 +392,17 @@ def test_finished_stages_do_nothing_again(trained: Trained, tmp_path: Path) -> N
     assert record(trained.workspace, "first") == before
 
 
+def test_a_metadata_server_that_is_not_there_is_told_before_tfx_is_loaded(trained: Trained, tmp_path: Path) -> None:
+    args = ("step", "validate", "idc", "--workspace", trained.workspace, "--run-id", "far", "--seed", "9", *TINY)
+    url = "mysql://histo:hidden-word@127.0.0.1:1/mlmd"
+    away = run(*args, path=no_tfx(tmp_path), HISTOLINE_METADATA=url)
+    assert away.returncode == 75 and "mysql://histo@127.0.0.1:1/mlmd can't be reached" in away.stderr
+    folder = trained.workspace / "runs/idc/binary/far"
+    kept = [file for file in folder.rglob("*") if file.is_file()]
+    assert "hidden" not in away.stderr and not any(b"hidden" in file.read_bytes() for file in kept)
+    shutil.rmtree(folder)
+
+
 def test_other_options_for_a_run_that_has_begun_are_wrong_usage(trained: Trained, tmp_path: Path) -> None:
     args = ("--workspace", trained.workspace, "--run-id", "first")
     other = run("step", "validate", "idc", *args, *TINY, "--seed", "5", path=no_tfx(tmp_path))
@@ -433,6 +444,10 @@ def test_another_scanner_is_caught_and_can_be_accepted(trained: Trained, tmp_pat
     args = ("step", "validate", "idc", "--workspace", workspace, "--run-id", "red", *TINY)
     caught = run(*args)
     assert caught.returncode == 65 and "color/red_mean" in caught.stderr and "--accept-drift" in caught.stderr
+    told = json.loads((workspace / "runs/idc/binary/red/tfx.json").read_text())
+    assert told["executions"][-1]["node"] == "AnomalyGate" and told["executions"][-1]["state"] == "FAILED"
+    assert told["anomalies"] == [] and told["statistics"] and told["evaluation"] == ""
+    assert 'id="tfx"' in (workspace / "runs/idc/binary/red/report/index.html").read_text(encoding="utf-8")
     kept = record(workspace, "red")
     assert kept["state"] == "failed" and "color/red_mean" in kept["drift"]["drifted"]
     assert invoke(*args, "--accept-drift", "new scanner in room 3") == 0

@@ -92,3 +92,31 @@ def test_a_store_that_is_being_made_is_tried_again(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(metadata_store.time, "sleep", lambda seconds: None)
     assert open_store(SqliteFile(tmp_path / "a.sqlite")).get_artifact_types() == []
     assert len(tries) == 2
+
+
+def test_a_run_goes_on_in_the_store_that_it_was_begun_in(tmp_path: Path) -> None:
+    from components.training import run_record
+    from pipelines.tfx.stage_nodes import check_store
+    from tests.support.manifests import manifest
+
+    storage = open_storage(tmp_path)
+    options = {"metadata": SERVER.place}
+    folder = "runs/idc/binary/a"
+    begun = run_record.create(storage, folder, config={}, dataset_dir="d", manifest=manifest(), options=options)
+    check_store(begun, SERVER)
+    for other in (None, Server("mysql", "127.0.0.1", 3306, "other", "histo", "hidden-word")):
+        with pytest.raises(UsageError, match="keeps its lineage in mysql://histo@127.0.0.1:3306/mlmd") as error:
+            check_store(begun, other)
+        assert "HISTOLINE_METADATA" in str(error.value) and "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize("command", [("train", "idc"), ("step", "validate", "idc", "--run-id", "a"), ("lineage", "a")])
+def test_commands_refuse_a_wrong_url_first(command: tuple[str, ...], tmp_path: Path) -> None:
+    import click.testing
+
+    from pipelines.cli import cli
+
+    args = [*command, "--workspace", str(tmp_path), "--metadata", f"oracle://u:{SECRET}@h/d"]
+    done = click.testing.CliRunner().invoke(cli, args)
+    assert isinstance(done.exception, UsageError) and "scheme is 'oracle'" in str(done.exception)
+    assert "w0rd" not in str(done.exception) + done.output
