@@ -9,6 +9,7 @@ import pytest
 from tests.support import ingest_help, model_help, report_help
 from tests.support.model_help import Workshop
 from tests.support.report_help import Studio
+from tests.support.train_help import Trained
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,11 @@ def shop(tmp_path: Path, home: Path, idc: ingest_help.Result) -> Workshop:
     """A workspace of the test's own, with models that are made once."""
     (home / "models").mkdir(exist_ok=True)
     return Workshop(tmp_path / "workspace", idc, home / "models")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One run, promoted by the real pipeline; copy the workspace before changing what others read."""
+    made = Trained(tmp_path_factory.mktemp("train"))
+    assert made.done.returncode == 0, made.done.stderr
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,21 @@ def lineage(workspace: Path) -> Any:
     connection = metadata_store_pb2.ConnectionConfig()
     connection.sqlite.filename_uri = str(workspace / "metadata" / "idc-binary.sqlite")
     return metadata_store.MetadataStore(connection)
+
+
+class Trained:
+    """A workspace in which one run was promoted."""
+
+    def __init__(self, root: Path) -> None:
+        self.raw = draw(root / "raw")
+        self.workspace = root / "w"
+        self.data = ingest_help.ingest(self.raw, self.workspace)
+        self.result_file = root / "result.json"
+        self.done = run(
+            "train", "idc", "--workspace", self.workspace, "--run-id", "first", "--json", *TINY,
+            HISTOLINE_RESULT_JSON=str(self.result_file),
+        )  # fmt: skip
+
+    def copy(self, folder: Path) -> Path:
+        """A copy of the workspace, for what changes it."""
+        return Path(shutil.copytree(self.workspace, folder / "w"))
