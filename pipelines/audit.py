@@ -9,20 +9,20 @@ import click
 
 from components.errors import DataError
 from pipelines import console
+from pipelines.named_dataset import dataset_argument, open_dataset
 from pipelines.options import json_option
-from pipelines.verify import open_dataset
 
 
 @click.command("audit")
-@click.argument("folder", metavar="DATASET_DIR")
+@dataset_argument
 @json_option
-def command(folder: str, as_json: bool) -> None:
+def command(dataset: str, workspace: str, task: str, as_json: bool) -> None:
     """Check a committed data set for leakage again: patients, images, labels, counts; exit 65 on a finding."""
     from components.core.machine import cores
     from components.datasets.audit import audit, read_shard
     from components.ingest.worker_pool import helper_pool
 
-    storage, name, manifest = open_dataset(folder)
+    storage, name, manifest = open_dataset(dataset, workspace, task)
     shards = [(split, f"{name}/{manifest.path(split, shard)}") for split, shard in manifest.all_shards()]
     with helper_pool(cores()) as pool, console.Progress("records", manifest.written) as progress:
         facts = []

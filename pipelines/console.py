@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import sys
 import time
 import traceback
@@ -124,12 +125,62 @@ def user_error(error: BaseException) -> HistolineError | None:
     return None
 
 
+def open_streams() -> None:
+    """Gives the process what it lacks of stdin, stdout and stderr, leading nowhere.
+
+    A descriptor that is closed (`>&-`) would be the next file's that is opened, and whoever prints would write there.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)  # the same number where all below are open
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+
+
+def _silence(number: int) -> None:
+    """Leads a stream to nowhere, so that Python's own last flush meets no error either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def _reader_gone(number: int) -> bool:
+    """Whether a descriptor is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+
 def run(command: Callable[[], Any]) -> int:
     """Runs a command and turns what goes wrong into a message and an exit code: 0, 64, 65, 70 or 75."""
+    open_streams()
+    try:
+        code = _run(command)
+        sys.stdout.flush()
+        return code
+    except OSError as error:  # what could not be said: the reader has left, or the disk behind stdout is full
+        gone = [number for number in (1, 2) if _reader_gone(number)]
+        if not gone and user_error(error) is None:
+            raise
+        for number in gone or [1]:
+            _silence(number)
+        if gone:
+            return 0
+        log(str(user_error(error)), "error")
+        return TemporaryError.exit_code
+
+
+def _run(command: Callable[[], Any]) -> int:
     try:
         command()
         sys.stdout.flush()
         return 0
+    except SystemExit:  # click's own way to end where a pipe is closed
+        if not (_reader_gone(1) or _reader_gone(2)):
+            raise
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.ClickException as error:
@@ -138,10 +189,9 @@ def run(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         log("Interrupted. What is finished is kept: the same command goes on from there.", "error")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and (_reader_gone(1) or _reader_gone(2)):
+            raise
         problem = user_error(error)
         if problem is not None:
             log(str(problem), "error")

@@ -10,7 +10,8 @@ import click
 
 from components.errors import UsageError
 from pipelines import console
-from pipelines.options import json_option, only_task_option, open_workspace, task_option, workspace_option
+from pipelines.named_dataset import dataset_argument, open_dataset
+from pipelines.options import json_option, only_task_option, open_workspace, workspace_option
 
 yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell what would be done.")
 
@@ -70,27 +71,25 @@ def list_(workspace: str, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("dataset")
-@task_option(None)
-@click.option("--plan", default="", help="PLAN_ID; the latest by default.")
-@workspace_option()
+@dataset_argument
+@click.option("--plan", default="", help="PLAN_ID of a NAME, instead of its latest.")
 @json_option
 def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> None:
     """Show one data set: counts, rejects, policies, warnings."""
-    from components.datasets import manifest as manifests
     from components.datasets.latest_pointer import read_latest
     from pipelines import ingest_summary
     from pipelines.ingest_job import Outcome
 
-    storage = open_workspace(workspace)
-    home = f"datasets/{dataset}/{task}"
-    latest = read_latest(storage, home)
-    if latest is None and not plan:
-        raise UsageError(f"No {dataset} {task} data set is committed in {workspace}.", "Run histoline ingest first.")
-    chosen = plan or (latest.plan_id if latest else "")
-    manifest = manifests.load(storage, f"{home}/{chosen}")
-    is_latest = latest is not None and chosen == latest.plan_id
-    outcome = Outcome("committed", storage.uri(f"{home}/{chosen}"), manifest, is_latest, "", {})
+    storage, path, manifest = open_dataset(plan or dataset, workspace, task)
+    if plan and (manifest.dataset, manifest.task) != (dataset, task):
+        raise UsageError(
+            f"{plan} is a data set of {manifest.dataset} {manifest.task}, not of {dataset} {task}.",
+            "Leave out the name.",
+        )
+    home, _, plan_id = path.rpartition("/")
+    latest = read_latest(storage, home) if home else None
+    is_latest = latest is not None and plan_id == latest.plan_id
+    outcome = Outcome("committed", storage.uri(path), manifest, is_latest, "", {})
 
     values = manifest.to_document()
 

@@ -13,7 +13,7 @@ from components.errors import TemporaryError, UsageError
 from pipelines import console, ingest_summary
 from pipelines.beam.flags import check_own_typos, runner_args
 from pipelines.ingest_job import Outcome, run_ingest, unchanged
-from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, task_option, workspace_option
+from pipelines.options import BEAM_EPILOG, SEEDS, json_option, name_and_flags, task_option, workspace_option
 
 if TYPE_CHECKING:
     from components.ingest.config import IngestConfig
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @task_option()
 @click.option("--size", default="", help="Stored WIDTHxHEIGHT; the source size divided by a whole number.")
 @click.option("--image-format", default="raw", show_default=True, help="raw, or encoded (PNG files untouched).")
-@click.option("--seed", default=0, show_default=True, help="Of the split and of the order of records.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the split and of the order of records.")
 @click.option("--ratios", default="", help="Train, eval, test, such as 70/10/20 (the default of a new ledger).")
 @click.option("--split-by", default="group", show_default=True, help="group, or image: leaky, only to measure leakage.")
 @click.option("--group-by", default="", help="image: every image its own group, where no patient is known.")

@@ -27,6 +27,9 @@ metadata_option = click.option(
     help="Shared ML Metadata store, mysql://… or postgresql://…; better in HISTOLINE_METADATA than here, where lists"
     " of processes show the password. A file of the workspace by default.",
 )
+SEEDS = click.IntRange(0, 2**31 - 1)
+"""Seeds that every library takes; a recipe's `seed` has the same limits."""
+
 only_task_option = click.option("--task", default="", help="Only this task.")
 
 

@@ -114,6 +114,26 @@ def check_output(output: str, kaggle: bool) -> str:
     return full
 
 
+def check_apart(output: str, given: dict[str, Any]) -> None:
+    """Refuses an output inside the input: the next run would find this one's files among its images.
+
+    Raises:
+        UsageError: It lies there, links followed.
+    """
+    from components.prediction.inputs import absolute
+
+    def real(name: str) -> str:
+        return name if name.startswith("gs://") else os.path.realpath(name)
+
+    root = real(absolute(given["input_root"]))
+    for option, name in (("--output", output), ("--slide-maps", given["slide_maps"])):
+        if name and (real(absolute(name)) + "/").startswith(root.rstrip("/") + "/"):
+            raise UsageError(
+                f"{option} {name!r} lies inside --input {given['input_root']!r}.",
+                "Choose a place beside it: the next prediction would find these files among its images.",
+            )
+
+
 @click.command(
     "predict",
     context_settings={"ignore_unknown_options": True},
@@ -173,6 +193,7 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
             name = f"--{option.replace('_', '-')}"
             raise UsageError(f"{name} is for two classes; the model has {len(model.classes)}.", f"Leave out {name}.")
     sample = kaggle.read_sample(Path(given["kaggle"])) if given["kaggle"] else None
+    check_apart(output, given)
     plan = plan_input(model, given["input_root"], Path(given["groups_csv"]) if given["groups_csv"] else None)
     if sample is not None:
         kaggle.check_all_there(sample, set(plan.column("patch_id")), plan.name)

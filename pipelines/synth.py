@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipelines import console
-from pipelines.options import json_option
+from pipelines.options import SEEDS, json_option
 
 
 @click.command("synth")
@@ -17,7 +17,7 @@ from pipelines.options import json_option
 @click.option("--output", required=True, help="New or empty folder.")
 @click.option("--patches", type=int, default=None, help="Number of images; by default enough for a demo.")
 @click.option("--groups", type=int, default=None, help="Number of patients (pcam: slides).")
-@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal bytes.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Equal seeds give equal bytes.")
 @click.option("--workers", type=int, default=None, help="Processes; all cores by default.")
 @click.option("--nested-copy", is_flag=True, help="idc: add the second copy of the tree that the real download has.")
 @json_option

@@ -4,57 +4,32 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from components.errors import DataError, UsageError
 from pipelines import console
+from pipelines.named_dataset import dataset_argument, open_dataset
 from pipelines.options import json_option
-
-if TYPE_CHECKING:
-    from components.datasets.manifest import Manifest
-    from components.storage.base import Storage
-
-
-def open_dataset(folder: str) -> tuple[Storage, str, Manifest]:
-    """Opens a committed data set given by its folder.
-
-    Args:
-        folder: Local or gs:// folder that holds manifest.json.
-
-    Returns:
-        Storage, folder relative to it, manifest.
-
-    Raises:
-        UsageError, DataError: See `components.datasets.manifest.load`.
-    """
-    from components.datasets import manifest
-    from components.storage.open import open_storage
-
-    whole = folder.rstrip("/") if folder.startswith("gs://") else str(Path(folder).resolve())
-    root, _, name = whole.rpartition("/")
-    if not name or not root:
-        raise UsageError(f"{folder!r} is not the folder of a data set.", "Give the folder that ingest printed.")
-    storage = open_storage(root)
-    return storage, name, manifest.load(storage, name)
 
 
 @click.command("verify")
-@click.argument("folder", metavar="DATASET_DIR")
+@dataset_argument
 @click.option("--deep", is_flag=True, help="Decode sources again with other decoders and compare every pixel.")
 @click.option("--sample", default=500, show_default=True, help="Records that --deep compares; 0 for all.")
 @click.option("--input", "input_root", default="", help="The raw folder, where it is no longer where ingest found it.")
 @click.option("--path-map", default="", help="Token-to-path map of a pseudonymised data set.")
 @json_option
-def command(folder: str, deep: bool, sample: int, input_root: str, path_map: str, as_json: bool) -> None:
+def command(
+    dataset: str, workspace: str, task: str, deep: bool, sample: int, input_root: str, path_map: str, as_json: bool
+) -> None:
     """Check every byte of a committed data set against its manifest; exit 65 where one has changed."""
     from components.datasets.verify import ledger_finding, verify_bytes, verify_deep
     from components.ingest.pseudonyms import read_path_map
 
     if sample < 0:
         raise UsageError(f"--sample {sample} is negative.", "Give a count, or 0 for all.")
-    storage, name, manifest = open_dataset(folder)
+    storage, name, manifest = open_dataset(dataset, workspace, task)
     total = sum(shard.bytes for _, shard in manifest.all_shards())
     with console.Progress("bytes", total) as progress:
         result = verify_bytes(storage, name, manifest, progress.advance)

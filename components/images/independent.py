@@ -11,6 +11,7 @@ import io
 import numpy as np
 
 from components.core.array_types import Pixels
+from components.core.native_output import caught_output
 
 
 def decode_independent(data: bytes, extension: str) -> Pixels:
@@ -30,6 +31,11 @@ def decode_independent(data: bytes, extension: str) -> Pixels:
     Raises:
         ValueError: The file cannot be decoded.
     """
+    with caught_output():  # libtiff's and libpng's remarks: only the pixels count here
+        return _decode(data, extension)
+
+
+def _decode(data: bytes, extension: str) -> Pixels:
     if extension.lower() in (".tif", ".tiff"):
         return _decode_tiff(data)
     from PIL import Image

@@ -18,6 +18,7 @@ import numpy as np
 import pyspng
 
 from components.core.array_types import Array, Pixels
+from components.core.native_output import caught_output
 from components.core.rejects import Rejected
 from components.images.formats import PNG_SIGNATURE, check_orientation, check_pixels, to_rgb8, unrecognised
 from components.images.tiff import exif_orientation
@@ -115,7 +116,18 @@ def _decode_odd(data: bytes, layout: list[int], kinds: list[bytes]) -> Pixels:
         raise Rejected("truncated", "damaged: a pixel's index lies outside the palette")
     # pyspng is wrong on 16 bits and ignores tRNS; libpng (imagecodecs) warns on stderr about interlacing.
     decoder = imagecodecs.png_decode if depth == 16 or b"tRNS" in kinds else pyspng.load
-    return to_rgb8(_run(decoder, bare))
+    with caught_output() as said:
+        pixels, problem = _tried(decoder, bare)
+    if problem is not None:
+        raise Rejected(problem.code, "; ".join([problem.detail, *said]))
+    return to_rgb8(pixels)
+
+
+def _tried(decoder: Callable[[bytes], Array], data: bytes) -> tuple[Array, Rejected | None]:
+    try:
+        return _run(decoder, data), None
+    except Rejected as problem:
+        return np.empty(0, np.uint8), problem
 
 
 def _inflated_size(kind: bytes, body: bytes, budget: int) -> int:

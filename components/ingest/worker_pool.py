@@ -22,6 +22,8 @@ from typing import Any
 from components.core.machine import die_with_parent, keep_blas_to_one_thread, keep_freed_memory
 from components.errors import DataError, HistolineError, TemporaryError, UsageError
 
+MANAGER_SECONDS = 5.0
+
 _pool: ProcessPoolExecutor | None = None
 _listener: Callable[[Any], None] | None = None
 _failure: BaseException | None = None
@@ -72,9 +74,13 @@ def helper_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     finally:
         # All results are in, or nobody waits for them any more: helpers hold nothing that a kill could harm.
         _pool = None
+        manager: Any = pool._executor_manager_thread
         for process in list((pool._processes or {}).values()):
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
+        if manager is not None:
+            # It notices the deaths at once. Left to itself it may meet closed pipes when the interpreter ends.
+            manager.join(MANAGER_SECONDS)
 
 
 def shard_executor(threads: int) -> tuple[Executor, bool]:

@@ -101,3 +101,27 @@ def test_progress_speaks_in_lines_where_there_is_no_terminal(capsys, monkeypatch
     with console.Progress("patches", 10) as progress:
         progress.advance(5)
     assert "patches: 5 of 10" in capsys.readouterr().err
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """A command line in which `histoline` is this project's; the exit code is that of histoline."""
+    whole = f'histoline() {{ "{sys.executable}" -m pipelines.cli "$@"; }}; {line}'
+    return subprocess.run(["bash", "-c", whole], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("streams", [">&-", "<&- >&- 2>&-", "> >(exec true)"])
+def test_a_closed_stdout_is_no_bug(tmp_path, streams):
+    done = shell(f"histoline datasets list --workspace {tmp_path} {streams}; echo code $? >{tmp_path}/code")
+    assert (tmp_path / "code").read_text() == "code 0\n" and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_behind_stdout_is_temporary():
+    done = shell("histoline --help > /dev/full")
+    assert done.returncode == 75 and "disk is full" in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_a_broken_pipe_elsewhere_is_not_taken_for_success(capsys):
+    def fail() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert console.run(fail) == 70

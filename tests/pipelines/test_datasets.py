@@ -108,3 +108,37 @@ def test_forget_searches_pseudonymised_data_sets_with_the_key(tmp_path, capsys):
     assert result["would_purge"] == {} and result["not_searched"] == [f"datasets/idc/binary/{made.plan_id}"]
     _, result = invoke_json(capsys, *args, "--pseudonymise", key)
     assert list(result["would_purge"]) == [f"datasets/idc/binary/{made.plan_id}"]
+
+
+def test_show_verify_and_audit_take_a_name_a_plan_id_or_a_folder(workspace, capsys):
+    first = next(p.name for p in (workspace / "datasets/idc/binary").iterdir() if p.is_dir() and p.name[0] != ".")
+    second = grow(workspace, 1)
+    for given, plan_id in (("idc", second.plan_id), (first, first), (workspace / "datasets/idc/binary" / first, first)):
+        code, shown = invoke_json(capsys, "datasets", "show", given, "--workspace", workspace)
+        assert code == 0 and shown["plan_id"] == plan_id
+        code, checked = invoke_json(capsys, "verify", given, "--workspace", workspace)
+        assert code == 0 and checked["dataset_dir"].endswith(plan_id)
+    code, checked = invoke_json(capsys, "audit", first, "--workspace", workspace)
+    assert code == 0 and checked["dataset_dir"].endswith(first)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0123456789abcdef", "No data set with the PLAN_ID 0123456789abcdef is committed in"),
+        ("idcc", "neither a name (idc, breakhis, pcam), nor a PLAN_ID, nor a folder"),
+        ("pcam", "No pcam binary data set is committed in"),
+    ],
+)
+def test_what_is_no_data_set_is_said_in_the_words_that_were_typed(tmp_path, capsys, given, said):
+    for command in (("datasets", "show"), ("verify",), ("audit",)):
+        assert invoke(*command, given, "--workspace", tmp_path) == 64
+        text = capsys.readouterr().err
+        assert said in text and "//" not in text
+
+
+@pytest.mark.parametrize("command", ["ingest", "synth"])
+def test_a_negative_seed_is_refused(tmp_path, capsys, command):
+    named = ["--output", tmp_path / "o"] if command == "synth" else ["--input", tmp_path, "--workspace", tmp_path / "w"]
+    assert invoke(command, "idc", *named, "--seed", "-1") == 64
+    assert "0<=x<=2147483647" in capsys.readouterr().err
