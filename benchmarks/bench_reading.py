@@ -151,7 +151,7 @@ def bench_training(patches: int, folder: Path, repeats: int, criteria: Criteria)
 
     from components.datasets.committed import open_dataset
     from components.training import models, phases
-    from components.training.augmentation_layers import training_model
+    from components.training.fitted_model import training_model
     from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
     from components.training.input_pipeline import open_split
     from components.training.recipe import TrainingConfig

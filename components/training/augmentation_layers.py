@@ -283,23 +283,3 @@ def _mirror(place: Any, size: int) -> Any:
     period = 2.0 * (size - 1)
     folded = ops.mod(place, period)
     return ops.minimum(folded, period - folded)
-
-
-def training_model(model: keras.Model, augmentation: Augmentation, seed: int) -> keras.Model:
-    """Puts augmentation in front of a model, sharing its weights.
-
-    Fit what comes back, evaluate and export `model`: an exported model then holds nothing of the augmentation.
-
-    Args:
-        model: Takes float32[N, H, W, C] in grey levels 0-255.
-        augmentation: What to change; the statistics of each batch are kept in any case (see `InputStatistics`).
-        seed: Of all random changes.
-
-    Returns:
-        A model of the same inputs and outputs, named `training`.
-    """
-    images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
-    x = images
-    for layer in layers(augmentation, seed):
-        x = layer(x)
-    return keras.Model(images, model(InputStatistics(name="input_statistics")(x)), name="training")

@@ -10,79 +10,106 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from components.core.array_types import Array
 from components.errors import DataError
 from components.training.augmentation_layers import InputStatistics
 from components.training.phases import leaf_layers
 
+CHECK_EVERY = 50
+"""Batches between two looks of the NaN guard."""
+
 
 class NanGuard(keras.callbacks.Callback):
-    """Ends training with `DataError` (exit 65) at the first batch whose loss is not finite.
+    """Ends training with `DataError` (exit 65) where a batch had a loss or pixels that are not finite.
 
-    The loss alone does not tell: oneDNN's fused kernels for AVX-512 answer relu(NaN) with 0, so a network whose weights
-    are lost goes on with a finite loss there. So weights are looked at too, after the first batch and at the end of an
-    epoch.
+    The device notes which batch that was (`StepWatch`) and is asked now and then only: whoever asks waits for it. The
+    loss alone does not tell: oneDNN's fused kernels for AVX-512 answer relu(NaN) with 0, so a network whose weights
+    are lost goes on with a finite loss there. So weights are looked at too.
 
     The message says what the batch looked like (from the `InputStatistics` layer of the training model), what in it
     looks wrong, and which layers hold weights that are not finite.
 
     Args:
         first_epoch: Number of epochs of earlier phases, for the message.
+        every: Batches from one look to the next; the first look is after the first batch.
     """
 
-    def __init__(self, first_epoch: int = 0) -> None:
+    def __init__(self, first_epoch: int = 0, every: int = CHECK_EVERY) -> None:
         super().__init__()
         self._first = first_epoch
+        self._every = every
         self._epoch = 0
+        self._looked = 0
+        self._next = 1
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the epoch."""
         self._epoch = epoch
+        self._looked, self._next = 0, 1
+        self.model.watch.start()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the running loss, which stays without a value once one batch had none.
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at what the batches before this one left, where it is time to.
+
+        Not at a batch's end: Keras fetches the logs of every batch for a callback that wants to see its end.
 
         Raises:
-            DataError: It is not finite.
+            DataError: A loss or a weight is not finite.
         """
-        self._check(logs or {}, f"in epoch {self._first + self._epoch + 1}, batch {batch + 1}", weights=batch == 0)
+        if batch >= self._next:
+            self._look(batch)
+            self._looked, self._next = batch, batch + self._every
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the validation loss and at the weights too.
+        """Looks at the validation loss too.
 
         Raises:
-            DataError: It is not finite.
+            DataError: It, a loss or a weight is not finite.
         """
-        self._check(logs or {}, f"after epoch {self._first + epoch + 1}", weights=True)
+        self._look(None)
+        value = (logs or {}).get("val_loss")
+        if value is not None and not math.isfinite(value):
+            raise DataError(f"val_loss became {value} after epoch {self._number}: {explain(self.model)}", FIX)
 
-    def _check(self, logs: dict[str, Any], where: str, *, weights: bool) -> None:
-        for name in ("loss", "val_loss"):
-            value = logs.get(name)
-            if value is not None and not math.isfinite(value):
-                raise DataError(f"{name} became {value} {where}: {explain(self.model)}", FIX)
-        if weights and lost_layers(self.model):
+    @property
+    def _number(self) -> int:
+        return self._first + self._epoch + 1
+
+    def _look(self, batch: int | None) -> None:
+        """Looks at the losses and weights that `batch` batches of the epoch, or all of them, left."""
+        found = self.model.watch.first_bad()
+        if found is not None:
+            number, images = found
+            what = "loss became nan" if np.isfinite(images).all() else "images were not finite"
+            raise DataError(f"{what} in epoch {self._number}, batch {number}: {explain(self.model, images)}", FIX)
+        if lost_layers(self.model):
+            where = f"after epoch {self._number}"
+            if batch is not None:
+                first = self._looked + 1
+                where = f"in epoch {self._number}, batch {first if first == batch else f'{first} to {batch}'}"
             raise DataError(f"weights became nan {where}: {explain(self.model)}", FIX)
 
 
 FIX = "Lower the learning rate, check the images of the training split, or set mixed_precision to off."
 
 
-def explain(model: keras.Model) -> str:
-    """What the last training batch looked like, what in it looks wrong, and where weights are not finite.
+def explain(model: keras.Model, images: Array | None = None) -> str:
+    """What a training batch looked like, what in it looks wrong, and where weights are not finite.
 
     Args:
-        model: The training model; without an `InputStatistics` layer there is nothing to say of the batch.
+        model: The training model.
+        images: Statistics of the batch that was bad; those of the last one where it is not known.
     """
-    said = []
-    leaves = leaf_layers(model)
-    statistics = [layer for layer in leaves if isinstance(layer, InputStatistics)]
-    if statistics:
-        values = dict(zip(InputStatistics.NAMES, np.asarray(statistics[0].last), strict=True))
-        said.append(
-            f"the last batch had pixels from {values['min']:.4g} to {values['max']:.4g}, mean {values['mean']:.4g}, "
-            f"standard deviation {values['std']:.4g}, {values['constant']:.0%} constant images"
-        )
-        said.append(judge(values))
+    which = "last" if images is None else "bad"
+    statistics = model.layer_of(InputStatistics).last if images is None else images
+    values = dict(zip(InputStatistics.NAMES, np.asarray(statistics), strict=True))
+    said = [
+        f"the {which} batch had pixels from {values['min']:.4g} to {values['max']:.4g}, mean {values['mean']:.4g}, "
+        f"standard deviation {values['std']:.4g}, {values['constant']:.0%} constant images",
+        judge(values),
+    ]
     # The step of the bad batch has been taken by now, so weights that it reached are lost too.
     broken = lost_layers(model)
     if broken:
@@ -94,11 +121,16 @@ def explain(model: keras.Model) -> str:
 
 def lost_layers(model: keras.Model) -> list[str]:
     """Names of the layers that hold weights which are not finite."""
-    return [
-        layer.name
-        for layer in leaf_layers(model)
-        if not isinstance(layer, InputStatistics) and any(not np.isfinite(np.asarray(w)).all() for w in layer.weights)
-    ]
+    held = [layer for layer in leaf_layers(model) if layer.weights and not isinstance(layer, InputStatistics)]
+    # Judged where they lie: one truth value a layer comes back.
+    finite = np.asarray(_finite([[tf.convert_to_tensor(w.value) for w in layer.weights] for layer in held]))
+    return [layer.name for layer, whole in zip(held, finite, strict=True) if not whole]
+
+
+@tf.function
+def _finite(weights: list[list[Any]]) -> Any:
+    """bool[L]: whether all weights of each layer are finite."""
+    return tf.stack([tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in layer]) for layer in weights])
 
 
 def judge(values: dict[str, float]) -> str:

@@ -1,6 +1,7 @@
 """Where a training run stands, written after every epoch so that a killed run goes on from there.
 
-One file an epoch: all variables of model and optimizer, and the position as JSON. A file is complete or absent.
+One file an epoch: all variables of model, optimizer and average, and the position as JSON. A file is complete or
+absent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import numpy as np
 
 from components.core.array_types import Array
 from components.storage.atomic_files import TMP, os_errors, publish
+
+PARTS = ("model_", "optimizer_", "average_")
+"""How the names of a checkpoint's arrays begin, in the order of `Saved`."""
 
 _NAME = re.compile(r"epoch-(\d{5})\.npz")
 
@@ -57,14 +61,18 @@ class Saved:
         position: Where training stood.
         model: Values of the training model's variables, in its order.
         optimizer: Values of the optimizer's variables, in its order.
+        average: What a `WeightAverage` holds; empty where there is none.
     """
 
     position: Position
     model: list[Array]
     optimizer: list[Array]
+    average: list[Array] = dataclasses.field(default_factory=list)
 
 
-def save(folder: Path, position: Position, model: list[Array], optimizer: list[Array]) -> Path:
+def save(
+    folder: Path, position: Position, model: list[Array], optimizer: list[Array], average: list[Array] | None = None
+) -> Path:
     """Writes a checkpoint and deletes all others but the best.
 
     Raises:
@@ -72,6 +80,7 @@ def save(folder: Path, position: Position, model: list[Array], optimizer: list[A
     """
     arrays = {f"model_{i:05d}": value for i, value in enumerate(model)}
     arrays |= {f"optimizer_{i:05d}": value for i, value in enumerate(optimizer)}
+    arrays |= {f"average_{i:05d}": value for i, value in enumerate(average or [])}
     told = np.frombuffer(json.dumps(dataclasses.asdict(position), sort_keys=True).encode(), np.uint8)
     path = folder / f"epoch-{position.epoch:05d}.npz"
     with os_errors("writing", path):
@@ -99,7 +108,7 @@ def load(folder: Path, epoch: int) -> Saved:
         with np.load(folder / f"epoch-{epoch:05d}.npz", allow_pickle=False) as file:
             fields: dict[str, Any] = json.loads(file["position"].tobytes())
             names = sorted(file.files)
-            parts = [[file[name] for name in names if name.startswith(p)] for p in ("model_", "optimizer_")]
+            parts = [[file[name] for name in names if name.startswith(p)] for p in PARTS]
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"no checkpoint: {error}") from error
     return Saved(Position(**fields), *parts)

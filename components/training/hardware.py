@@ -43,6 +43,13 @@ class Hardware:
         """The optimizer with loss scaling where replicas train in float16; Keras adds it elsewhere."""
         return SharedLossScale(optimizer) if self.replicas > 1 and "float16" in self.policy else optimizer
 
+    def steps_at_once(self, config: TrainingConfig) -> int:
+        """The recipe's `steps_per_execution`; one on several devices.
+
+        Keras' loop of steps fails there (3.12 on TensorFlow 2.16: placeholders in its branches are not fed).
+        """
+        return config.steps_per_execution if self.replicas == 1 else 1
+
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Models and optimizers are made in here."""
         return self.strategy.scope() if self.strategy is not None else contextlib.nullcontext()

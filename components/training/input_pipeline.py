@@ -10,28 +10,21 @@ run would have seen.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import math
-import mmap
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.core.machine import cores
 from components.datasets.committed import DatasetFiles, Split
-from components.datasets.example import RawRecords
-from components.datasets.tfrecord import read_records
 from components.errors import DataError
-from components.training.image_graph import ImageSize, parse_training
+from components.training.class_cap import CappedClasses, capped_classes
+from components.training.image_graph import ImageSize
+from components.training.recipe_parts import ClassCap
+from components.training.split_records import READ_BUFFER, load, parsed, records
 
 MEMORY_SHARE = 0.25
 """Share of the machine's free memory that the cached pixels of one split may take."""
@@ -39,14 +32,6 @@ MEMORY_SHARE = 0.25
 SHUFFLE_BYTES = 256 << 20
 """Size of the buffer in which streamed records are shuffled."""
 
-PARSE_BATCH = 64
-"""Records that are parsed at once where a split is read into memory; more do not fit a core's own cache."""
-
-FETCH_BYTES = 8 << 20
-MADV_POPULATE_WRITE = 23
-"""From Linux' mman-common.h; Python 3.10 does not name it."""
-
-READ_BUFFER = 4 << 20
 READERS = 8
 """Shards that are read side by side."""
 
@@ -61,6 +46,7 @@ class Reader:
         size: Of the images.
         images: uint8[N, H, W, 3] of the whole split where it fits into memory, else None.
         labels: int32[N], likewise.
+        capped: Draws the patches of each training epoch; None for all of them.
     """
 
     split: Split
@@ -68,20 +54,25 @@ class Reader:
     size: ImageSize
     images: Any = None
     labels: npt.NDArray[np.int32] | None = None
+    capped: CappedClasses | None = None
+
+    @property
+    def by_class(self) -> tuple[int, ...]:
+        """Images of a training epoch by class in label order."""
+        return self.split.by_class if self.capped is None else self.capped.by_class
 
     def steps(self, batch_size: int) -> int:
         """Training batches in an epoch: all full, so that graphs are compiled once and no replica is left empty.
 
-        From memory the last one is filled up with images that are drawn again; streamed, what is left over after
-        the last full batch is left out (each epoch something else).
+        From memory, and of capped classes, the last one is filled up with images that are drawn again; streamed,
+        what is left over after the last full batch is left out (each epoch something else).
         """
-        if self.images is not None or self.split.count < batch_size:
-            return -(-self.split.count // batch_size)
-        return self.split.count // batch_size
+        count = sum(self.by_class)
+        if self.images is not None or self.capped is not None or count < batch_size:
+            return -(-count // batch_size)
+        return count // batch_size
 
-    def training(
-        self, batch_size: int, seed: int, *, epochs: range, balanced: bool = False
-    ) -> tf.data.Dataset:
+    def training(self, batch_size: int, seed: int, *, epochs: range, balanced: bool = False) -> tf.data.Dataset:
         """Shuffled batches, epoch after epoch.
 
         Args:
@@ -93,7 +84,7 @@ class Reader:
         Returns:
             Batches (uint8[B, H, W, 3], int32[B]).
         """
-        one = self._epoch_in_memory if self.images is not None else self._epoch_streamed
+        one = self._epoch_streamed if self.images is None and self.capped is None else self._epoch_by_place
         numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
         batches = numbers.flat_map(lambda epoch: one(epoch, batch_size, seed, balanced)).prefetch(tf.data.AUTOTUNE)
         options = tf.data.Options()
@@ -107,20 +98,34 @@ class Reader:
             images, labels = self.images, tf.constant(self.labels)
             numbers = tf.data.Dataset.range(self.split.count).batch(batch_size)
             return numbers.map(lambda i: (tf.gather(images, i), tf.gather(labels, i))).prefetch(tf.data.AUTOTUNE)
-        return self._parsed(_records(self.split.shards).batch(batch_size)).prefetch(tf.data.AUTOTUNE)
+        return self._parsed(records(self.split.shards).batch(batch_size)).prefetch(tf.data.AUTOTUNE)
 
-    def _epoch_in_memory(self, epoch: tf.Tensor, batch_size: int, seed: int, balanced: bool) -> tf.data.Dataset:
-        labels = self.labels
-        assert labels is not None
+    def _epoch_by_place(self, epoch: tf.Tensor, batch_size: int, seed: int, balanced: bool) -> tf.data.Dataset:
+        """An epoch whose images are picked one by one, from memory or by their places in the shards."""
 
         def order(number: Any) -> npt.NDArray[np.int64]:
-            return epoch_order(labels, seed, int(number), batch_size, balanced=balanced).reshape(-1, batch_size)
+            return self._places(seed, int(number), batch_size, balanced).reshape(-1, batch_size)
 
         places = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [self.steps(batch_size), batch_size])
-        images, targets = self.images, tf.constant(labels)
-        return tf.data.Dataset.from_tensor_slices(places).map(
-            lambda i: (tf.gather(images, i), tf.gather(targets, i)), num_parallel_calls=tf.data.AUTOTUNE
-        )
+        batches = tf.data.Dataset.from_tensor_slices(places)
+        if self.images is None:
+            capped = self.capped
+            assert capped is not None
+            found = batches.map(
+                lambda i: tf.ensure_shape(tf.numpy_function(capped.read, [i], tf.string), [batch_size]),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            return self._parsed(found)
+        images, targets = self.images, tf.constant(self.labels)
+        return batches.map(lambda i: (tf.gather(images, i), tf.gather(targets, i)), num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _places(self, seed: int, epoch: int, batch_size: int, balanced: bool) -> npt.NDArray[np.int64]:
+        """Which image of the split stands where in an epoch."""
+        if self.capped is None:
+            assert self.labels is not None
+            return epoch_order(self.labels, seed, epoch, batch_size, balanced=balanced)
+        members = self.capped.members(seed, epoch)
+        return members[epoch_order(self.capped.labels[members], seed, epoch, batch_size, balanced=balanced)]
 
     def _epoch_streamed(self, epoch: tf.Tensor, batch_size: int, seed: int, balanced: bool) -> tf.data.Dataset:
         count = self.split.count
@@ -133,39 +138,37 @@ class Reader:
 
         shards = tf.ensure_shape(tf.numpy_function(shard_order, [epoch], tf.string), [len(names)])
         stream_seed = epoch + tf.constant(seed, tf.int64) * 1_000_003
-        records = _interleave(shards)
+        stream = _interleave(shards)
         if balanced:
             present = [label for label, patches in enumerate(self.split.by_class) if patches]
             streams = [
-                records.filter(_has_label(label))
+                stream.filter(_has_label(label))
                 .repeat()
                 .shuffle(max(1, buffer // len(present)), stream_seed + 1 + label)
                 for label in present
             ]
             # Counted draws in place of sample_from_datasets: every batch and every epoch is balanced.
-            records = tf.data.Dataset.choose_from_datasets(
+            stream = tf.data.Dataset.choose_from_datasets(
                 streams, tf.data.Dataset.range(len(streams)).repeat(), stop_on_empty_dataset=True
             ).take(self.steps(batch_size) * batch_size)
         else:
-            records = records.shuffle(buffer, stream_seed, reshuffle_each_iteration=False)
+            stream = stream.shuffle(buffer, stream_seed, reshuffle_each_iteration=False)
         if count < batch_size:
-            records = records.repeat().take(batch_size)
-        return self._parsed(records.batch(batch_size, drop_remainder=True))
+            stream = stream.repeat().take(batch_size)
+        return self._parsed(stream.batch(batch_size, drop_remainder=True))
 
     def _parsed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        return batches.map(
-            lambda records: parse_training(records, self.image_format, self.size),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        return parsed(batches, self.image_format, self.size)
 
 
-def open_split(data: DatasetFiles, name: str, *, cache: bool | None = None) -> Reader:
+def open_split(data: DatasetFiles, name: str, *, cache: bool | None = None, cap: ClassCap | None = None) -> Reader:
     """Makes a split ready for reading.
 
     Args:
         data: The data set.
         name: `train`, `eval` or `test`.
         cache: Whether its pixels are kept in memory; None: where they fit (`MEMORY_SHARE` of what is free).
+        cap: How many training patches of each class an epoch takes; only for `train`.
 
     Raises:
         DataError: The split is empty, a record is damaged, or a label is none of the classes.
@@ -176,94 +179,13 @@ def open_split(data: DatasetFiles, name: str, *, cache: bool | None = None) -> R
         raise DataError(
             f"The split {name} of {data.folder} holds no patches.", "Ingest again with a larger share for this split."
         )
-    reader = Reader(split, data.image_format, size)
+    reader = Reader(split, data.image_format, size, capped=capped_classes(data, cap) if cap is not None else None)
     if cache is None:
         cache = split.count * size.bytes <= MEMORY_SHARE * free_memory()
-    return _load(reader, len(data.classes)) if cache else reader
-
-
-def _load(reader: Reader, n_classes: int) -> Reader:
-    count, size = reader.split.count, reader.size
-    images, labels = _aligned((count, *size.shape)), np.empty(count, np.int32)
-    place = 0
-    try:
-        for pixels, numbers in _blocks(reader, n_classes):
-            stop = place + len(numbers)
-            if stop > count:
-                raise DataError(f"The shards of {reader.split.name} hold more than the manifest's {count:,} records.")
-            images[place:stop], labels[place:stop] = pixels, numbers
-            place = stop
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, ValueError) as error:
-        raise DataError(
-            f"A record of {reader.split.shards[0].parent} can't be read: {_first_line(error)}.",
-            "Run histoline verify on the data set, then ingest again.",
-        ) from error
-    found = np.bincount(labels[:place], minlength=n_classes)
-    if place != count or tuple(found) != reader.split.by_class:
-        raise DataError(
-            f"{reader.split.shards[0].parent} holds {place:,} records ({found.tolist()} by class); "
-            f"the manifest says {count:,} ({list(reader.split.by_class)}).",
-            "Run histoline verify on the data set, then ingest again.",
-        )
-    # Shared with TensorFlow, not copied: the pixels are by far the largest thing in memory.
-    shared = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
-    return dataclasses.replace(reader, images=shared, labels=labels)
-
-
-def _blocks(reader: Reader, n_classes: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]]:
-    """All images and labels of a split in the order of its shards, some at a time; each good until the next.
-
-    Raises:
-        ValueError, tf.errors.OpError: A record is damaged.
-    """
-    if reader.image_format != "raw":
-        batches = reader._parsed(_records(reader.split.shards).batch(PARSE_BATCH)).prefetch(tf.data.AUTOTUNE)
-        yield from batches.as_numpy_iterator()
-        return
-    # Three times as fast as TensorFlow's parser, which copies each record several times.
-    width, height = reader.size.stored
-    raw = RawRecords(width, height, n_classes)
-    pixels, labels = np.empty((PARSE_BATCH, *reader.size.shape), np.uint8), np.empty(PARSE_BATCH, np.int32)
-    flat = memoryview(pixels.data).cast("B")
-    held = 0
-    for shard in reader.split.shards:
-        for offset, record in read_records(shard):
-            try:
-                start, labels[held] = raw.find(record)
-            except ValueError as error:
-                raise ValueError(f"the record at byte {offset} of {shard.name} {error}") from None
-            flat[held * raw.size : (held + 1) * raw.size] = memoryview(record)[start : start + raw.size]
-            held += 1
-            if held == PARSE_BATCH:
-                yield pixels, labels
-                held = 0
-    yield pixels[:held], labels[:held]
-
-
-def _aligned(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """An empty array that begins at a page, as TensorFlow's kernels like it, in huge pages where the system has them.
-
-    Its memory is fetched by threads while the caller goes on: on a virtual machine whose host has to find it first,
-    262 MB took 1.0 s in one thread and 0.55 s in two, longer than reading the records into them.
-    """
-    count = math.prod(shape)
-    memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(memory, np.uint8)
-    if sys.platform == "linux":
-        starts = iter(range(0, count, FETCH_BYTES))
-        for _ in range(cores()):
-            threading.Thread(target=_fetch, args=(array, starts), daemon=True).start()
-    return array.reshape(shape)
-
-
-def _fetch(array: npt.NDArray[np.uint8], starts: Iterator[int]) -> None:
-    """Has the system find memory for parts of an array; leaves what stands in it (Linux 5.14; else nothing happens)."""
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for start in starts:
-        madvise(array.ctypes.data + start, min(FETCH_BYTES, array.size - start), MADV_POPULATE_WRITE)
+    if not cache:
+        return reader
+    images, labels = load(split, reader.image_format, size, len(data.classes))
+    return dataclasses.replace(reader, images=images, labels=labels)
 
 
 def epoch_order(
@@ -308,11 +230,6 @@ def _rng(seed: int, epoch: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
 
 
-def _records(shards: tuple[Path, ...]) -> tf.data.Dataset:
-    """Serialised records in the order of the shards."""
-    return tf.data.TFRecordDataset([os.fspath(path) for path in shards], buffer_size=READ_BUFFER)
-
-
 def _interleave(shards: tf.Tensor) -> tf.data.Dataset:
     """Serialised records of all shards, read side by side; in the same order at every run."""
     return tf.data.Dataset.from_tensor_slices(shards).interleave(
@@ -328,7 +245,3 @@ def _has_label(label: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _record_bytes(split: Split) -> int:
     return sum(path.stat().st_size for path in split.shards) // max(1, split.count)
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

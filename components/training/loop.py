@@ -18,9 +18,12 @@ from components.errors import DataError
 from components.training import checkpoints, phases
 from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
 from components.training.checkpoints import Position
+from components.training.fitted_model import FittedModel
 from components.training.hardware import Hardware
 from components.training.input_pipeline import Reader
+from components.training.objectives import class_weights
 from components.training.recipe import TrainingConfig
+from components.training.weight_average import EvaluateAverage, WeightAverage
 
 EXPONENT_LIMIT = 1e30
 """An early-stopping value beyond this is no measurement."""
@@ -44,7 +47,7 @@ class Loop:
 
     config: TrainingConfig
     model: keras.Model
-    training: keras.Model
+    training: FittedModel
     hardware: Hardware
     train: Reader
     evaluation: Reader
@@ -64,14 +67,15 @@ class Loop:
             position = Position(self.key)
         else:
             position = saved.position
-            self.log(f"going on after epoch {position.epoch} of {self.config.epochs}")
+            self.log(f"going on after epoch {position.epoch} of {self.epochs}")
         while position.phase < len(self.config.phases):
             self._compile(position.phase)
             if saved is not None:
                 self._restore(saved)
                 saved = None
-            if not self._over(position):
-                position = self._fit(position)
+            guard = NanGuard(position.epoch - position.phase_epoch)
+            while not self._over(position):
+                position = self._epoch(position, guard)
             position = self._end_phase(position)
         return position
 
@@ -85,60 +89,77 @@ class Loop:
         """Batches per epoch."""
         return self.train.steps(self.config.batch_size)
 
+    @property
+    def epochs(self) -> int:
+        """Of all phases, with these data."""
+        return sum(self.phase_epochs(index) for index in range(len(self.config.phases)))
+
+    def phase_epochs(self, index: int) -> int:
+        """Of one phase, with these data."""
+        return phases.phase_epochs(self.config, self.config.phases[index], self.steps)
+
     def _compile(self, index: int) -> None:
-        phase = self.config.phases[index]
         with self.hardware.scope():
             told = phases.compile_phase(
                 self.model, self.training, self.config, index,
                 steps_per_epoch=self.steps, jit_compile=self.hardware.jit_compile, scaled=self.hardware.scaled,
+                steps_per_execution=self.hardware.steps_at_once(self.config),
             )  # fmt: skip
             self.training.optimizer.build(self.training.trainable_variables)
+            if self.config.ema and self.training.average is None:
+                self.training.average = WeightAverage(self.model, self.config.ema)
         self.log(
-            f"phase {index + 1}/{len(self.config.phases)}: {phase.epochs} epochs, {told.parameters:,} parameters in "
-            f"{told.layers} layers learn, {told.frozen} layers are frozen"
+            f"phase {index + 1}/{len(self.config.phases)}: {self.phase_epochs(index)} epochs, "
+            f"{told.parameters:,} parameters in {told.layers} layers learn, {told.frozen} layers are frozen"
         )
 
-    def _fit(self, position: Position) -> Position:
+    def _epoch(self, position: Position, guard: NanGuard) -> Position:
+        """Fits one epoch; an epoch of its own has a last execution of steps that is as short as it must be."""
         config, first = self.config, position.epoch - position.phase_epoch
-        phase = config.phases[position.phase]
-        keeper = _Keeper(self, position)
-        epochs = range(position.epoch, first + phase.epochs)
         batches = self.train.training(
-            config.batch_size, config.seed, epochs=epochs, balanced=config.sampling == "balanced"
+            config.batch_size,
+            config.seed,
+            epochs=range(position.epoch, position.epoch + 1),
+            balanced=config.sampling == "balanced",
         )
-        self.training.fit(
+        begun = time.perf_counter()
+        told = self.training.fit(
             batches,
             initial_epoch=position.phase_epoch,
-            epochs=phase.epochs,
+            epochs=position.phase_epoch + 1,
             steps_per_epoch=self.steps,
             validation_data=self.evaluation.evaluation(config.batch_size),
-            class_weight=phases.class_weights(config, list(self.train.split.by_class)),
+            class_weight=class_weights(config, list(self.train.by_class)),
             verbose=0,
             callbacks=[
                 SeedPerEpoch(config.seed, first),
-                NanGuard(first),
+                guard,
+                *([EvaluateAverage(self.training.average)] if self.training.average is not None else []),
                 EpochLine(
-                    self.steps * config.batch_size, config.epochs,
+                    self.steps * config.batch_size, self.epochs,
                     phases=len(config.phases), phase=position.phase, first_epoch=first, emit=self.log,
                 ),
-                keeper,
             ],
         )  # fmt: skip
-        return keeper.position
+        logs = {name: values[-1] for name, values in told.history.items()}
+        return self.note(position, logs, time.perf_counter() - begun)
 
     def _over(self, position: Position) -> bool:
         """Whether a phase has had all its epochs, or has waited long enough for a better one."""
         stopping = self.config.early_stopping
         tired = bool(stopping.monitor) and position.waited >= stopping.patience
-        return position.phase_epoch >= self.config.phases[position.phase].epochs or tired
+        long = position.phase_epoch * self.steps >= self.config.min_steps
+        return position.phase_epoch >= self.phase_epochs(position.phase) or (tired and long)
 
     def _end_phase(self, position: Position) -> Position:
         if position.best_epoch and position.best_epoch != position.epoch:
             self.log(
                 f"back to epoch {position.best_epoch}: {self.config.early_stopping.monitor} {position.best_value:.4f}"
             )
-            best = checkpoints.load(self.folder, position.best_epoch)
-            _assign(self.training.variables, best.model)
+            self._restore(checkpoints.load(self.folder, position.best_epoch), optimizer=False)
+        if self.training.average is not None:
+            self.training.average.keep()
+            self.training.average.start()
         # The best so far stays the one to beat: a first epoch of fine-tuning is not better for being the first.
         following = dataclasses.replace(position, phase=position.phase + 1, phase_epoch=0)
         if following.phase < len(self.config.phases):
@@ -167,9 +188,7 @@ class Loop:
             return position
         value = float(logs[stopping.monitor])
         if not math.isfinite(value) or abs(value) > EXPONENT_LIMIT:
-            raise DataError(
-                f"{stopping.monitor} is {value} after epoch {position.epoch}.", "Lower the learning rate."
-            )
+            raise DataError(f"{stopping.monitor} is {value} after epoch {position.epoch}.", "Lower the learning rate.")
         better = value < position.best_value if stopping.mode == "min" else value > position.best_value
         if position.best_epoch and not better:
             return position
@@ -177,12 +196,16 @@ class Loop:
 
     def _save(self, position: Position, optimizer: bool = True) -> None:
         state = _values(self.training.optimizer.variables) if optimizer else []
-        checkpoints.save(self.folder, position, _values(self.training.variables), state)
+        average = self.training.average
+        held = average.arrays() if average is not None else []
+        checkpoints.save(self.folder, position, _values(self.training.variables), state, held)
 
-    def _restore(self, saved: checkpoints.Saved) -> None:
+    def _restore(self, saved: checkpoints.Saved, optimizer: bool = True) -> None:
         _assign(self.training.variables, saved.model)
-        if saved.optimizer:
+        if optimizer and saved.optimizer:
             _assign(self.training.optimizer.variables, saved.optimizer)
+        if self.training.average is not None:
+            self.training.average.assign(saved.average)
 
     def _tensorboard(self, epoch: int, logs: dict[str, float], rate: float) -> None:
         """One point per epoch, numbered over all phases; Keras' own callback would begin anew with each."""
@@ -196,24 +219,6 @@ class Loop:
                 for name, value in values.items():
                     tf.summary.scalar(f"epoch_{name}", value)
             writer.close()
-
-
-class _Keeper(keras.callbacks.Callback):
-    """Keeps the position up to date and stops a phase that has waited long enough."""
-
-    def __init__(self, loop: Loop, position: Position) -> None:
-        super().__init__()
-        self.position = position
-        self._loop = loop
-        self._begun = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._begun = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.position = self._loop.note(self.position, dict(logs or {}), time.perf_counter() - self._begun)
-        if self._loop._over(self.position):
-            self.model.stop_training = True
 
 
 def _values(variables: list[Any]) -> list[Array]:

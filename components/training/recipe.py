@@ -20,6 +20,12 @@ from components.training import recipe_parts as parts
 FORMAT = 1
 """Version of the JSON form; part of the digest."""
 
+FRACTIONS = {"ema": 0.99999, "label_smoothing": 0.5, "focal": 10.0, "mixup": 10.0}
+"""Fields that 0 or `none` switches off, with their largest value."""
+
+COUNTS = {"warmup_steps": 0, "min_steps": 0, "steps_per_execution": 1}
+"""Fields that hold numbers of steps, with their smallest value."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -36,13 +42,23 @@ class TrainingConfig:
         batch_size: Images per step over all GPUs.
         optimizer: `adam`, `adamw` or `sgd` (Nesterov momentum 0.9).
         weight_decay: Decoupled, of `adamw` and `sgd`; kernels only.
+        batchnorm: See `BatchNorm`.
+        ema: Decay of an exponential moving average of the weights, which is then what is evaluated, kept and
+            exported; 0 for none.
+        warmup_steps: Steps over which the learning rate rises to its value at the start of each phase.
+        min_steps: A phase has as many epochs more as it takes to reach so many steps.
         label_smoothing: Share of the label that is spread over all classes.
+        focal: Exponent gamma of the focal loss, which takes weight from what is classified well; 0 for none.
+        mixup: Alpha of mixup: training images and labels are blended pairwise, by shares from Beta(alpha, alpha);
+            0 for none.
         class_weights: `balanced` weighs each class by the inverse of its share of training patches.
         sampling: `balanced` draws classes equally often; not together with class weights.
+        max_train_per_class: See `ClassCap`.
         early_stopping: See `EarlyStopping`.
         augmentation: See `Augmentation`.
         mixed_precision: `auto` (on a GPU only), `on` or `off`.
         xla: Whether steps are compiled: `auto` (on one GPU, unless `deterministic`), `on` (one device) or `off`.
+        steps_per_execution: Steps that are handed to the device at once.
         seed: Of initial weights, shuffling, dropout and augmentation.
         deterministic: Same seed, same weights, at some cost in speed.
         threshold: How the operating point is chosen on eval: `max_balanced_accuracy`, `f1`, `youden` or
@@ -61,13 +77,21 @@ class TrainingConfig:
     batch_size: int = 64
     optimizer: str = "adam"
     weight_decay: float = 0.0
+    batchnorm: parts.BatchNorm = parts.BatchNorm()
+    ema: float = 0.0
+    warmup_steps: int = 0
+    min_steps: int = 0
     label_smoothing: float = 0.0
+    focal: float = 0.0
+    mixup: float = 0.0
     class_weights: str = "none"
     sampling: str = "none"
+    max_train_per_class: parts.ClassCap = parts.ClassCap()
     early_stopping: parts.EarlyStopping = parts.EarlyStopping()
     augmentation: aug.Augmentation = aug.Augmentation()
     mixed_precision: str = "auto"
     xla: str = "auto"
+    steps_per_execution: int = 1
     seed: int = 0
     deterministic: bool = False
     threshold: str = "max_balanced_accuracy"
@@ -95,7 +119,15 @@ class TrainingConfig:
         put("weight_decay", number("weight_decay", as_number(self.weight_decay), 0, 1))
         if self.weight_decay and self.optimizer == "adam":
             raise wrong("weight_decay", self.weight_decay, "0 with the optimizer adam", "Set optimizer to adamw.")
-        put("label_smoothing", number("label_smoothing", as_number(self.label_smoothing), 0, 0.5))
+        put("batchnorm", parts.BatchNorm.read(parts.plain(self.batchnorm)))
+        if self.batchnorm.mode == "frozen" and self.options["weights"] == "none":
+            raise wrong("batchnorm", "frozen", "follow where options.weights is none: there are no statistics to keep")
+        for name, high in FRACTIONS.items():
+            given = getattr(self, name)
+            put(name, number(name, 0 if given in (None, "none") else as_number(given), 0, high))
+        for name, low in COUNTS.items():
+            put(name, number(name, getattr(self, name), low, 10**6, integer=True))
+        put("max_train_per_class", parts.ClassCap.read(parts.plain(self.max_train_per_class)))
         for name in ("class_weights", "sampling"):
             put(name, choice(name, getattr(self, name) or "none", ("none", "balanced")))
         if self.class_weights == self.sampling == "balanced":
@@ -104,8 +136,8 @@ class TrainingConfig:
         put("augmentation", aug.from_value(self.augmentation))
         # YAML 1.1 reads a bare on or off as a truth value.
         for name in ("mixed_precision", "xla"):
-            given: Any = getattr(self, name)
-            word = ("off", "on")[bool(given)] if given in (True, False) else given
+            value: Any = getattr(self, name)
+            word = ("off", "on")[bool(value)] if value in (True, False) else value
             put(name, choice(name, word, ("auto", "off", "on")))
         put("seed", number("seed", self.seed, 0, 2**31 - 1, integer=True))
         boolean("deterministic", self.deterministic)

@@ -34,6 +34,8 @@ LOWER_IS_BETTER = frozenset({"log_loss"})
 
 POLICIES = ("max_balanced_accuracy", "f1", "youden")
 SCHEDULES = ("constant", "cosine", "exponential")
+BATCHNORM_MODES = ("follow", "frozen")
+REDRAWS = ("epoch", "never")
 MONITORS = {
     "binary": ("val_auc", "val_loss", "val_accuracy"),
     "subtype": ("val_macro_f1", "val_loss", "val_accuracy"),
@@ -107,6 +109,60 @@ class EarlyStopping:
 
 GATE_POLICIES = ("better", "non-inferior", "auto")
 GATE_BASELINES = ("better", "non-inferior", "report")
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    """What thawed BatchNormalization layers of a model's body do in training; frozen layers always keep everything.
+
+    Attributes:
+        mode: `follow` normalises by each batch and moves the statistics; `frozen` normalises by the statistics that
+            the weights came with, while scale and offset still learn.
+        momentum: Share of the old statistics that a step keeps under `follow`; None: what the model was built with.
+    """
+
+    mode: str = "follow"
+    momentum: float | None = None
+
+    @classmethod
+    def read(cls, given: Any) -> BatchNorm:
+        """Checks the field `batchnorm`, a mode or a mapping; raises UsageError."""
+        if isinstance(given, str) or given is None:
+            given = {"mode": given or cls.mode}
+        f = known_keys("batchnorm", given, {"mode", "momentum"})
+        mode = choice("batchnorm.mode", f.get("mode", cls.mode), BATCHNORM_MODES)
+        momentum = f.get("momentum")
+        if momentum is None:
+            return cls(mode)
+        if mode == "frozen":
+            raise wrong("batchnorm.momentum", momentum, "nothing where batchnorm is frozen: no statistics move")
+        return cls(mode, number("batchnorm.momentum", as_number(momentum), 0.5, 0.9999))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassCap:
+    """How many training patches of each class are used; eval and test stay whole.
+
+    Attributes:
+        count: Of each class, spread evenly over patients; 0 means all.
+        redraw: `epoch` draws anew for every epoch, `never` draws once for the whole run.
+    """
+
+    count: int = 0
+    redraw: str = "epoch"
+
+    @classmethod
+    def read(cls, given: Any) -> ClassCap:
+        """Checks the field `max_train_per_class`, a number or a mapping; raises UsageError."""
+        if given in (None, "none", False):
+            return cls()
+        f = known_keys(
+            "max_train_per_class", {"count": given} if isinstance(given, (int, float)) else given, {"count", "redraw"}
+        )
+        return cls(
+            number("max_train_per_class.count", f.get("count", 0), 0, 10**9, integer=True),
+            choice("max_train_per_class.redraw", f.get("redraw", cls.redraw), REDRAWS),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,7 +141,7 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     import keras
     import tensorflow as tf
 
-    from components.training.augmentation_layers import training_model
+    from components.training.fitted_model import training_model
     from components.training.hardware import find_hardware, precision, separate_replicas
     from components.training.input_pipeline import open_split
     from components.training.loop import Loop
@@ -150,9 +150,9 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     hardware = find_hardware(config)
-    readers = {name: open_split(data, name) for name in ("train", "eval")}
+    readers = {"train": open_split(data, "train", cap=config.max_train_per_class), "eval": open_split(data, "eval")}
     log(
-        f"{data.name} {data.task}: {readers['train'].split.count:,} patches to train on, "
+        f"{data.name} {data.task}: {sum(readers['train'].by_class):,} patches to train on, "
         f"{readers['eval'].split.count:,} to tune on; {config.model} on {hardware.describe()}"
     )
     with hardware.scope(), precision(hardware.policy):
@@ -163,7 +163,7 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
             config.options,
             image_size=config.image_size,
         )
-        training = training_model(model, config.augmentation, config.seed)
+        training = training_model(model, config.augmentation, config.seed, config.mixup)
         if hardware.replicas > 1:
             separate_replicas(training)
     return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)

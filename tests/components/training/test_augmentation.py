@@ -12,7 +12,7 @@ from components.errors import UsageError
 from components.images.stain_vectors import STAIN_MATRIX
 from components.training import augmentation_layers as al
 from components.training.augmentation import LIMITS, PRESETS, Augmentation, check_label_region, from_value
-from components.training.augmentation_layers import training_model
+from components.training.fitted_model import training_model
 
 PCAM = (32, 32, 32, 32)
 LAYERS = {

@@ -12,7 +12,7 @@ import pytest
 from components.errors import DataError
 from components.training import callbacks, phases
 from components.training.augmentation import PRESETS, Augmentation
-from components.training.augmentation_layers import training_model
+from components.training.fitted_model import training_model
 from components.training.recipe import TrainingConfig
 from components.training.recipe_parts import Phase
 
@@ -42,7 +42,7 @@ def compiled(rate: float = 0.01, augmentation: Augmentation | None = None, epoch
 def test_nan_pixels_end_training_with_the_batchs_statistics() -> None:
     x, y = data()
     x[3, 2, 2, 1] = np.inf  # a NaN would be lost in relu where kernels are fused
-    with pytest.raises(DataError, match="loss became nan in epoch 3, batch 1.*some pixels are not finite") as caught:
+    with pytest.raises(DataError, match="images were not finite in epoch 3, batch 1.*some pixels are not finite") as caught:
         compiled().fit(x, y, batch_size=16, verbose=0, callbacks=[callbacks.NanGuard(first_epoch=2)])
     assert caught.value.exit_code == 65
 
@@ -57,6 +57,25 @@ def test_diverged_weights_are_told_from_bad_images() -> None:
     ) as e:
         training.fit(*data(), batch_size=8, verbose=0, callbacks=[callbacks.NanGuard()])
     assert "learning rate is 0.0" in str(e.value) and "Lower the learning rate" in e.value.fix
+
+
+@pytest.mark.parametrize(("at_once", "every"), [(1, 50), (4, 2)])
+def test_the_bad_batch_is_named_though_the_device_is_asked_later(at_once: int, every: int) -> None:
+    x, y = data(40)
+    x[20:24] = np.inf
+    training = compiled()
+    training.steps_per_execution = at_once
+    with pytest.raises(DataError, match="in epoch 1, batch 6: the bad batch had pixels from inf to inf.*not finite"):
+        training.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[callbacks.NanGuard(every=every)])
+
+
+def test_a_device_is_asked_now_and_then_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    training, guard = compiled(), callbacks.NanGuard(every=4)
+    asked: list[int] = []
+    monkeypatch.setattr(type(training.watch), "first_bad", lambda watch: asked.append(int(watch.step)))
+    training.fit(*data(40), batch_size=4, verbose=0, callbacks=[guard])
+    assert asked == [1, 5, 9, 10]
+    assert "on_train_batch_end" not in vars(callbacks.NanGuard), "Keras would fetch every batch's logs for it"
 
 
 def test_validation_loss_is_watched_too() -> None:

@@ -14,7 +14,7 @@ from components.errors import UsageError
 from components.training import models, presets
 from components.training.augmentation import PRESETS
 from components.training.recipe import TrainingConfig
-from components.training.recipe_parts import FLOORS, Gate, Phase
+from components.training.recipe_parts import FLOORS, BatchNorm, ClassCap, Gate, Phase
 from pipelines.recipes import PRESETS_FOLDER
 
 from_preset = functools.partial(presets.from_preset, folder=PRESETS_FOLDER)
@@ -59,6 +59,10 @@ def test_overrides_reach_every_depth() -> None:
             "mixed_precision": "off",
             "threshold": "sensitivity=.950",
             "deterministic": "true",
+            "batchnorm": "frozen",
+            "ema": "none",
+            "mixup": "2e-1",
+            "max_train_per_class": "600",
         },
     )
     assert [p.epochs for p in config.phases] == [3, 6, 1] and config.epochs == 10
@@ -68,6 +72,10 @@ def test_overrides_reach_every_depth() -> None:
     assert not config.early_stopping.monitor and config.gate == Gate("non-inferior")
     assert config.mixed_precision == "off" and config.deterministic
     assert config.threshold == "sensitivity=0.95"
+    assert config.batchnorm == BatchNorm("frozen") and (config.ema, config.mixup) == (0, 0.2)
+    assert config.max_train_per_class == ClassCap(600, "epoch")
+    assert from_preset("idc_quick", {"max_train_per_class.redraw": "never"}).max_train_per_class == ClassCap(0, "never")
+    assert from_preset("idc_quick", {"batchnorm.momentum": "0.95"}).batchnorm == BatchNorm("follow", 0.95)
 
 
 def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
@@ -103,6 +111,18 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
         ({"early_stopping.monitor": "val_macro_f1"}, "early_stopping.monitor.*val_auc"),
         ({"augmentation": "lite"}, "Did you mean 'light'"),
         ({"augmentation.stain": "9"}, "augmentation.stain"),
+        ({"batchnorm": "frosen"}, "batchnorm.mode.*Did you mean 'frozen'"),
+        ({"batchnorm": "{mode: frozen, momentum: 0.9}"}, "batchnorm.momentum is 0.9.*no statistics move"),
+        ({"batchnorm.momentum": "1"}, "batchnorm.momentum is 1.*from 0.5"),
+        ({"batchnorm": "frozen", "options.weights": "none"}, "no statistics to keep"),
+        ({"ema": "1"}, "ema is 1.*from 0 to 0.99999"),
+        ({"focal": "-1"}, "focal is -1"),
+        ({"mixup": "yes please"}, "mixup is 'yes please'"),
+        ({"warmup_steps": "0.5"}, "warmup_steps is 0.5.*whole number"),
+        ({"min_steps": "-1"}, "min_steps is -1"),
+        ({"steps_per_execution": "0"}, "steps_per_execution is 0.*from 1"),
+        ({"max_train_per_class": "-5"}, "max_train_per_class.count is -5"),
+        ({"max_train_per_class": "{count: 5, redraw: always}"}, "max_train_per_class.redraw.*epoch, never"),
         ({"mixed_precision": "maybe"}, "mixed_precision"),
         ({"xla": "maybe"}, "xla is 'maybe'.*one of auto, off, on"),
         ({"mixed_precision": "[1]"}, "mixed_precision is \\[1\\].*auto, off, on"),

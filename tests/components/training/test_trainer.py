@@ -35,7 +35,7 @@ import os, signal
 from components.training import callbacks
 class Killed(callbacks.NanGuard):
     def on_train_batch_end(self, batch, logs=None):
-        if self._first + self._epoch == 1 and batch == 1:
+        if self._first + self._epoch == 1 and batch >= 1:
             os.kill(os.getpid(), signal.SIGKILL)
 import components.training.loop
 components.training.loop.NanGuard = Killed
@@ -106,9 +106,7 @@ def test_what_a_run_leaves(trained: tuple[Path, list[str]], folder: Path) -> Non
     assert list((run / "tensorboard" / "train").iterdir()) and list((run / "tensorboard" / "validation").iterdir())
 
 
-def test_a_finished_run_is_not_done_again_but_another_recipe_is(
-    trained: tuple[Path, list[str]], folder: Path
-) -> None:
+def test_a_finished_run_is_not_done_again_but_another_recipe_is(trained: tuple[Path, list[str]], folder: Path) -> None:
     run, _ = trained
     lines: list[str] = []
     assert train(recipe(2, 1), folder, run, log=lines.append).epochs_run == 3
@@ -254,13 +252,17 @@ def test_two_devices_in_half_precision_go_on_after_a_kill(folder: Path, tmp_path
 
 
 def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
-    code = TWO_DEVICES + TRAIN + """
+    code = (
+        TWO_DEVICES
+        + TRAIN
+        + """
 from components.errors import HistolineError
 try:
     train(TrainingConfig.from_json(sys.argv[4]), sys.argv[2], Path(sys.argv[3]) / "odd")
 except HistolineError as error:
     print("refused:", error)
 """
+    )
     # 13 patches or so in eval: the last batch leaves one device with few images, or none.
     whole, odd = recipe(2, 1, batch_size=10).to_json(), recipe(1, batch_size=9).to_json()
     done = python(code, whole, folder, tmp_path, odd)
