@@ -151,8 +151,8 @@ def bench_training(patches: int, folder: Path, repeats: int, criteria: Criteria)
 
     from components.datasets.committed import open_dataset
     from components.training import models, phases
+    from components.training.callbacks import EpochCallbacks, EpochLine, NanGuard, SeedPerEpoch
     from components.training.fitted_model import training_model
-    from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
     from components.training.input_pipeline import open_split
     from components.training.recipe import TrainingConfig
 
@@ -177,7 +177,9 @@ def bench_training(patches: int, folder: Path, repeats: int, criteria: Criteria)
         clock = _Clock()
         training.fit(
             reader.training(BATCH, 0, epochs=range(epoch, epoch + 1)), steps_per_epoch=steps, epochs=1, verbose=0,
-            callbacks=[SeedPerEpoch(0), NanGuard(), EpochLine(len(images), 1, emit=lambda line: None), clock],
+            callbacks=EpochCallbacks(
+                [SeedPerEpoch(0), NanGuard(), EpochLine(len(images), 1, emit=lambda line: None), clock], training
+            ),
         )  # fmt: skip
         return steps * BATCH / clock.seconds[0]
 

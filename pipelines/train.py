@@ -192,8 +192,9 @@ def check_dataset(dataset: str, task: str) -> None:
 @click.argument("dataset", metavar="DATASET")
 @training_options
 @click.option("--run-id", default="", help="Name of the run; by default made of time and model.")
+@click.option("--tensorboard", is_flag=True, help="Print the command that shows this run's curves while it trains.")
 @json_option
-def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
+def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given: Any) -> None:
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
     from components.storage.open import open_storage
     from components.training import run_inputs, run_record
@@ -203,6 +204,8 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
     storage = open_storage(given["workspace"])
     inputs = settle(storage, dataset, given)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
+    if tensorboard:
+        console.log(f"curves: {tensorboard_command(storage.work_folder() / folder)}")
     with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}") as held:
         run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]), held.check)
         with result_left_behind(storage, folder):
@@ -212,6 +215,19 @@ def command(dataset: str, run_id: str, as_json: bool, **given: Any) -> None:
                     run.stage(stage)
     document = stages.result(storage, run_record.read(storage, folder))
     console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
+
+
+def tensorboard_command(run_dir: Path) -> str:
+    """The command line that shows a run's curves; TensorBoard lies beside this interpreter.
+
+    Args:
+        run_dir: Folder of the run on this machine.
+    """
+    import shlex
+
+    program = Path(sys.executable).with_name("tensorboard")
+    logs = run_dir / "tensorboard"
+    return shlex.join([str(program) if program.exists() else "tensorboard", "--logdir", str(logs)])
 
 
 @contextlib.contextmanager

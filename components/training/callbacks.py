@@ -92,6 +92,26 @@ class NanGuard(keras.callbacks.Callback):
             raise DataError(f"weights became nan {where}: {explain(self.model)}", FIX)
 
 
+class EpochCallbacks(keras.callbacks.CallbackList):
+    """A list of callbacks, for `fit`, that fetches the logs of a batch for those only who want to see its end.
+
+    Keras' own fetches them in any case, by a thread for each batch where nobody looks.
+
+    Args:
+        callbacks: In the order in which they are called.
+        model: What is fitted.
+    """
+
+    def __init__(self, callbacks: list[keras.callbacks.Callback], model: keras.Model) -> None:
+        super().__init__(callbacks, add_history=True, model=model)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Passes a batch's end on to whoever overrides the method."""
+        wanted = keras.callbacks.Callback.on_train_batch_end
+        if any(type(callback).on_train_batch_end is not wanted for callback in self.callbacks):
+            super().on_train_batch_end(batch, logs)
+
+
 FIX = "Lower the learning rate, check the images of the training split, or set mixed_precision to off."
 
 

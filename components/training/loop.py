@@ -16,7 +16,7 @@ import tensorflow as tf
 from components.core.array_types import Array
 from components.errors import DataError
 from components.training import checkpoints, phases
-from components.training.callbacks import EpochLine, NanGuard, SeedPerEpoch
+from components.training.callbacks import EpochCallbacks, EpochLine, NanGuard, SeedPerEpoch
 from components.training.checkpoints import Position
 from components.training.fitted_model import FittedModel
 from components.training.hardware import Hardware
@@ -115,7 +115,7 @@ class Loop:
 
     def _epoch(self, position: Position, guard: NanGuard) -> Position:
         """Fits one epoch; an epoch of its own has a last execution of steps that is as short as it must be."""
-        config, first = self.config, position.epoch - position.phase_epoch
+        config = self.config
         batches = self.train.training(
             config.batch_size,
             config.seed,
@@ -131,18 +131,23 @@ class Loop:
             validation_data=self.evaluation.evaluation(config.batch_size),
             class_weight=class_weights(config, list(self.train.by_class)),
             verbose=0,
-            callbacks=[
-                SeedPerEpoch(config.seed, first),
-                guard,
-                *([EvaluateAverage(self.training.average)] if self.training.average is not None else []),
-                EpochLine(
-                    self.steps * config.batch_size, self.epochs,
-                    phases=len(config.phases), phase=position.phase, first_epoch=first, emit=self.log,
-                ),
-            ],
-        )  # fmt: skip
+            callbacks=EpochCallbacks(self._callbacks(position, guard), self.training),
+        )
         logs = {name: values[-1] for name, values in told.history.items()}
         return self.note(position, logs, time.perf_counter() - begun)
+
+    def _callbacks(self, position: Position, guard: NanGuard) -> list[keras.callbacks.Callback]:
+        config, first = self.config, position.epoch - position.phase_epoch
+        average = self.training.average
+        return [
+            SeedPerEpoch(config.seed, first),
+            guard,
+            *([EvaluateAverage(average)] if average is not None else []),
+            EpochLine(
+                self.steps * config.batch_size, self.epochs,
+                phases=len(config.phases), phase=position.phase, first_epoch=first, emit=self.log,
+            ),
+        ]  # fmt: skip
 
     def _over(self, position: Position) -> bool:
         """Whether a phase has had all its epochs, or has waited long enough for a better one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,6 +58,13 @@ def test_the_terminal_says_in_one_line_what_the_gate_could_have_found(capsys: py
     assert "Power:       A model truly better by 0.01.\n" in capsys.readouterr().out
     train.show({**document, "power": ""}, "/w/runs/idc/binary/r")
     assert "Power" not in capsys.readouterr().out
+
+
+def test_the_command_that_shows_the_curves_is_printed_first(trained: Trained) -> None:
+    said = trained.done.stderr.splitlines()[0]
+    program, option, logs = shlex.split(said.removeprefix("curves: "))
+    assert Path(program).name == "tensorboard" and option == "--logdir"
+    assert {part.name for part in Path(logs).iterdir()} == {"train", "validation"}
 
 
 def test_run_json_follows_its_schema_and_is_complete(trained: Trained) -> None:

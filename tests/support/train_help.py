@@ -105,7 +105,7 @@ class Trained:
         self.data = ingest_help.ingest(self.raw, self.workspace)
         self.result_file = root / "result.json"
         self.done = run(
-            "train", "idc", "--workspace", self.workspace, "--run-id", "first", "--json", *TINY,
+            "train", "idc", "--workspace", self.workspace, "--run-id", "first", "--json", "--tensorboard", *TINY,
             HISTOLINE_RESULT_JSON=str(self.result_file),
         )  # fmt: skip
 
