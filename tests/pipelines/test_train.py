@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -65,6 +66,7 @@ def test_the_command_that_shows_the_curves_is_printed_first(trained: Trained) ->
     program, option, logs = shlex.split(said.removeprefix("curves: "))
     assert Path(program).name == "tensorboard" and option == "--logdir"
     assert {part.name for part in Path(logs).iterdir()} == {"train", "validation"}
+    assert importlib.util.find_spec("pkg_resources"), "TensorBoard 2.16 does not start without it"
 
 
 def test_run_json_follows_its_schema_and_is_complete(trained: Trained) -> None:

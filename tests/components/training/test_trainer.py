@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from components.datasets.committed import open_dataset
 from components.errors import DataError, UsageError
+from components.promotion.served_model import ServedModel
 from components.training import checkpoints, trainer
 from components.training.trainer import read_result, train
 from pipelines.tfx.schema import write_schema
@@ -64,6 +65,7 @@ def test_killed_in_epoch_2_and_run_again_it_ends_as_if_nothing_had_been(folder: 
     config = recipe(
         3, 1, deterministic=True, augmentation="standard", options={"dropout": 0.3},
         early_stopping={"monitor": "val_loss", "patience": 9},
+        ema=0.9, mixup=0.2, warmup_steps=2, max_train_per_class=20,
     ).to_json()  # fmt: skip
     whole = python(TRAIN, config, folder, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
@@ -186,9 +188,12 @@ def test_a_later_phase_is_given_its_patience() -> None:
     assert checkpoints.Position("k", epoch=6, phase=1, phase_epoch=1, best_epoch=6).waited == 0
 
 
-def test_calibration_is_done_in_true_float32(folder: Path, tmp_path: Path) -> None:
+def test_calibration_and_scoring_are_done_in_true_float32(folder: Path, tmp_path: Path) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(True)
     train(recipe(1), folder, tmp_path)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    ServedModel(tmp_path / "model")  # what scores and what the gate compares with
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
