@@ -79,20 +79,40 @@ def make_metrics(config: TrainingConfig, n_classes: int) -> list[keras.metrics.M
     return [accuracy, MacroF1(n_classes, name="macro_f1")]
 
 
-def class_weights(
-    config: TrainingConfig, counts: list[int], *, of_sampling: bool = False
-) -> dict[int, float] | None:
+def class_weights(config: TrainingConfig, counts: list[int]) -> dict[int, float] | None:
     """Weights for `fit`: total / (classes present * count), which leaves the mean weight of an image at 1.
 
     Args:
         config: The recipe.
-        counts: Training patches per class in label order.
-        of_sampling: Whether balanced sampling counts too, which weighs classes by drawing them more often.
+        counts: Training patches of an epoch per class in label order.
 
     Returns:
         Class to weight; None where the recipe asks for none. A class without a patch weighs 0.
     """
-    if config.class_weights != "balanced" and not (of_sampling and config.sampling == "balanced"):
-        return None
-    present = sum(1 for count in counts if count)
-    return {i: sum(counts) / (present * count) if count else 0.0 for i, count in enumerate(counts)}
+    return _towards([1] * len(counts), counts) if config.class_weights == "balanced" else None
+
+
+def moved_prior(config: TrainingConfig, split: list[int], epoch: list[int]) -> dict[int, float] | None:
+    """By how much training weighs each class beside its share of the training split, for calibration to take back.
+
+    Class weights, balanced sampling and a cap on classes (`max_train_per_class`) all do.
+
+    Args:
+        config: The recipe.
+        split: Patches of the training split per class in label order.
+        epoch: Those of an epoch.
+
+    Returns:
+        Class to weight, 1 in the mean over patches; None where classes weigh what they are.
+    """
+    if "balanced" in (config.class_weights, config.sampling):
+        return _towards([1] * len(split), split)
+    return None if epoch == split else _towards(epoch, split)
+
+
+def _towards(shares: list[int], counts: list[int]) -> dict[int, float]:
+    """Weights that give the classes present certain shares, at a mean weight of 1."""
+    given = sum(share for share, count in zip(shares, counts, strict=True) if count)
+    total = sum(counts)
+    pairs = enumerate(zip(shares, counts, strict=True))
+    return {i: total * share / (given * count) if count else 0.0 for i, (share, count) in pairs}

@@ -106,8 +106,8 @@ def train(
 
     from components.training.export import ModelFacts, Serving, float32_copy, save
     from components.training.image_graph import ImageSize
+    from components.training.objectives import moved_prior
     from components.training.operating_point import calibrate, describe
-    from components.training.phases import class_weights
 
     loop = prepare(config, data, run_dir, key, log)
     history = loop.run().history
@@ -115,7 +115,7 @@ def train(
     serving = Serving(
         float32_copy(loop.model, config, data), ImageSize(data.source_size, data.stored_size), data.classes
     )
-    weights = class_weights(config, list(loop.train.split.by_class), of_sampling=True)
+    weights = moved_prior(config, list(loop.train.split.by_class), list(loop.train.by_class))
     fitted = calibrate(serving, loop.evaluation, data, config, weights)
     result = TrainResult(
         history=history,

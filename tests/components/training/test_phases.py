@@ -238,3 +238,13 @@ def test_mixed_precision_and_class_weights() -> None:
     weights = objectives.class_weights(dataclasses.replace(config, class_weights="balanced"), [30, 10, 0])
     assert weights == {0: 40 / 60, 1: 2.0, 2: 0.0}
     assert weights[0] * 30 + weights[1] * 10 == pytest.approx(40)
+
+
+def test_calibration_learns_what_moved_the_prior() -> None:
+    config, split = TrainingConfig(), [300, 100]
+    assert objectives.moved_prior(config, split, split) is None
+    even = {0: 400 / 600, 1: 2.0}
+    for given in ({"class_weights": "balanced"}, {"sampling": "balanced"}):
+        assert objectives.moved_prior(dataclasses.replace(config, **given), split, [90, 80]) == even
+    assert objectives.moved_prior(config, split, [50, 50]) == even, "a cap makes classes equal too"
+    assert objectives.moved_prior(config, split, [150, 50]) == {0: 1.0, 1: 1.0}
