@@ -75,7 +75,8 @@ def _read(
             return f"{storage.uri(folder)}/{tfx_document.NAME}", kept.executions, kept.artifacts
         store = metadata_store.SqliteFile(file)
     name = metadata_store.pipeline_name(work, record.dataset, record.task, server)
-    return store.place, *lineage.read(metadata_store.open_store(store), name, record.run_id)
+    with metadata_store.troubles(store):
+        return store.place, *lineage.read(metadata_store.open_store(store), name, record.run_id)
 
 
 def show(run_id: str, place: str, executions: Any, artifacts: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from components.report.tfx_document import FORMAT as DOCUMENT_FORMAT
 from components.report.tfx_document import Anomaly, BesideModel, FeatureStatistics, TfxDocument
 from pipelines.tfx import lineage
-from pipelines.tfx.metadata_store import Store, open_store
+from pipelines.tfx.metadata_store import Store, open_store, troubles
 
 FEW = 10
 """Different texts of a feature that are still named under their bars."""
@@ -28,7 +28,8 @@ def collect(store: Store, pipeline: str, run_id: str, beside: BesideModel | None
         run_id: RUN_ID.
         beside: The champion in TFMA's evaluation, where that is known.
     """
-    executions, artifacts = lineage.read(open_store(store), pipeline, run_id)
+    with troubles(store):
+        executions, artifacts = lineage.read(open_store(store), pipeline, run_id)
     made = {number for execution in executions for number in execution.outputs}
     places = {artifact.type: Path(artifact.place) for artifact in artifacts if artifact.id in made}
     examples = places.get("ExampleStatistics")

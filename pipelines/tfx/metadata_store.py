@@ -5,6 +5,7 @@ Nothing here imports TFX; `ml_metadata` is loaded where the store is opened. No 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -12,6 +13,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -239,6 +241,25 @@ def temporary(error: Exception, store: Store) -> HistolineError | None:
             "See its log, then run again; what is finished is kept.",
         )
     return None
+
+
+@contextlib.contextmanager
+def troubles(store: Store) -> Iterator[None]:
+    """Turns what a busy or lost store raises inside the block into an error that a retry can mend.
+
+    Args:
+        store: That the block works with.
+
+    Raises:
+        TemporaryError: See `temporary`.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = temporary(error, store)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _short(error: Exception) -> str:

@@ -6,12 +6,11 @@ under the same run id, after success (nothing happens), failure, or SIGKILL.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from components.errors import HistolineError
@@ -75,19 +74,8 @@ class NodeRunner:
             TemporaryError: Other runs kept ML Metadata locked, or its server went away.
             Exception: Whatever its executor raised.
         """
-        with self._store_troubles():
+        with metadata_store.troubles(self._store):
             return self._run(name)
-
-    @contextlib.contextmanager
-    def _store_troubles(self) -> Iterator[None]:
-        """Turns what a busy or lost store raises into an error that a retry can mend."""
-        try:
-            yield
-        except Exception as error:
-            told = metadata_store.temporary(error, self._store)
-            if told is None:
-                raise
-            raise told from error
 
     def __contains__(self, name: str) -> bool:
         """Says whether the pipeline has a node of this name."""
@@ -131,7 +119,7 @@ class NodeRunner:
         ended = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
         contexts = (("pipeline_run", self._run_id), ("node", f"{self._ir.pipeline_info.id}.{name}"))
         found = []
-        with self._store_troubles(), self._metadata(self._connection) as handle:
+        with metadata_store.troubles(self._store), self._metadata(self._connection) as handle:
             for kind, context in contexts:
                 known = handle.store.get_context_by_type_and_name(kind, context)
                 executions = handle.store.get_executions_by_context(known.id) if known else []
@@ -149,7 +137,7 @@ class NodeRunner:
         Raises:
             TemporaryError: As for `run`.
         """
-        with self._store_troubles():
+        with metadata_store.troubles(self._store):
             self._record_ingest(raw_uri, examples_uri, name)
 
     def _record_ingest(self, raw_uri: str, examples_uri: str, name: str) -> None:

@@ -68,6 +68,10 @@ def test_busy_and_lost_stores_are_worth_another_try(tmp_path: Path) -> None:
     assert "Lost connection" in str(temporary(lost, SERVER))
     for bug in (lost, RuntimeError("something else"), ValueError("a bug")):
         assert temporary(bug, file) is None
+        with pytest.raises(type(bug)), metadata_store.troubles(file):
+            raise bug
+    with pytest.raises(TemporaryError, match="other runs write"), metadata_store.troubles(file):
+        raise deadlock
 
 
 def test_workspaces_that_share_a_store_do_not_share_their_runs(tmp_path: Path) -> None:
