@@ -24,6 +24,9 @@ DEFAULTS = {
 }
 """The preset where a data set and a task are given and nothing else."""
 
+SHORT = {"augmentation": "preset", "batchnorm": "mode", "max_train_per_class": "count"}
+"""Fields that may be a word or number in place of a mapping, with the key that it stands for."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PresetInfo:
@@ -99,8 +102,9 @@ def read(name_or_path: str, overrides: Mapping[str, str] | None = None, *, folde
         raise UsageError(f"{path} holds {type(tree).__name__}, not a mapping of fields.")
     # A name leaves no room for single fields: `augmentation.stain=0.1` starts from the preset that stands there.
     for key, value in sorted((overrides or {}).items(), key=lambda item: item[0] != "model"):
-        if key.startswith("augmentation.") and isinstance(tree.get("augmentation"), str):
-            tree["augmentation"] = {"preset": tree["augmentation"]}
+        field = key.split(".")[0]
+        if field in SHORT and key != field and isinstance(tree.get(field), (str, int)):
+            tree[field] = {SHORT[field]: tree[field]}
         if key.startswith("early_stopping.") and not isinstance(tree.get("early_stopping"), dict):
             tree["early_stopping"] = {}
         # Options belong to a model (that is why it is set first): another model starts from its own defaults.

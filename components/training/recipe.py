@@ -42,7 +42,7 @@ class TrainingConfig:
         batch_size: Images per step over all GPUs.
         optimizer: `adam`, `adamw` or `sgd` (Nesterov momentum 0.9).
         weight_decay: Decoupled, of `adamw` and `sgd`; kernels only.
-        batchnorm: See `BatchNorm`.
+        batchnorm: See `BatchNorm`; `follow` where `options.weights` is none.
         ema: Decay of an exponential moving average of the weights, which is then what is evaluated, kept and
             exported; 0 for none.
         warmup_steps: Steps over which the learning rate rises to its value at the start of each phase.
@@ -121,7 +121,7 @@ class TrainingConfig:
             raise wrong("weight_decay", self.weight_decay, "0 with the optimizer adam", "Set optimizer to adamw.")
         put("batchnorm", parts.BatchNorm.read(parts.plain(self.batchnorm)))
         if self.batchnorm.mode == "frozen" and self.options["weights"] == "none":
-            raise wrong("batchnorm", "frozen", "follow where options.weights is none: there are no statistics to keep")
+            put("batchnorm", parts.BatchNorm())  # without weights to start from there are no statistics to keep
         for name, high in FRACTIONS.items():
             given = getattr(self, name)
             put(name, number(name, 0 if given in (None, "none") else as_number(given), 0, high))

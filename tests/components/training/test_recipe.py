@@ -59,7 +59,6 @@ def test_overrides_reach_every_depth() -> None:
             "mixed_precision": "off",
             "threshold": "sensitivity=.950",
             "deterministic": "true",
-            "batchnorm": "frozen",
             "ema": "none",
             "mixup": "2e-1",
             "max_train_per_class": "600",
@@ -76,6 +75,10 @@ def test_overrides_reach_every_depth() -> None:
     assert config.max_train_per_class == ClassCap(600, "epoch")
     assert from_preset("idc_quick", {"max_train_per_class.redraw": "never"}).max_train_per_class == ClassCap(0, "never")
     assert from_preset("idc_quick", {"batchnorm.momentum": "0.95"}).batchnorm == BatchNorm("follow", 0.95)
+    follow = from_preset("idc_mobilenet_v2", {"batchnorm.mode": "follow", "batchnorm.momentum": "0.99"}).batchnorm
+    assert follow == BatchNorm("follow", 0.99)
+    scratch = from_preset("idc_mobilenet_v2", {"options.weights": "none"})
+    assert scratch.batchnorm == BatchNorm("follow"), "random weights have no statistics to keep"
 
 
 def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
@@ -113,8 +116,7 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
         ({"augmentation.stain": "9"}, "augmentation.stain"),
         ({"batchnorm": "frosen"}, "batchnorm.mode.*Did you mean 'frozen'"),
         ({"batchnorm": "{mode: frozen, momentum: 0.9}"}, "batchnorm.momentum is 0.9.*no statistics move"),
-        ({"batchnorm.momentum": "1"}, "batchnorm.momentum is 1.*from 0.5"),
-        ({"batchnorm": "frozen", "options.weights": "none"}, "no statistics to keep"),
+        ({"batchnorm.momentum": "1", "batchnorm.mode": "follow"}, "batchnorm.momentum is 1.*from 0.5"),
         ({"ema": "1"}, "ema is 1.*from 0 to 0.99999"),
         ({"focal": "-1"}, "focal is -1"),
         ({"mixup": "yes please"}, "mixup is 'yes please'"),
