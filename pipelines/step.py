@@ -30,10 +30,21 @@ def command(
     """
     from components.storage.open import open_storage
     from components.training import run_record
+    from components.training.cluster import read_cluster
     from pipelines import stages
 
     storage = open_storage(given["workspace"])
     folder = run_record.run_dir(dataset, given["task"], run_id)
+    cluster = read_cluster()
+    if cluster is not None and not cluster.chief:
+        if stage != "train":
+            click.echo(f"{stage}: nothing to do for {cluster.describe()}, the chief does it")
+            return
+        from pipelines.worker import join
+
+        joined = stages.result(storage, join(storage, folder, cluster, console.log))
+        console.emit(joined, as_json, lambda: click.echo("train: done"))
+        return
     if stage == "validate":
         frozen = (
             run_record.read(storage, folder).dataset_dir if run_record.exists(storage, folder) else None

@@ -199,10 +199,24 @@ def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
     from components.storage.open import open_storage
     from components.training import run_inputs, run_record
+    from components.training.cluster import read_cluster
     from components.training.run_types import STAGES
     from pipelines import stages
 
     storage = open_storage(given["workspace"])
+    cluster = read_cluster()
+    if cluster is not None:
+        if not run_id:
+            raise UsageError(
+                "Several workers (TF_CONFIG) need one name of the run.", "Give the same --run-id on every machine."
+            )
+        if not cluster.chief:
+            from pipelines.worker import join
+
+            joined = join(storage, run_record.run_dir(dataset, given["task"], run_id), cluster, console.log)
+            told = stages.result(storage, joined)
+            console.emit(told, as_json, lambda: click.echo("This worker's part is done; the chief goes on."))
+            return
     inputs = settle(storage, dataset, given)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
     if tensorboard:

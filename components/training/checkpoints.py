@@ -12,7 +12,7 @@ import re
 import uuid
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def save(
     arrays |= {f"optimizer_{i:05d}": value for i, value in enumerate(optimizer)}
     arrays |= {f"average_{i:05d}": value for i, value in enumerate(average or [])}
     told = np.frombuffer(json.dumps(dataclasses.asdict(position), sort_keys=True).encode(), np.uint8)
-    path = folder / f"epoch-{position.epoch:05d}.npz"
+    path = file_of(folder, position.epoch)
     with os_errors("writing", path):
         tmp = folder / TMP / uuid.uuid4().hex
         tmp.parent.mkdir(parents=True, exist_ok=True)
@@ -104,8 +104,23 @@ def load(folder: Path, epoch: int) -> Saved:
         OSError: There is none.
         ValueError: It is no checkpoint.
     """
+    return parse(file_of(folder, epoch))
+
+
+def file_of(folder: Path, epoch: int) -> Path:
+    """The checkpoint of an epoch, whether it is there or not."""
+    return folder / f"epoch-{epoch:05d}.npz"
+
+
+def parse(source: Path | IO[bytes]) -> Saved:
+    """Reads a checkpoint.
+
+    Raises:
+        OSError: There is none.
+        ValueError: It is no checkpoint.
+    """
     try:
-        with np.load(folder / f"epoch-{epoch:05d}.npz", allow_pickle=False) as file:
+        with np.load(source, allow_pickle=False) as file:
             fields: dict[str, Any] = json.loads(file["position"].tobytes())
             names = sorted(file.files)
             parts = [[file[name] for name in names if name.startswith(p)] for p in PARTS]

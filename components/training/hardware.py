@@ -12,8 +12,10 @@ import tensorflow as tf
 from keras import ops
 
 from components.errors import UsageError
+from components.training.cluster import Cluster, read_cluster
 from components.training.phases import dtype_policy, leaf_layers
 from components.training.recipe import TrainingConfig
+from components.training.workers import make_strategy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Hardware:
         policy: Keras' dtype policy, `float32` or `mixed_float16`.
         strategy: MirroredStrategy over several devices, None for a single one.
         jit_compile: Whether steps are compiled with XLA.
+        cluster: The machines that train together; the strategy is then one over all of them, the devices this one's.
     """
 
     devices: tuple[str, ...]
@@ -33,11 +36,17 @@ class Hardware:
     policy: str
     strategy: Any = None
     jit_compile: bool = False
+    cluster: Cluster | None = None
 
     @property
     def replicas(self) -> int:
         """Copies of the model that train side by side."""
-        return len(self.devices)
+        return len(self.devices) if self.cluster is None else int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process keeps what is trained: it is the only one, or the chief of several."""
+        return self.cluster is None or self.cluster.chief
 
     def scaled(self, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
         """The optimizer with loss scaling where replicas train in float16; Keras adds it elsewhere."""
@@ -57,33 +66,43 @@ class Hardware:
     def describe(self) -> str:
         """One line for people."""
         kind = "GPU" if self.gpu else "CPU"
-        many = f"{self.replicas} {kind}s side by side" if self.replicas > 1 else f"one {kind}"
+        many = f"{len(self.devices)} {kind}s side by side" if len(self.devices) > 1 else f"one {kind}"
+        many += f" as {self.cluster.describe()}" if self.cluster is not None else ""
         return f"{many}, {self.policy}{', XLA' if self.jit_compile else ''}"
 
 
 def find_hardware(config: TrainingConfig) -> Hardware:
-    """Takes every visible GPU (`CUDA_VISIBLE_DEVICES` limits them), else the CPU.
+    """Takes every visible GPU (`CUDA_VISIBLE_DEVICES` limits them), else the CPU; those of other machines by TF_CONFIG.
 
     A CPU is one device unless it was parted on purpose (`tf.config.set_logical_device_configuration`); then its parts
     are used like several GPUs, which is how the distributed way is tested without any.
 
     Raises:
         UsageError: The batch can't be shared evenly by the devices.
+        TemporaryError: Another machine did not come.
     """
     for device in tf.config.list_physical_devices("GPU"):
         # Else TensorFlow takes all of a GPU's memory, and a second process finds none. Fixed once it has started.
         with contextlib.suppress(RuntimeError, ValueError):
             tf.config.experimental.set_memory_growth(device, True)
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU"))
-    if config.batch_size % len(devices):
+    cluster = read_cluster()
+    if cluster is not None:
+        strategy = make_strategy(cluster)
+        devices = tuple(strategy.extended.worker_devices)
+        gpu = any("GPU" in name for name in devices)
+    else:
+        gpus = tf.config.list_logical_devices("GPU")
+        devices = tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU"))
+        gpu = bool(gpus)
+        strategy = tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else None
+    count = len(devices) if cluster is None else int(strategy.num_replicas_in_sync)
+    if config.batch_size % count:
         raise UsageError(
-            f"batch_size is {config.batch_size}, which {len(devices)} devices can't share evenly.",
-            f"Set batch_size to a multiple of {len(devices)}.",
+            f"batch_size is {config.batch_size}, which {count} devices can't share evenly.",
+            f"Set batch_size to a multiple of {count}.",
         )
-    strategy = tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else None
-    policy = dtype_policy(config.mixed_precision, bool(gpus))
-    return Hardware(devices, bool(gpus), policy, strategy, use_xla(config, bool(gpus), len(devices)))
+    policy = dtype_policy(config.mixed_precision, gpu)
+    return Hardware(devices, gpu, policy, strategy, use_xla(config, gpu, count), cluster)
 
 
 def use_xla(config: TrainingConfig, gpu: bool, devices: int) -> bool:

@@ -181,11 +181,17 @@ def open_split(data: DatasetFiles, name: str, *, cache: bool | None = None, cap:
         )
     reader = Reader(split, data.image_format, size, capped=capped_classes(data, cap) if cap is not None else None)
     if cache is None:
-        cache = split.count * size.bytes <= MEMORY_SHARE * free_memory()
+        cache = fits(data, name)
     if not cache:
         return reader
     images, labels = load(split, reader.image_format, size, len(data.classes))
     return dataclasses.replace(reader, images=images, labels=labels)
+
+
+def fits(data: DatasetFiles, name: str) -> bool:
+    """Whether a split's pixels may be kept in the memory of this machine, as it is now."""
+    size = ImageSize(data.source_size, data.stored_size)
+    return data.splits[name].count * size.bytes <= MEMORY_SHARE * free_memory()
 
 
 def epoch_order(

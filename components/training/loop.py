@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from components.core.array_types import Array
-from components.errors import DataError
-from components.training import checkpoints, phases
+from components.errors import DataError, UsageError
+from components.training import checkpoints, phases, workers
 from components.training.callbacks import EpochCallbacks, EpochLine, NanGuard, SeedPerEpoch
 from components.training.checkpoints import Position
 from components.training.fitted_model import FittedModel
@@ -61,7 +62,12 @@ class Loop:
         Raises:
             DataError: A loss or monitored value that is no number.
         """
-        saved = checkpoints.latest(self.folder, self.key)
+        saved = self._shared(lambda: checkpoints.latest(self.folder, self.key))
+        if saved is not None and saved.position.key != self.key:
+            raise UsageError(
+                "The chief trains with other data or another recipe than this worker.",
+                "Start the same command with the same installation on every machine.",
+            )
         if saved is None:
             checkpoints.clear(self.folder)
             position = Position(self.key)
@@ -78,6 +84,15 @@ class Loop:
                 position = self._epoch(position, guard)
             position = self._end_phase(position)
         return position
+
+    def _shared(self, find: Callable[[], checkpoints.Saved | None]) -> checkpoints.Saved | None:
+        """A checkpoint; with several workers the chief looks for it and tells the others."""
+        if self.hardware.cluster is None:
+            return find()
+        saved = find() if self.hardware.writes else None
+        data = checkpoints.file_of(self.folder, saved.position.epoch).read_bytes() if saved is not None else None
+        told = workers.broadcast(self.hardware.strategy, data)
+        return None if told is None else checkpoints.parse(io.BytesIO(told))
 
     @property
     def folder(self) -> Path:
@@ -106,6 +121,8 @@ class Loop:
                 steps_per_execution=self.hardware.steps_at_once(self.config),
             )  # fmt: skip
             self.training.optimizer.build(self.training.trainable_variables)
+            if self.hardware.cluster is not None:
+                workers.make_fittable(self.hardware.strategy, self.training, self.train.size.shape)
             if self.config.ema and self.training.average is None:
                 self.training.average = WeightAverage(self.model, self.config.ema)
         self.log(
@@ -122,14 +139,21 @@ class Loop:
             epochs=range(position.epoch, position.epoch + 1),
             balanced=config.sampling == "balanced",
         )
+        evaluation = self.evaluation.evaluation(config.batch_size)
+        weights, looks = class_weights(config, list(self.train.by_class)), None
+        if self.hardware.cluster is not None:
+            batches = workers.own_part(self.hardware.strategy, batches, weights)
+            evaluation, weights = workers.whole(self.hardware.strategy, evaluation), None
+            looks = -(-self.evaluation.split.count // config.batch_size)
         begun = time.perf_counter()
         told = self.training.fit(
             batches,
             initial_epoch=position.phase_epoch,
             epochs=position.phase_epoch + 1,
             steps_per_epoch=self.steps,
-            validation_data=self.evaluation.evaluation(config.batch_size),
-            class_weight=class_weights(config, list(self.train.by_class)),
+            validation_data=evaluation,
+            validation_steps=looks,
+            class_weight=weights,
             verbose=0,
             callbacks=EpochCallbacks(self._callbacks(position, guard), self.training),
         )
@@ -161,7 +185,9 @@ class Loop:
             self.log(
                 f"back to epoch {position.best_epoch}: {self.config.early_stopping.monitor} {position.best_value:.4f}"
             )
-            self._restore(checkpoints.load(self.folder, position.best_epoch), optimizer=False)
+            best = self._shared(lambda: checkpoints.load(self.folder, position.best_epoch))
+            assert best is not None
+            self._restore(best, optimizer=False)
         if self.training.average is not None:
             self.training.average.keep()
             self.training.average.start()
@@ -183,7 +209,8 @@ class Loop:
             position, epoch=position.epoch + 1, phase_epoch=position.phase_epoch + 1, history=history
         )
         position = self._judge(position, logs)
-        self._tensorboard(position.epoch, logs, rate)
+        if self.hardware.writes:
+            self._tensorboard(position.epoch, logs, rate)
         self._save(position)
         return position
 
@@ -200,6 +227,8 @@ class Loop:
         return dataclasses.replace(position, best_epoch=position.epoch, best_value=value)
 
     def _save(self, position: Position, optimizer: bool = True) -> None:
+        if not self.hardware.writes:
+            return
         state = _values(self.training.optimizer.variables) if optimizer else []
         average = self.training.average
         held = average.arrays() if average is not None else []

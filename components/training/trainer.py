@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from components.datasets.committed import DatasetFiles, open_dataset
 from components.storage.atomic_files import TMP
 from components.training import models
+from components.training.cluster import read_cluster
 from components.training.recipe import TrainingConfig
 from components.training.tfx_arguments import check_schema, dataset_folder
+from components.training.training_process import train_apart
 
 if TYPE_CHECKING:
     from components.training.loop import Loop
@@ -130,6 +132,24 @@ def train(
     return result
 
 
+def take_part(
+    config: TrainingConfig, dataset_dir: str | Path, scratch: Path, *, log: Log = lambda line: None
+) -> None:
+    """Trains as a worker of a cluster that is not its chief: nothing is kept here.
+
+    Args:
+        config: The recipe.
+        dataset_dir: Folder of a committed data set.
+        scratch: Local folder.
+        log: Takes progress, a line at a time.
+
+    Raises:
+        HistolineError: See `train`.
+    """
+    data = open_dataset(dataset_dir)
+    prepare(config, data, scratch, run_key(config, data), log).run()
+
+
 def run_key(config: TrainingConfig, data: DatasetFiles) -> str:
     """Tells whether a checkpoint or a finished model belongs to this recipe and these data."""
     text = f"{config.digest()}:{data.manifest.content_digest}:{data.manifest.plan_id}"
@@ -141,16 +161,25 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     import keras
     import tensorflow as tf
 
+    from components.training import workers
     from components.training.fitted_model import training_model
     from components.training.hardware import find_hardware, precision, separate_replicas
-    from components.training.input_pipeline import open_split
+    from components.training.input_pipeline import fits, open_split
     from components.training.loop import Loop
 
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     hardware = find_hardware(config)
-    readers = {"train": open_split(data, "train", cap=config.max_train_per_class), "eval": open_split(data, "eval")}
+    cache = None
+    if hardware.cluster is not None:
+        log(f"{hardware.cluster.describe()}: all workers are there")
+        # Read from memory an epoch has another order than streamed.
+        cache = workers.all_say(hardware.strategy, fits(data, "train"))
+    readers = {
+        "train": open_split(data, "train", cache=cache, cap=config.max_train_per_class),
+        "eval": open_split(data, "eval"),
+    }
     log(
         f"{data.name} {data.task}: {sum(readers['train'].by_class):,} patches to train on, "
         f"{readers['eval'].split.count:,} to tune on; {config.model} on {hardware.describe()}"
@@ -190,12 +219,15 @@ def run_fn(fn_args: Any) -> None:
     dataset_dir = dataset_folder(fn_args.train_files, fn_args.eval_files)
     if fn_args.schema_path:
         check_schema(fn_args.schema_path, open_dataset(dataset_dir))
-    result = train(
-        TrainingConfig.from_json(given["config"]),
-        dataset_dir,
-        run_dir,
-        log=lambda line: print(line, flush=True),
-    )
+    config = TrainingConfig.from_json(given["config"])
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+
+    cluster = read_cluster()
+    if cluster is not None:
+        train_apart(config, dataset_dir, run_dir, cluster, log=log)
+    result = train(config, dataset_dir, run_dir, log=log)
     _copy_tree(result.model_dir, Path(fn_args.serving_model_dir))
     if (run_dir / "tensorboard").is_dir():
         _copy_tree(run_dir / "tensorboard", Path(fn_args.model_run_dir))

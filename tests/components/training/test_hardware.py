@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from components.errors import UsageError
 from components.training import hardware
+from components.training.cluster import Cluster
 from components.training.hardware import Hardware, find_hardware, precision
 from tests.support.training_help import python, recipe
 
@@ -101,6 +103,17 @@ def test_every_visible_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == [["/GPU:0", "/GPU:1", "/GPU:2", "/GPU:3"]]
     with pytest.raises(UsageError, match="4 devices can't share evenly.*multiple of 4"):
         find_hardware(recipe(batch_size=10))
+
+
+def test_devices_of_other_machines_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = SimpleNamespace(num_replicas_in_sync=2, extended=SimpleNamespace(worker_devices=("/job:worker/CPU:0",)))
+    monkeypatch.setattr(hardware, "read_cluster", lambda: Cluster(("a:1", "b:2"), 1))
+    monkeypatch.setattr(hardware, "make_strategy", lambda cluster: strategy)
+    found = find_hardware(recipe())
+    assert found.replicas == 2 and not found.writes and not found.gpu
+    assert found.describe() == "one CPU as worker 1 of 2, float32"
+    with pytest.raises(UsageError, match="2 devices can't share evenly"):
+        find_hardware(recipe(batch_size=15))
 
 
 def test_the_policy_is_put_back() -> None:
