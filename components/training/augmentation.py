@@ -15,7 +15,8 @@ class Augmentation:
 
     Attributes:
         flip: Mirror left-right and top-bottom, each with probability 1/2.
-        rotate90: Turn by 0, 90, 180 or 270 degrees with equal chance; images that are not square by 0 or 180.
+        rotate90: Turn by 0, 90, 180 or 270 degrees with equal chance; images that are not square by 0 or 180, unless
+            the model takes square crops of them: those are turned after the crop.
         rotation: Largest turn about the centre in degrees, either way; what comes in from outside is mirrored.
         translation: Largest shift as a fraction of the side, either way; what comes in from outside is mirrored.
         contrast: Contrast factor is drawn from 1 - contrast to 1 + contrast, about the image's own channel means.
@@ -54,9 +55,10 @@ PRESETS = {
     "light": Augmentation(flip=True, rotate90=True),
     "standard": Augmentation(flip=True, rotate90=True, contrast=0.1, brightness=0.05, stain=0.05),
     "strong": Augmentation(flip=True, rotate90=True, rotation=15.0, contrast=0.2, brightness=0.1, stain=0.1),
-    "breakhis": Augmentation(flip=True, rotation=36.0, contrast=0.2),
+    "breakhis": Augmentation(flip=True, rotate90=True, rotation=36.0, contrast=0.2),
 }
-"""`breakhis` is RandomFlip, RandomRotation(0.1) and RandomContrast(0.2) as in the usual BreakHis recipes."""
+"""`breakhis` is RandomFlip, RandomRotation(0.1) and RandomContrast(0.2) as in the usual BreakHis recipes, and quarter
+turns."""
 
 
 def from_value(value: Any) -> Augmentation:
@@ -131,6 +133,13 @@ def check_label_region(
         )
     if crop is not None:
         _check_crop(crop, height, width, region, said)
+        moved = [n for n in ("rotation", "translation") if getattr(augmentation, n)]
+        if moved and crop < max(height, width):
+            raise UsageError(
+                f"augmentation.{moved[0]} changes what options.crop leaves, at whose edge the label's region may lie; "
+                f"{said}.",
+                f"Set augmentation.{moved[0]} to 0, or options.crop to {max(height, width)}.",
+            )
 
 
 def _check_crop(crop: int, height: int, width: int, region: tuple[int, int, int, int], said: str) -> None:

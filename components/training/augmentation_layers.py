@@ -16,17 +16,20 @@ from keras import ops
 
 from components.core.array_types import Array
 from components.images.stain_vectors import STAIN_MATRIX
+from components.training.augment import Augment
 from components.training.augmentation import Augmentation
+from components.training.colour_spaces import grey_levels, optical_density
+from components.training.stain_augmentation import RandomStain
+from components.training.stain_targets import StainSpread
 
-_LN10 = math.log(10.0)
 
-
-def layers(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
+def layers(augmentation: Augmentation, seed: int, stains: tuple[StainSpread, ...] = ()) -> list[keras.Layer]:
     """The layers that carry out a recipe's augmentation, in order; empty for none.
 
     Args:
         augmentation: Strengths.
         seed: Each layer draws from its own seed made of this one.
+        stains: What random stains are drawn from, empty for none.
     """
     a = augmentation
     made: list[keras.Layer] = []
@@ -34,6 +37,8 @@ def layers(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
         made.append(RandomDihedral(a.flip, a.rotate90, seed=seed * 8 + 1, name="augment_dihedral"))
     if a.rotation or a.translation:
         made.append(RandomShiftAndTurn(a.rotation, a.translation, seed=seed * 8 + 2, name="augment_turn"))
+    if stains:
+        made.append(RandomStain(stains, seed=seed * 8 + 6, name="augment_random_stain"))
     if a.stain:
         made.append(StainJitter(a.stain, seed=seed * 8 + 3, name="augment_stain"))
     if a.contrast or a.brightness:
@@ -41,42 +46,7 @@ def layers(augmentation: Augmentation, seed: int) -> list[keras.Layer]:
     return made
 
 
-class _Augment(keras.Layer):
-    """What the layers share: active in training only, same dtype out as in, values kept in 0-255."""
-
-    def __init__(self, *, seed: int = 0, **kwargs: Any) -> None:
-        # Grey levels and densities need float32 whatever the precision of the model behind.
-        super().__init__(dtype="float32", autocast=False, trainable=False, **kwargs)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed % (2**31))
-
-    @property
-    def identity(self) -> bool:
-        """Whether the strengths leave every image as it is."""
-        raise NotImplementedError
-
-    def augment(self, images: Any, count: Any) -> Any:
-        """Changes float32[N, H, W, 3]; `count` is N."""
-        raise NotImplementedError
-
-    def draw(self, shape: tuple[Any, ...], low: float = 0.0, high: float = 1.0) -> Any:
-        """Uniform random numbers of a shape."""
-        return keras.random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
-
-    def call(self, images: Any, training: bool = False) -> Any:
-        """Gives back images of the same shape and dtype, [N, H, W, 3]."""
-        if not training or self.identity:
-            return images
-        dtype = keras.backend.standardize_dtype(images.dtype)
-        out = ops.clip(self.augment(ops.cast(images, "float32"), ops.shape(images)[0]), 0.0, 255.0)
-        return ops.cast(ops.round(out) if "int" in dtype else out, dtype)
-
-    def compute_output_spec(self, images: Any, training: bool = False) -> keras.KerasTensor:
-        """Same shape and dtype as the input."""
-        return keras.KerasTensor(images.shape, dtype=images.dtype)
-
-
-class RandomDihedral(_Augment):
+class RandomDihedral(Augment):
     """Flips and quarter turns; with both, each of the eight symmetries of the square is equally likely.
 
     Args:
@@ -118,7 +88,7 @@ class RandomDihedral(_Augment):
         return ops.reshape(pixels, (-1, height, width, channels))
 
 
-class RandomShiftAndTurn(_Augment):
+class RandomShiftAndTurn(Augment):
     """Turns about the centre and shifts in one bilinear resampling; mirrors what comes in from outside.
 
     Args:
@@ -150,7 +120,7 @@ class RandomShiftAndTurn(_Augment):
         return bilinear(images, cos * y - sin * x + (height - 1) / 2, sin * y + cos * x + (width - 1) / 2)
 
 
-class RandomContrastBrightness(_Augment):
+class RandomContrastBrightness(Augment):
     """Scales each image about its own channel means, then shifts all channels alike.
 
     Args:
@@ -178,7 +148,7 @@ class RandomContrastBrightness(_Augment):
         return images * factor + (mean * (1.0 - factor) + shift)
 
 
-class StainJitter(_Augment):
+class StainJitter(Augment):
     """Jitter of the stains in HED space: density of each stain times a factor, plus a shift.
 
     Tellez et al., Medical Image Analysis 58:101544 (2019), doi 10.1016/j.media.2019.101544; factor and shift are
@@ -236,16 +206,6 @@ class InputStatistics(keras.Layer):
             constant = ops.mean(ops.cast(low == high, "float32"))
             self.last.assign(ops.stack([ops.min(low), ops.max(high), mean, std, constant]))
         return images
-
-
-def optical_density(images: Any) -> Any:
-    """Decadic optical density -log10((I + 1) / 256) of grey levels I in 0-255; 0 for 255, 2.41 for black."""
-    return ops.log((images + 1.0) / 256.0) * (-1.0 / _LN10)
-
-
-def grey_levels(density: Any) -> Any:
-    """The inverse of `optical_density`."""
-    return ops.exp(density * -_LN10) * 256.0 - 1.0
 
 
 def bilinear(images: Any, y: Any, x: Any) -> Any:

@@ -24,6 +24,7 @@ from components.training import models
 from components.training.gradient_maps import GradCam
 from components.training.image_graph import ImageSize, decode_files, parse_serving
 from components.training.recipe import TrainingConfig
+from components.training.stain_targets import StainTarget
 from components.version import __version__
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ FITTED_GROUPS = "fitted_groups.json"
 """Beside it: sorted list of the groups in train, of which a retrained model must have more."""
 
 CHUNK_PIXELS = 256 * 96 * 96
-"""Image area that runs through the network at once: larger batches are worked off in parts, or 256 images of 350x230
-in six views each would need tens of gigabytes."""
+"""Image area that runs through the network at once, crops and views counted: larger batches are worked off in parts, or
+256 images of 350x230 in six views each would need tens of gigabytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ class ModelFacts:
         config_digest: Of the recipe.
         groups: Sorted groups in train and eval.
         fitted: Sorted groups in train.
+        stain_target: What stains are normalised to (`StainTarget.to_dict`), None where colours stay as they are.
     """
 
     dataset: str
@@ -80,10 +82,13 @@ class ModelFacts:
     config_digest: str
     groups: Sequence[str]
     fitted: Sequence[str]
+    stain_target: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, config: TrainingConfig, data: DatasetFiles) -> ModelFacts:
-        """Puts together what recipe and data set say."""
+    def of(
+        cls, config: TrainingConfig, data: DatasetFiles, stain_target: StainTarget | None = None
+    ) -> ModelFacts:
+        """Puts together what recipe, data set and training say."""
         manifest = data.manifest
         return cls(
             dataset=data.name,
@@ -101,6 +106,7 @@ class ModelFacts:
             config_digest=config.digest(),
             groups=data.groups("train", "eval"),
             fitted=data.groups("train"),
+            stain_target=stain_target.to_dict() if stain_target else None,
         )
 
 
@@ -112,8 +118,9 @@ def float32_copy(model: keras.Model, config: TrainingConfig, data: DatasetFiles)
     with precision("float32"):
         options = {**config.options, "weights": "none"}
         copy = models.build(
-            config.model, (height, width, 3), len(data.classes), options, image_size=config.image_size
-        )
+            config.model, (height, width, 3), len(data.classes), options, image_size=config.image_size,
+            views=config.views, stain=models.stain_target(model),
+        )  # fmt: skip
     copy.set_weights(model.get_weights())
     return copy
 
@@ -141,7 +148,7 @@ class Serving(tf.Module):
         self._names = tuple(classes)
         self._network = _Untracked(logits)
         self._maps = _maps(logits)
-        self._chunk = max(8, CHUNK_PIXELS // (size.stored[0] * size.stored[1]))
+        self._chunk = max(1, CHUNK_PIXELS // models.pixels_per_image(model))
 
     def set_calibration(self, temperature: float, bias: float | Sequence[float]) -> None:
         """Sets what logits are divided by, and what is then added: a number for binary, else one per class."""

@@ -13,8 +13,10 @@ import tensorflow as tf
 from keras import ops
 
 from components.core.array_types import Array
+from components.training import models
 from components.training.augmentation import Augmentation
 from components.training.augmentation_layers import InputStatistics, layers
+from components.training.stain_targets import StainSpread
 from components.training.weight_average import WeightAverage, each_replica, replica_variable
 
 SHARES = 4096
@@ -132,23 +134,34 @@ class FittedModel(keras.Model):
         return share * loss + (1.0 - share) * super().compute_loss(x, neighbours(y), y_pred, weight, training)
 
 
-def training_model(model: keras.Model, augmentation: Augmentation, seed: int, mixup: float = 0.0) -> FittedModel:
-    """Puts augmentation in front of a model, sharing its weights.
+def training_model(
+    model: keras.Model,
+    augmentation: Augmentation,
+    seed: int,
+    mixup: float = 0.0,
+    stains: tuple[StainSpread, ...] = (),
+) -> FittedModel:
+    """Puts augmentation into a model, sharing its weights.
+
+    Images are first prepared as they always are (stains normalised, resized, cropped) and changed then: a crop that is
+    square can be turned any way, where the whole image can't, and holds fewer pixels.
 
     Args:
         model: Takes float32[N, H, W, C] in grey levels 0-255.
         augmentation: What to change; the statistics of each batch are kept in any case (see `InputStatistics`).
         seed: Of all random changes.
         mixup: Alpha of mixup; 0 for none.
+        stains: What random stains are drawn from, empty for none.
 
     Returns:
         A model of the same inputs and outputs, named `training`.
     """
     images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
-    x = images
-    for layer in layers(augmentation, seed):
+    parts = models.split_model(model)
+    x, network = (images, model) if parts is None else (parts[0](images), parts[1])
+    for layer in layers(augmentation, seed, stains):
         x = layer(x)
     x = InputStatistics(name="input_statistics")(x)
     if mixup:
         x = Mixup(mixup, seed=seed * 8 + 5, name="mixup")(x)
-    return FittedModel(images, model(x), name="training")
+    return FittedModel(images, network(x), name="training")

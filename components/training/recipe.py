@@ -16,6 +16,7 @@ from components.errors import UsageError
 from components.training import augmentation as aug
 from components.training import models
 from components.training import recipe_parts as parts
+from components.training.stain_targets import AUGMENTATIONS, NORMALISATIONS
 
 FORMAT = 1
 """Version of the JSON form; part of the digest."""
@@ -38,6 +39,10 @@ class TrainingConfig:
         model: Name in the registry.
         options: Of the model, complete (`ModelInfo.options`).
         image_size: (height, width) to which the model resizes stored images; None: as stored.
+        views: Symmetries of each image whose logits evaluation and serving average: 1, 2, 4 or 8; None for the
+            model's own number. Under `options` it is read too, where it stood before every model had it.
+        stain_normalisation: What training and serving do to stains first (`Reinhard`, `Macenko`): `none`, `reinhard`
+            or `macenko`, with a target measured on the training split.
         phases: In order; at least one.
         batch_size: Images per step over all GPUs.
         optimizer: `adam`, `adamw` or `sgd` (Nesterov momentum 0.9).
@@ -56,6 +61,8 @@ class TrainingConfig:
         max_train_per_class: See `ClassCap`.
         early_stopping: See `EarlyStopping`.
         augmentation: See `Augmentation`.
+        stain_augmentation: Random stains in training (`RandomStain`), drawn in `lab`, in `hed`, or in either of
+            `both`; `none` for none.
         mixed_precision: `auto` (on a GPU only), `on` or `off`.
         xla: Whether steps are compiled: `auto` (on one GPU, unless `deterministic`), `on` (one device) or `off`.
         steps_per_execution: Steps that are handed to the device at once.
@@ -73,6 +80,8 @@ class TrainingConfig:
     model: str = "cnn_105k"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     image_size: tuple[int, int] | None = None
+    views: int | None = None
+    stain_normalisation: str = "none"
     phases: tuple[parts.Phase, ...] = (parts.Phase(),)
     batch_size: int = 64
     optimizer: str = "adam"
@@ -89,6 +98,7 @@ class TrainingConfig:
     max_train_per_class: parts.ClassCap = parts.ClassCap()
     early_stopping: parts.EarlyStopping = parts.EarlyStopping()
     augmentation: aug.Augmentation = aug.Augmentation()
+    stain_augmentation: str = "none"
     mixed_precision: str = "auto"
     xla: str = "auto"
     steps_per_execution: int = 1
@@ -109,7 +119,12 @@ class TrainingConfig:
                 raise wrong(name, getattr(self, name), "text")
         choice("task", self.task, parts.TASKS)
         entry = models.info(self.model)
-        put("options", entry.check_options(self.options))
+        options, views = parts.views(self.options, self.views, entry.views)
+        put("views", views)
+        put("options", entry.check_options(options))
+        models.check_weights(self.model, self.options)
+        for name, words in (("stain_normalisation", NORMALISATIONS), ("stain_augmentation", AUGMENTATIONS)):
+            put(name, choice(name, getattr(self, name) or "none", words))
         if self.image_size is not None:
             put("image_size", parts.image_size(self.image_size))
             models.check_size(entry, self.image_size)
@@ -179,7 +194,8 @@ class TrainingConfig:
             right, bottom = -int(-(left + wide) * scale_x // 1), -int(-(top + high) * scale_y // 1)
             left, top = int(left * scale_x), int(top * scale_y)
             seen = (left, top, right - left, bottom - top)
-            aug.check_label_region(aug.Augmentation(), seen_height, seen_width, seen, crop=int(self.options["crop"]))
+            moved = dataclasses.replace(self.augmentation, flip=False, rotate90=False)
+            aug.check_label_region(moved, seen_height, seen_width, seen, crop=int(self.options["crop"]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mappings and lists, every field written out; `from_dict` reads them back."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from components.core.field_checks import as_number, choice, known_keys, number, wrong
@@ -33,6 +34,7 @@ LOWER_IS_BETTER = frozenset({"log_loss"})
 """For these a floor is the largest value that passes, for all others the smallest."""
 
 POLICIES = ("max_balanced_accuracy", "f1", "youden")
+VIEWS = (1, 2, 4, 8)
 SCHEDULES = ("constant", "cosine", "exponential")
 BATCHNORM_MODES = ("follow", "frozen")
 REDRAWS = ("epoch", "never")
@@ -212,6 +214,33 @@ def image_size(given: Any) -> tuple[int, int]:
         raise wrong("image_size", given, "[height, width] in pixels, or null for images as stored")
     high, wide = (number(f"image_size.{i}", side, 8, 4096, integer=True) for i, side in enumerate(given))
     return high, wide
+
+
+def views(options: Any, given: Any, default: int) -> tuple[Any, int]:
+    """Checks the field `views`.
+
+    Args:
+        options: The field `options`, unchecked; `views` may still stand there.
+        given: The field `views`.
+        default: The model's own number.
+
+    Returns:
+        (the options without it, how many).
+
+    Raises:
+        UsageError: No such number, or two that disagree.
+    """
+    field = "views"
+    if isinstance(options, Mapping) and "views" in options:
+        older = options["views"]
+        if given is not None and as_number(older) != as_number(given):
+            raise wrong("options.views", older, f"left out: views is {given}", "Set views only; every model has it.")
+        field, given = "options.views", older
+        options = {name: value for name, value in options.items() if name != "views"}
+    number_of = default if given is None else as_number(given)
+    if isinstance(number_of, bool) or number_of not in VIEWS:
+        raise wrong(field, given, f"one of {', '.join(map(str, VIEWS))}")
+    return options, int(number_of)
 
 
 def threshold(given: Any) -> str:

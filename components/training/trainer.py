@@ -113,7 +113,7 @@ def train(
 
     loop = prepare(config, data, run_dir, key, log)
     history = loop.run().history
-    facts = ModelFacts.of(config, data)
+    facts = ModelFacts.of(config, data, models.stain_target(loop.model))
     serving = Serving(
         float32_copy(loop.model, config, data), ImageSize(data.source_size, data.stored_size), data.classes
     )
@@ -161,7 +161,7 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     import keras
     import tensorflow as tf
 
-    from components.training import workers
+    from components.training import stain_statistics, workers
     from components.training.fitted_model import training_model
     from components.training.hardware import find_hardware, precision, separate_replicas
     from components.training.input_pipeline import fits, open_split
@@ -184,6 +184,9 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
         f"{data.name} {data.task}: {sum(readers['train'].by_class):,} patches to train on, "
         f"{readers['eval'].split.count:,} to tune on; {config.model} on {hardware.describe()}"
     )
+    sample = (readers["train"].split, data.image_format, readers["train"].size)
+    target = stain_statistics.target(*sample, config.stain_normalisation)
+    stains = stain_statistics.spreads(*sample, config.stain_augmentation)
     with hardware.scope(), precision(hardware.policy):
         model = models.build(
             config.model,
@@ -191,8 +194,10 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
             len(data.classes),
             config.options,
             image_size=config.image_size,
+            views=config.views,
+            stain=target,
         )
-        training = training_model(model, config.augmentation, config.seed, config.mixup)
+        training = training_model(model, config.augmentation, config.seed, config.mixup, stains)
         if hardware.replicas > 1:
             separate_replicas(training)
     return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)

@@ -1,7 +1,30 @@
 """Keras models, one file each, behind a registry whose entries can be read without Keras."""
 
 from components.training.models.info import ModelInfo, Option
-from components.training.models.registry import MODELS, build, check_size, info, logits_model
+from components.training.models.registry import (
+    MODELS,
+    build,
+    check_size,
+    check_weights,
+    info,
+    logits_model,
+    pixels_per_image,
+    split_model,
+    stain_target,
+)
 from components.training.models.weights import fingerprint
 
-__all__ = ["MODELS", "ModelInfo", "Option", "build", "check_size", "fingerprint", "info", "logits_model"]
+__all__ = [
+    "MODELS",
+    "ModelInfo",
+    "Option",
+    "build",
+    "check_size",
+    "check_weights",
+    "fingerprint",
+    "info",
+    "logits_model",
+    "pixels_per_image",
+    "split_model",
+    "stain_target",
+]

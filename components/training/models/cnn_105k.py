@@ -23,7 +23,7 @@ INFO = ModelInfo(
 
 
 def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, None]:
-    """Adds the layers up to `logits`.
+    """Adds the network itself, up to the logits of each view.
 
     Args:
         images: KerasTensor float32[N, H, W, 3], grey levels 0-255; H and W at least 36 by the valid convolutions.
@@ -31,7 +31,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         options: Checked options.
 
     Returns:
-        (logits [N, n_classes], no backbone).
+        (logits [N, n_classes] of the layer `head_logits`, no backbone).
     """
     from keras import layers
 
@@ -44,4 +44,4 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     x = layers.Dense(128, activation="relu", name="head_dense")(x)
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    return layers.Dense(n_classes, dtype="float32", name="logits")(x), None
+    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), None

@@ -84,7 +84,7 @@ STAGES = (
 
 
 def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Adds the layers up to `logits`.
+    """Adds the network itself, up to the logits of each view.
 
     Args:
         images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
@@ -92,7 +92,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         options: Checked options.
 
     Returns:
-        (logits [N, n_classes], the backbone without weights loaded).
+        (logits [N, n_classes] of the layer `head_logits`, the backbone without weights loaded).
     """
     from keras import layers
 
@@ -109,7 +109,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     x = layers.GlobalAveragePooling2D(name="average")(made(x))
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    return layers.Dense(n_classes, dtype="float32", name="logits")(x), made
+    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), made
 
 
 def backbone(variant: int, size: tuple[int, int]) -> keras.Model:

@@ -69,6 +69,7 @@ class ModelInfo:
         options: What can be set.
         backbone_parameters: Number of weights of the part that published weights fit, 0 where there is none.
         min_size: Smallest height and width of an image, in pixels.
+        views: How many symmetries evaluation averages over where a recipe does not say.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelInfo:
     options: tuple[Option, ...]
     backbone_parameters: int = 0
     min_size: int = 32
+    views: int = 1
 
     def check_options(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Fills in defaults and checks ranges.

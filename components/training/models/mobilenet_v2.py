@@ -1,26 +1,33 @@
-"""MobileNetV2 backbone with a small head; images are resized to at least 96 pixels in the graph."""
+"""MobileNetV2 backbone with a head of its own; images are resized to at least 96 pixels in the graph."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from components.errors import UsageError
 from components.training.models.info import ModelInfo, Option, dropout, weights
+
+ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+"""Widths for which keras.applications publishes weights."""
 
 INFO = ModelInfo(
     name="mobilenet_v2",
-    title="MobileNetV2 backbone, ImageNet weights, small head",
+    title="MobileNetV2 backbone, ImageNet weights, dense head",
     source=(
         "Sandler et al. 2018 (doi 10.1109/CVPR.2018.00474), backbone and ImageNet weights of keras.applications; the "
-        "head is ours: global average pooling, dropout, one dense layer."
+        "head is ours: global average pooling, dense, dropout, dense."
     ),
     input_size=(50, 50),
     n_classes=2,
-    parameters=412_770,
+    parameters=574_434,
     backbone_parameters=410_208,
     options=(
-        Option("alpha", "choice", 0.35, "Width of the backbone", choices=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+        Option("alpha", "choice", 0.35, "Width of the backbone", choices=ALPHAS),
         Option("resize", "int", 96, "Shorter side to which smaller images are resized, in pixels", 96, 224),
+        Option("dense", "int", 128, "Units of the head's first dense layer, 0 for none", 0, 4096),
         dropout(0.2),
         weights("imagenet", imagenet=True),
     ),
@@ -29,7 +36,7 @@ INFO = ModelInfo(
 
 
 def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Adds the layers up to `logits`.
+    """Adds the network itself, up to the logits of each view.
 
     Args:
         images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
@@ -37,7 +44,7 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         options: Checked options.
 
     Returns:
-        (logits [N, n_classes], the backbone without weights loaded).
+        (logits [N, n_classes] of the layer `head_logits`, the backbone without weights loaded).
     """
     import keras
     from keras import layers
@@ -59,12 +66,37 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         name="backbone",
     )
     x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
+    if options["dense"]:
+        x = layers.Dense(options["dense"], activation="relu", name="head_dense")(x)
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    return layers.Dense(n_classes, dtype="float32", name="logits")(x), backbone
+    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), backbone
 
 
 def imagenet_file(options: Mapping[str, Any]) -> str:
     """Address of the published weights without the classifier, made for 224x224 (any size fits)."""
     name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(options['alpha'])}_224_no_top.h5"
     return f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{name}"
+
+
+def check_weights_file(options: Mapping[str, Any]) -> None:
+    """Refuses a published file whose name tells that it is of another width, or that it has a classifier.
+
+    Raises:
+        UsageError: It does.
+    """
+    name = os.path.basename(str(options["weights"]))
+    told = re.fullmatch(r"mobilenet_v2_(?:weights_tf_dim_ordering_tf_kernels_)?([\d.]+)_\d+(_no_top)?\.h5", name)
+    if told is None:
+        return
+    alpha = float(told[1])
+    if alpha != options["alpha"]:
+        raise UsageError(
+            f"options.weights is {name}, weights of width {alpha:g}; options.alpha is {options['alpha']:g}.",
+            f"Set options.alpha to {alpha:g}, or give {imagenet_file(options).rsplit('/', 1)[1]}.",
+        )
+    if not told[2]:
+        raise UsageError(
+            f"options.weights is {name}, which holds ImageNet's classifier too.",
+            f"Give the file without it: {imagenet_file(options).rsplit('/', 1)[1]}.",
+        )

@@ -1,11 +1,11 @@
-"""Compact CNN for PCam: looks at the centre that the label speaks of, and averages over turned views."""
+"""Compact CNN for PCam: looks at the centre that the label speaks of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from components.training.models.info import GREY_MEAN, GREY_STD, ModelInfo, Option, dropout, weights
+from components.training.models.info import GREY_MEAN, GREY_STD, ModelInfo, dropout, weights
 
 INFO = ModelInfo(
     name="pcam_cnn",
@@ -13,23 +13,23 @@ INFO = ModelInfo(
     source=(
         "Ours: seven 3x3 convolutions with batch normalisation; centre and whole are pooled apart, since a PCam "
         "label speaks of the centre 32x32 only (Veeling et al. 2018, doi 10.1007/978-3-030-00934-2_24). In place of "
-        "their group convolutions, evaluation averages the logits over turned views, which makes the model "
-        "invariant to quarter turns."
+        "their group convolutions, evaluation averages the logits over four turned views (a recipe's `views`), which "
+        "makes the model invariant to quarter turns."
     ),
     input_size=(96, 96),
     n_classes=2,
     parameters=147_506,
     options=(
-        Option("views", "choice", 4, "Turned and mirrored views averaged in evaluation", choices=(1, 4, 8)),
         dropout(0.3),
         weights("none", imagenet=False),
     ),
     min_size=48,
+    views=4,
 )
 
 
 def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, None]:
-    """Adds the layers up to `logits`.
+    """Adds the network itself, up to the logits of each view.
 
     Args:
         images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
@@ -37,14 +37,11 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         options: Checked options.
 
     Returns:
-        (logits [N, n_classes], no backbone).
+        (logits [N, n_classes] of the layer `head_logits`, no backbone).
     """
     from keras import layers
 
-    from components.training.models.views import MeanOverViews, TurnedViews
-
-    views = TurnedViews(options["views"], name="turned_views")
-    x = layers.Rescaling(1 / GREY_STD, offset=-GREY_MEAN / GREY_STD, name="rescale")(views(images))
+    x = layers.Rescaling(1 / GREY_STD, offset=-GREY_MEAN / GREY_STD, name="rescale")(images)
     for block, (filters, depth) in enumerate(((16, 2), (32, 2), (64, 2), (128, 1)), start=1):
         if block > 1:
             x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
@@ -66,5 +63,4 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     )
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    x = layers.Dense(n_classes, dtype="float32", name="head_logits")(x)
-    return MeanOverViews(views.count(images.shape), name="logits")(x), None
+    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), None

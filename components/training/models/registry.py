@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from components.training.models import (
     weights,
 )
 from components.training.models.info import ModelInfo
+from components.training.stain_targets import StainTarget
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 _MODULES: dict[str, ModuleType] = {
     module.INFO.name: module for module in (cnn_105k, simple_cnn, mobilenet_v2, efficientnet_lite, resnet50, pcam_cnn)
 }
+
+STAIN_LAYER, VIEWS_LAYER = "stain_normalisation", "turned_views"
+"""Names of two layers of every model that has them."""
 
 MODELS: dict[str, ModelInfo] = {name: module.INFO for name, module in _MODULES.items()}
 """Every model of the registry; a new one is one new file and its name above."""
@@ -47,8 +52,14 @@ def build(
     options: Mapping[str, Any] | None = None,
     *,
     image_size: tuple[int, int] | None = None,
+    views: int | None = None,
+    stain: StainTarget | None = None,
 ) -> keras.Model:
     """Builds a model with its starting weights.
+
+    What stands around every network is the same: stain normalisation, resizing, crops, symmetries; then the network;
+    then the mean of its logits over crops and symmetries. Augmentation has its place between crops and symmetries
+    (`split_model`).
 
     Args:
         name: A key of `MODELS`.
@@ -56,6 +67,8 @@ def build(
         n_classes: Number of classes, at least 2 (binary models have two outputs).
         options: See `ModelInfo.options`; defaults where absent.
         image_size: (height, width) to which images are resized in the graph first; None: as stored.
+        views: Symmetries that evaluation averages over (`TurnedViews`); None for the model's own number.
+        stain: What stains are normalised to; None leaves colours as they are.
 
     Returns:
         A functional model named after the registry: float32[N, H, W, 3] (or uint8) in grey levels 0-255 to softmax
@@ -74,13 +87,25 @@ def build(
     import keras
 
     from components.training.models.resize import Resize
+    from components.training.models.views import CropViews, MeanOverViews, TurnedViews
 
     images = keras.Input(tuple(input_shape), dtype="float32", name="images")
-    x = images
+    x, count = images, 1
+    if stain is not None:
+        from components.training.stain_normalisation import layer
+
+        x = layer(stain, name=STAIN_LAYER)(x)
     if image_size and tuple(image_size) != tuple(input_shape[:2]):
         x = Resize(*image_size, name="image_size")(x)
+    if "crop" in checked:
+        crops = CropViews(checked["crop"], name="crops")
+        count = crops.count(x.shape)
+        x = crops(x)
+    turns = TurnedViews(entry.views if views is None else views, name=VIEWS_LAYER)
+    count *= turns.count(x.shape)
     module = _MODULES[name]
-    logits, backbone = module.logits(x, n_classes, checked)
+    each, backbone = module.logits(turns(x), n_classes, checked)
+    logits = MeanOverViews(count, name="logits")(each)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     model = keras.Model(images, probabilities, name=name)
     if backbone is not None:
@@ -88,6 +113,52 @@ def build(
     published = functools.partial(module.imagenet_file, checked) if backbone is not None else None
     weights.load(model, backbone, entry, checked["weights"], published, getattr(module, "load_published", None))
     return model
+
+
+def split_model(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
+    """A model of `build` in two, sharing its layers: what prepares images, and the rest from the symmetries on.
+
+    Returns:
+        (images to prepared images, prepared images to probabilities); None for a model made elsewhere.
+    """
+    import keras
+
+    if all(layer.name != VIEWS_LAYER for layer in model.layers):
+        return None
+    seam = model.get_layer(VIEWS_LAYER).input
+    return keras.Model(model.input, seam, name="prepare"), keras.Model(seam, model.output, name=model.name)
+
+
+def pixels_per_image(model: keras.Model) -> int:
+    """Image area that the network works on for one image, over all its views.
+
+    Args:
+        model: Of `build`, or one with a layer `logits`.
+    """
+    seen = [layer.output.shape[1:3] for layer in model.layers if layer.name in (VIEWS_LAYER, "resize")]
+    areas = [int(math.prod(sides)) for sides in (model.input_shape[1:3], *seen)]
+    return max(areas[1:] or areas) * int(getattr(model.get_layer("logits"), "count", 1))
+
+
+def stain_target(model: keras.Model) -> StainTarget | None:
+    """What a model of `build` normalises stains to, None where it leaves colours as they are."""
+    found = [layer.target for layer in model.layers if layer.name == STAIN_LAYER]
+    return found[0] if found else None
+
+
+def check_weights(name: str, options: Mapping[str, Any]) -> None:
+    """Refuses a weights file whose published name does not go with the options.
+
+    Args:
+        name: Of the model.
+        options: Checked options.
+
+    Raises:
+        UsageError: It is of another width, say.
+    """
+    check = getattr(_MODULES[name], "check_weights_file", None)
+    if check is not None:
+        check(options)
 
 
 def check_size(entry: ModelInfo, size: tuple[int, ...]) -> None:

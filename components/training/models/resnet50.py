@@ -13,7 +13,7 @@ INFO = ModelInfo(
     source=(
         "He et al. 2016 (doi 10.1109/CVPR.2016.90), backbone and ImageNet weights of keras.applications; averaging "
         "over crops as Krizhevsky et al. 2012, on logits. The head is ours: global average pooling, dropout, one "
-        "dense layer; L2 on every kernel."
+        "dense layer; L2 on every kernel, and on the head's activity where asked for."
     ),
     input_size=(230, 350),
     n_classes=8,
@@ -23,6 +23,7 @@ INFO = ModelInfo(
         Option("crop", "int", 224, "Side of the square crops in pixels; a smaller image is taken whole", 32, 512),
         dropout(0.3),
         l2(1e-4),
+        Option("activity_l2", "float", 0.0, "L2 regularisation of the head's activity, its logits", 0.0, 0.1),
         weights("imagenet", imagenet=True),
     ),
 )
@@ -32,7 +33,7 @@ MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Adds the layers up to `logits`.
+    """Adds the network itself, up to the logits of each view.
 
     Args:
         images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
@@ -40,16 +41,14 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         options: Checked options.
 
     Returns:
-        (logits [N, n_classes], the backbone without weights loaded).
+        (logits [N, n_classes] of the layer `head_logits`, the backbone without weights loaded).
     """
     import keras
     from keras import layers, ops
 
-    from components.training.models.views import CropViews, MeanOverViews
+    from components.training.models.activity import MeanSquaredActivity
 
-    views = CropViews(options["crop"], name="crops")
-    x = views(images)
-    x = layers.Rescaling(1.0, offset=[-mean for mean in MEAN_BGR], name="rescale")(ops.flip(x, axis=-1))
+    x = layers.Rescaling(1.0, offset=[-mean for mean in MEAN_BGR], name="rescale")(ops.flip(images, axis=-1))
     backbone = keras.applications.ResNet50(
         input_shape=tuple(x.shape[1:]), include_top=False, weights=None, name="backbone"
     )
@@ -60,8 +59,10 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    x = layers.Dense(n_classes, kernel_regularizer=decay, dtype="float32", name="head_logits")(x)
-    return MeanOverViews(views.count(images.shape), name="logits")(x), backbone
+    activity = MeanSquaredActivity(options["activity_l2"]) if options["activity_l2"] else None
+    return layers.Dense(
+        n_classes, kernel_regularizer=decay, activity_regularizer=activity, dtype="float32", name="head_logits"
+    )(x), backbone
 
 
 def imagenet_file(options: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ class CropViews(keras.Layer):
     """
 
     def __init__(self, size: int, *, seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.size = size
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -78,32 +78,36 @@ class CropViews(keras.Layer):
 
 
 class TurnedViews(keras.Layer):
-    """The image itself in training; quarter turns (4) and their mirror images (8) as well otherwise.
+    """The image itself in training; several of its symmetries otherwise.
+
+    Two are the image and its mirror image, four its quarter turns, eight those and their mirror images. An image that
+    is not square has four symmetries at most: itself, a half turn and two mirror images.
 
     Args:
-        views: 1, 4 or 8.
+        views: 1, 2, 4 or 8.
         **kwargs: To `keras.Layer`.
     """
 
     def __init__(self, views: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.views = views
 
     def count(self, shape: tuple[Any, ...]) -> int:
-        """Number of views outside training; images that are not square have only half of them."""
-        return self.views if shape[1] == shape[2] else max(1, self.views // 2)
+        """Number of views outside training of images of a shape [N, H, W, C]."""
+        return self.views if shape[1] == shape[2] else min(4, self.views)
 
     def call(self, images: Any, training: bool = False) -> Any:
         """[N, H, W, C] to [N, H, W, C] in training, [count * N, H, W, C] otherwise."""
         count = self.count(images.shape)
         if training or count == 1:
             return images
-        square = images.shape[1] == images.shape[2]
-        views = [images, _half_turn(images)]
-        if square:
-            turned = ops.flip(ops.transpose(images, (0, 2, 1, 3)), axis=1)
-            views += [turned, _half_turn(turned)]
-        if self.views == 8:
+        views = [images]
+        if count > 2:
+            views.append(_half_turn(images))
+            if images.shape[1] == images.shape[2]:
+                turned = ops.flip(ops.transpose(images, (0, 2, 1, 3)), axis=1)
+                views += [turned, _half_turn(turned)]
+        if len(views) < count:
             views += [ops.flip(view, axis=2) for view in views]
         return ops.concatenate(views, axis=0)
 

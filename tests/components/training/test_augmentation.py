@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 from components.errors import UsageError
 from components.images.stain_vectors import STAIN_MATRIX
 from components.training import augmentation_layers as al
+from components.training import colour_spaces, models
 from components.training.augmentation import LIMITS, PRESETS, Augmentation, check_label_region, from_value
 from components.training.fitted_model import training_model
+from components.training.stain_targets import StainSpread
 
 PCAM = (32, 32, 32, 32)
+SPREADS = (
+    StainSpread("lab", (60.0, 20.0, -10.0), (8.0, 4.0, 4.0), (20.0, 20.0, 20.0), (2.0, 2.0, 2.0)),
+    StainSpread("hed", (0.2, 0.2, 0.0), (0.05, 0.05, 0.02), (0.2, 0.2, 0.1), (0.02, 0.02, 0.02)),
+)
 LAYERS = {
     "dihedral": lambda seed: al.RandomDihedral(seed=seed),
     "turn": lambda seed: al.RandomShiftAndTurn(20.0, 0.1, seed=seed),
     "contrast": lambda seed: al.RandomContrastBrightness(0.3, 0.2, seed=seed),
     "stain": lambda seed: al.StainJitter(0.2, seed=seed),
+    "random_stain": lambda seed: al.RandomStain(SPREADS, seed=seed),
 }
 IDENTITIES = {
     "dihedral": lambda: al.RandomDihedral(False, False),
@@ -64,7 +71,7 @@ def test_zero_strength_is_the_identity(name: str) -> None:
     np.testing.assert_array_equal(np.asarray(IDENTITIES[name]()(x, training=True)), x)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", IDENTITIES)
 def test_zero_strength_is_the_identity_in_the_formula_too(name: str) -> None:
     x = images()
     layer = IDENTITIES[name]()
@@ -111,12 +118,12 @@ def test_small_turn_leaves_the_centre_where_it_is() -> None:
 
 def rgb_to_hed(levels: np.ndarray) -> np.ndarray:
     """Densities of haematoxylin, eosin and DAB, [..., 3], of RGB grey levels 0-255."""
-    return np.asarray(al.optical_density(levels)) @ np.linalg.inv(np.array(STAIN_MATRIX, "float32"))
+    return np.asarray(colour_spaces.optical_density(levels)) @ np.linalg.inv(np.array(STAIN_MATRIX, "float32"))
 
 
 def hed_to_rgb(stains: np.ndarray) -> np.ndarray:
     """The inverse of `rgb_to_hed`."""
-    return np.asarray(al.grey_levels(stains @ np.array(STAIN_MATRIX, "float32")))
+    return np.asarray(colour_spaces.grey_levels(stains @ np.array(STAIN_MATRIX, "float32")))
 
 
 def test_hed_round_trip() -> None:
@@ -127,7 +134,7 @@ def test_hed_round_trip() -> None:
 def test_hed_tells_the_stains_apart_and_white_has_none() -> None:
     np.testing.assert_allclose(np.asarray(rgb_to_hed(np.array([255.0, 255.0, 255.0], "float32"))), 0, atol=1e-5)
     for stain in range(3):
-        pure = al.grey_levels(np.float32(0.8) * np.float32(STAIN_MATRIX[stain]))
+        pure = colour_spaces.grey_levels(np.float32(0.8) * np.float32(STAIN_MATRIX[stain]))
         np.testing.assert_allclose(np.asarray(rgb_to_hed(pure)), np.eye(3)[stain] * 0.8, atol=1e-3)
 
 
@@ -187,6 +194,22 @@ def test_training_model_shares_weights_and_is_the_model_outside_training() -> No
     assert 0 <= statistics[0] < statistics[2] < statistics[1] <= 255 and statistics[3] > 10 and statistics[4] == 0
 
 
+def test_resnet50_is_trained_on_all_eight_symmetries_of_images_that_are_not_square() -> None:
+    model = models.build("resnet50", (46, 70, 3), 2, {"weights": "none", "crop": 32})
+    y, x = np.meshgrid(np.arange(46.0), np.arange(70.0), indexing="ij")
+    batch = np.repeat(np.stack([y, x, 0 * x], axis=-1)[None], 96, axis=0).astype("float32")
+    training = training_model(model, dataclasses.replace(PRESETS["breakhis"], rotation=0, contrast=0), seed=3)
+    seen = keras.Model(training.input, training.get_layer("augment_dihedral").output)
+    crops = np.asarray(seen(batch, training=True))
+    assert crops.shape == (96, 32, 32, 3)
+    # Rows and columns of the source tell each crop's symmetry by the way in which they grow, and its place.
+    ways = {tuple(np.concatenate([c[1, 0, :2] - c[0, 0, :2], c[0, 1, :2] - c[0, 0, :2]]).astype(int)) for c in crops}
+    assert len(ways) == 8
+    assert len({(c[..., 0].min(), c[..., 1].min()) for c in crops}) > 40
+    assert np.asarray(seen(batch[:2])).shape == (2 * 8, 32, 32, 3)  # every fixed crop, as it is
+    np.testing.assert_allclose(np.asarray(training(batch[:2])), np.asarray(model(batch[:2])), atol=1e-6)
+
+
 def test_fields_are_read_and_checked() -> None:
     assert from_value("none") == from_value(None) == Augmentation() and not from_value("none").active
     assert from_value({"preset": "light", "stain": "1e-1"}) == dataclasses.replace(PRESETS["light"], stain=0.1)
@@ -211,6 +234,8 @@ def test_every_preset_leaves_the_label_of_pcam_in_the_image(name: str) -> None:
         ({"translation": 0.34}, PCAM, None, "augmentation.translation.*0.333 or less"),
         ({"translation": 0.3, "rotation": 10}, PCAM, None, "0.264 or less"),
         ({}, PCAM, 63, "options.crop.*64 or more"),
+        ({"rotation": 5}, PCAM, 64, "augmentation.rotation.*options.crop.*to 0"),
+        ({"translation": 0.1}, PCAM, 64, "augmentation.translation.*options.crop.*to 0"),
         ({"flip": True}, (0, 32, 32, 32), None, "augmentation.flip"),
         ({"rotation": 5}, (32, 0, 32, 32), None, "augmentation.rotation"),
         ({"rotation": 5}, (1, 1, 94, 94), None, "corner"),
@@ -223,6 +248,7 @@ def test_what_could_lose_the_labels_region_is_refused(fields: dict, region: tupl
 
 
 def test_what_keeps_the_labels_region_is_allowed() -> None:
-    check_label_region(Augmentation(translation=0.333), 96, 96, PCAM, crop=64)
+    check_label_region(Augmentation(translation=0.333), 96, 96, PCAM, crop=96)
+    check_label_region(Augmentation(flip=True, rotate90=True), 96, 96, PCAM, crop=64)
     check_label_region(Augmentation(translation=0.264, rotation=180), 96, 96, PCAM)
     check_label_region(Augmentation(flip=True, translation=0.5), 96, 96, None, crop=10)

@@ -18,6 +18,7 @@ from components.metrics.calibration import apply_calibration
 from components.training import export, models
 from components.training.hardware import precision
 from components.training.image_graph import ImageSize
+from components.training.stain_targets import StainTarget
 from tests.support import ingest_help
 from tests.support.training_help import dataset, python, recipe
 
@@ -103,14 +104,21 @@ def test_several_classes(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / export.FACTS).read_text())["threshold"] is None
 
 
-def test_files_are_padded_and_scaled_as_at_ingest_and_large_batches_are_worked_off_in_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["reinhard", "macenko"])
+def test_files_are_prepared_as_at_ingest_and_large_batches_are_worked_off_in_parts(tmp_path: Path, method: str) -> None:
     # 96x64 sources stored at half size; parts of 8 images at most, so 21 images need three.
-    model = built(name="simple_cnn", shape=(32, 48))
-    given = facts(source_size=(96, 64), stored_size=(48, 32), model="simple_cnn")
+    rows = {"reinhard": ((60.0, 20.0, -10.0), (12.0, 9.0, 6.0)), "macenko": ((0.6, 0.7, 0.4), (0.2, 0.9, 0.4))}
+    target = StainTarget(method, rows[method], (1.5, 1.0) if method == "macenko" else ())
+    keras.utils.set_random_seed(2)
+    model = models.build("simple_cnn", (32, 48, 3), 2, views=4, stain=target)
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    given = facts(source_size=(96, 64), stored_size=(48, 32), model="simple_cnn", stain_target=target.to_dict())
     serving = export.Serving(model, ImageSize((96, 64), (48, 32)), given.classes)
+    assert serving._chunk == export.CHUNK_PIXELS // (4 * 32 * 48)
     serving._chunk = 8
     loaded = tf.saved_model.load(str(export.save(serving, tmp_path / "model", given)))
     sources = images(21, 60, 90)
+    sources[20] = 255  # glass
     from components.images.decode import fit
 
     stored = np.stack([fit(image, (96, 64), (48, 32)) for image in sources])
@@ -120,17 +128,21 @@ def test_files_are_padded_and_scaled_as_at_ingest_and_large_batches_are_worked_o
     alone = np.concatenate([single["probability"] for single in singles])
     np.testing.assert_allclose(by_file, by_record, atol=1e-6)
     np.testing.assert_allclose(by_record, alone, atol=1e-6)
-    assert np.ptp(alone) > 0
+    plain = keras.Model(model.input, model.get_layer("probabilities").output)(stored.astype("float32"))
+    np.testing.assert_allclose(by_record, np.asarray(plain)[:, 1], atol=1e-5)
+    assert np.ptp(alone) > 0.01 and np.isfinite(alone).all()
+    assert json.loads((tmp_path / "model" / export.FACTS).read_text())["stain_target"] == target.to_dict()
 
 
 def test_float32_also_after_mixed_precision(folder: Path, tmp_path: Path) -> None:
-    config, data = recipe(mixed_precision="on"), open_dataset(folder)
+    config, data = recipe(mixed_precision="on", views=2), open_dataset(folder)
+    target = StainTarget("reinhard", ((60.0, 20.0, -10.0), (12.0, 9.0, 6.0)))
     with precision("mixed_float16"):
-        half = models.build("cnn_105k", (50, 50, 3), 2, config.options)
+        half = models.build("cnn_105k", (50, 50, 3), 2, config.options, views=2, stain=target)
     assert half.get_layer("conv16_a").compute_dtype == "float16"
     copy = export.float32_copy(half, config, data)
     assert all(layer.compute_dtype == "float32" for layer in copy.layers)
-    exact = models.build("cnn_105k", (50, 50, 3), 2, config.options)
+    exact = models.build("cnn_105k", (50, 50, 3), 2, config.options, views=2, stain=target)
     exact.set_weights(half.get_weights())
     pixels = images(4).astype("float32")
     np.testing.assert_allclose(copy.predict(pixels, verbose=0), exact.predict(pixels, verbose=0), atol=1e-6)

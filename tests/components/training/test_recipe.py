@@ -108,6 +108,12 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
         ({"options.alpha": "0.4"}, "options.alpha is 0.4.*0.35, 0.5"),
         ({"options.resize": "64"}, "options.resize is 64.*from 96"),
         ({"options.weights": "7"}, "options.weights"),
+        ({"options.weights": "mobilenet_v2_1.4_224_no_top.h5"}, "width 1.4; options.alpha is 0.35"),
+        ({"views": "3"}, "views is 3.*1, 2, 4, 8"),
+        ({"views": "true"}, "views is True"),
+        ({"options.views": "4"}, "options.views is 4.*left out: views is 8.*Set views only"),
+        ({"stain_normalisation": "reinhart"}, "Did you mean 'reinhard'"),
+        ({"stain_augmentation": "hsv"}, "stain_augmentation is 'hsv'.*none, lab, hed, both"),
         ({"weight_decay": "0.1", "optimizer": "adam"}, "adamw"),
         ({"label_smoothing": "0.6"}, "label_smoothing"),
         ({"class_weights": "balanced", "sampling": "balanced"}, "correct twice"),
@@ -146,6 +152,19 @@ def test_another_model_starts_from_its_own_options_in_whatever_order() -> None:
 def test_wrong_values_are_named_with_what_is_allowed(overrides: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){said}"):
         from_preset("idc_mobilenet_v2", overrides)
+
+
+def test_views_are_a_field_of_every_recipe_and_are_read_where_they_stood_before() -> None:
+    assert {name: from_preset(name).views for name in presets.names(PRESETS_FOLDER)} == {
+        "idc_cnn_105k": 8, "idc_simple_cnn": 8, "idc_mobilenet_v2": 8, "pcam_cnn": 4,
+        **dict.fromkeys(("idc_quick", "pcam_quick", "breakhis_quick", "crippled"), 1),
+        **dict.fromkeys(("breakhis_binary_resnet50", "breakhis_subtype_resnet50"), 1),
+    }  # fmt: skip
+    assert TrainingConfig(model="pcam_cnn").views == 4 and TrainingConfig(model="cnn_105k").views == 1
+    older = TrainingConfig(model="pcam_cnn", options={"views": 8, "dropout": 0.1})
+    assert older.views == 8 and older == TrainingConfig(model="pcam_cnn", views=8, options={"dropout": 0.1})
+    assert TrainingConfig.from_json(older.to_json()) == older and "views" not in older.options
+    assert TrainingConfig(stain_normalisation=None).stain_normalisation == "none"  # type: ignore[arg-type]
 
 
 def test_unknown_presets_and_broken_files(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from components.errors import UsageError
 from components.training import models
-from components.training.models import registry
+from components.training.augmentation import Augmentation
+from components.training.fitted_model import training_model
+from components.training.models import mobilenet_v2, registry
 from components.training.models.views import CropViews, MeanOverViews, TurnedViews, crop_offsets
 
 SMALL = [n for n in models.MODELS if n != "resnet50"]
@@ -35,7 +37,7 @@ def images(name: str, count: int = 3) -> np.ndarray:
     [
         ("cnn_105k", 105_234),
         ("simple_cnn", 61_533),
-        ("mobilenet_v2", 412_770),
+        ("mobilenet_v2", 574_434),
         ("efficientnet_lite", 3_415_586),
         ("resnet50", 23_604_104),
         ("pcam_cnn", 147_506),
@@ -172,7 +174,9 @@ def test_mean_over_views_puts_each_image_together_again() -> None:
     np.testing.assert_array_equal(np.asarray(MeanOverViews(3)(logits, training=True)), logits)
 
 
-@pytest.mark.parametrize(("views", "side", "n"), [(8, 5, 8), (4, 5, 4), (1, 5, 1), (8, 6, 4), (4, 6, 2)])
+@pytest.mark.parametrize(
+    ("views", "side", "n"), [(8, 5, 8), (4, 5, 4), (2, 5, 2), (1, 5, 1), (8, 6, 4), (4, 6, 4), (2, 6, 2)]
+)
 def test_turned_views_are_all_different(views: int, side: int, n: int) -> None:
     x = np.random.default_rng(0).random((2, 5, side, 3)).astype("float32")
     out = np.asarray(TurnedViews(views)(x))
@@ -183,9 +187,26 @@ def test_turned_views_are_all_different(views: int, side: int, n: int) -> None:
     np.testing.assert_array_equal(np.asarray(TurnedViews(views)(x, training=True)), x)
 
 
+@pytest.mark.parametrize(("name", "size"), [("cnn_105k", (50, 50)), ("simple_cnn", (24, 40)), ("pcam_cnn", (48, 48))])
+def test_every_model_averages_logits_over_the_symmetries(name: str, size: tuple[int, int]) -> None:
+    keras.utils.set_random_seed(1)
+    one = models.build(name, (*size, 3), 2, views=1)
+    eight = models.build(name, (*size, 3), 2, views=8)
+    one.set_weights([3 * weight for weight in one.get_weights()])  # fresh ones of simple_cnn give almost nothing
+    eight.set_weights(one.get_weights())
+    x = np.random.default_rng(1).integers(0, 256, (2, *size, 3)).astype("float32")
+    turned = [np.rot90(x, k, axes=(1, 2)) for k in ((0, 1, 2, 3) if size[0] == size[1] else (0, 2))]
+    each = [np.asarray(models.logits_model(one)(v)) for t in turned for v in (t, t[:, :, ::-1])]
+    np.testing.assert_allclose(np.asarray(models.logits_model(eight)(x)), np.mean(each, axis=0), rtol=1e-4, atol=1e-4)
+    assert np.ptp(each, axis=0).max() > 1e-2
+    # In training there is one view of each image, whatever evaluation does.
+    assert eight(x, training=True).shape == (2, 2)
+    assert models.pixels_per_image(eight) == len(each) * size[0] * size[1] == len(each) * models.pixels_per_image(one)
+
+
 @pytest.mark.parametrize("views", [4, 8])
 def test_pcam_cnn_is_invariant_to_quarter_turns(views: int) -> None:
-    model = models.logits_model(models.build("pcam_cnn", (96, 96, 3), 2, {"views": views}))
+    model = models.logits_model(models.build("pcam_cnn", (96, 96, 3), 2, views=None if views == 4 else views))
     x = images("pcam_cnn").astype("float32")
     wanted = np.asarray(model(x))
     for turns in (1, 2, 3):
@@ -201,7 +222,53 @@ def test_resnet50_averages_logits_over_its_crops_and_regularises_kernels() -> No
     each = np.asarray(first(x)).reshape(3, 2, 8)
     np.testing.assert_allclose(np.asarray(models.logits_model(model)(x)), each.mean(axis=0), atol=1e-5)
     assert len(model.losses) == 54  # 53 convolutions and the head
+    assert models.pixels_per_image(model) == 3 * 224 * 224
     assert not models.build("resnet50", (64, 64, 3), 2, {"weights": "none", "l2": 0}).losses
+
+
+def test_activity_regularisation_is_per_image_and_follows_the_logits() -> None:
+    model = models.build(
+        "resnet50", (64, 64, 3), 2, {"weights": "none", "l2": 0, "activity_l2": 0.01, "dropout": 0}, views=2
+    )
+    training = training_model(model, Augmentation(), 0)
+    x = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype("float32")
+    first = keras.Model(model.input, model.get_layer("head_logits").output)
+    squares = np.sum(np.asarray(first(x)) ** 2) / 8
+    assert squares > 0
+    for batch in (x, np.concatenate([x, x])):  # no heavier for a larger batch
+        training(batch)
+        (loss,) = training.losses
+        np.testing.assert_allclose(float(loss), 0.01 * squares, rtol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.3])
+def test_names_of_published_weights_are_what_keras_asks_for(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras.src.applications import mobilenet_v2 as keras_mobilenet
+
+    asked: list[str] = []
+
+    def note(name: str, origin: str, **_: object) -> str:
+        asked.append(origin)
+        raise ConnectionError
+
+    monkeypatch.setattr(keras_mobilenet.file_utils, "get_file", note)
+    with pytest.raises(ConnectionError):
+        keras.applications.MobileNetV2((224, 224, 3), alpha, include_top=False, weights="imagenet")
+    assert asked == [mobilenet_v2.imagenet_file({"alpha": alpha})]
+    name = asked[0].rsplit("/", 1)[1]
+    mobilenet_v2.check_weights_file({"alpha": alpha, "weights": f"/some/where/{name}"})
+    with pytest.raises(UsageError, match=f"weights of width {alpha:g}.*Set options.alpha to {alpha:g}"):
+        mobilenet_v2.check_weights_file({"alpha": 0.35, "weights": name})
+    with pytest.raises(UsageError, match="classifier"):
+        mobilenet_v2.check_weights_file({"alpha": alpha, "weights": name.replace("_no_top", "")})
+
+
+def test_head_of_mobilenet_is_dense_dropout_dense() -> None:
+    head = [layer for layer in built("mobilenet_v2").layers if layer.name.startswith("head")]
+    assert [layer.name for layer in head] == ["head_dense", "head_dropout", "head_logits"]
+    assert (head[0].units, head[1].rate, head[2].units) == (128, 0.2, 2)
+    bare = models.build("mobilenet_v2", (32, 32, 3), 2, {"weights": "none", "dense": 0})
+    assert bare.count_params() == 412_770
 
 
 def test_models_and_augmentation_use_no_tensorflow() -> None:
@@ -211,7 +278,8 @@ def test_models_and_augmentation_use_no_tensorflow() -> None:
     for path in [
         *folder.glob("*.py"),
         folder.parent / "augmentation.py",
-        folder.parent / "augmentation_layers.py",
+        *(folder.parent / f"{name}.py" for name in ("augmentation_layers", "augment", "colour_spaces")),
+        *(folder.parent / f"{name}.py" for name in ("stain_augmentation", "stain_normalisation", "stain_targets")),
     ]:
         text = path.read_text(encoding="utf-8")
         assert "import tensorflow" not in text and "tf." not in text.replace("tf_dim", ""), path.name
