@@ -101,9 +101,9 @@ def show(run_id: str, place: str, executions: Any, artifacts: Any) -> None:
         branch = tree.add(line)
         for number in execution.outputs:
             artifact = known[number]
-            told = ", ".join(f"{name} {value}" for name, value in artifact.properties.items())
+            properties = ", ".join(f"{name} {value}" for name, value in artifact.properties.items())
             leaf = Text(f"#{number} {artifact.type}  {artifact.state}  {artifact.place}")
-            leaf.append(f"  {told}" if told else "", style="dim")
+            leaf.append(f"  {properties}" if properties else "", style="dim")
             branch.add(leaf)
     width = None if sys.stdout.isatty() else 10_000
     Console(highlight=False, width=width, soft_wrap=True).print(tree)

@@ -214,8 +214,8 @@ def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given
             from pipelines.worker import join
 
             joined = join(storage, run_record.run_dir(dataset, given["task"], run_id), cluster, console.log)
-            told = stages.result(storage, joined)
-            console.emit(told, as_json, lambda: click.echo("This worker's part is done; the chief goes on."))
+            result = stages.result(storage, joined)
+            console.emit(result, as_json, lambda: click.echo("This worker's part is done; the chief goes on."))
             return
     inputs = settle(storage, dataset, given)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))

@@ -16,6 +16,7 @@ from pipelines.doctor_checks import locked_versions, normal_name
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "infra/uv.lock")
 SHIPPED = {"components", "pipelines", "schemas"}
+MODULE_LINES = 350
 
 
 def direct(name: str) -> dict[str, str]:
@@ -77,6 +78,13 @@ def test_every_requirement_has_a_reason(name: str) -> None:
 def test_pyproject_repeats_the_runtime_requirements() -> None:
     names = {normal_name(name) for name in re.findall(r'"([A-Za-z0-9._-]+)[^"]*"', declared())}
     assert names == set(direct("requirements.in"))
+
+
+def test_no_module_is_long() -> None:
+    folders = [ROOT / name for name in (*SHIPPED, "dags", "infra", "benchmarks", "tests")]
+    files = [file for folder in folders for file in folder.rglob("*.py") if ".work" not in file.parts]
+    lines = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert {name: count for name, count in lines.items() if count > MODULE_LINES} == {}
 
 
 def top_folders(names: list[str]) -> set[str]:

@@ -60,8 +60,8 @@ class Sieve:
             limit: Bytes, as `largest_file` gives it.
         """
         sizes = self.table["size"]
-        told = f"bytes, more than the {limit} of any image"
-        detail = pc.binary_join_element_wise(pc.cast(sizes, pa.string()), told, " ")
+        reason = f"bytes, more than the {limit} of any image"
+        detail = pc.binary_join_element_wise(pc.cast(sizes, pa.string()), reason, " ")
         return self.reject(pc.greater(sizes, limit), "bomb", detail)
 
     def set(self, name: str, column: Any) -> None:

@@ -116,10 +116,10 @@ def _decode_odd(data: bytes, layout: list[int], kinds: list[bytes]) -> Pixels:
         raise Rejected("truncated", "damaged: a pixel's index lies outside the palette")
     # pyspng is wrong on 16 bits and ignores tRNS; libpng (imagecodecs) warns on stderr about interlacing.
     decoder = imagecodecs.png_decode if depth == 16 or b"tRNS" in kinds else pyspng.load
-    with caught_output() as said:
+    with caught_output() as complaints:
         pixels, problem = _tried(decoder, bare)
     if problem is not None:
-        raise Rejected(problem.code, "; ".join([problem.detail, *said]))
+        raise Rejected(problem.code, "; ".join([problem.detail, *complaints]))
     return to_rgb8(pixels)
 
 

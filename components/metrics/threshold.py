@@ -171,7 +171,7 @@ def operating_point(
     met = not resamples.reason and holds > none_missed
     place = _free(measured, holds)
     reached, limit = float(measured["sensitivity"][place]), low(place) if met else None
-    told = {"target": target, "estimate": reached, "low": limit, "groups": float(resamples.groups)}
+    reported = {"target": target, "estimate": reached, "low": limit, "groups": float(resamples.groups)}
     whom = plural(resamples.groups, unit)
     if met:
         note = (
@@ -184,4 +184,4 @@ def operating_point(
             f"A sensitivity of {target:g} can't be shown on eval: with {whom} with positives there is {why}. The"
             " threshold is the highest that misses no positive of eval; more patients may need a lower one."
         )
-    return OperatingPoint(float(cuts[place]), note, met, told)
+    return OperatingPoint(float(cuts[place]), note, met, reported)

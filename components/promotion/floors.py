@@ -73,10 +73,10 @@ def with_own_floors(
         if name == "accuracy_over_majority" and item["detail"]:
             item["detail"] += f" (the commonest class makes up {majority:.3f} of test)"
     failed = [item["detail"] for item in own.values() if not item["passed"]]
-    told = [str(report["reason"])] if report.get("reason") else []
+    reasons = [str(report["reason"])] if report.get("reason") else []
     return {
         **report,
         "blessed": bool(report["blessed"]) and not failed,
-        "reason": "; ".join([*told, *failed]),
+        "reason": "; ".join([*reasons, *failed]),
         "floors": {**report.get("floors", {}), **own},
     }

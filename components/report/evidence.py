@@ -175,8 +175,8 @@ def collect(storage: Storage, folder: str) -> Evidence:
         if comparison is not None and "test" in splits:
             rivals = _rivals(storage, home, record, comparison, splits["test"])
     images = DatasetImages(storage, record.dataset_dir)
-    maps, told = _error_maps(storage, folder), tfx_document.read(storage, folder)
-    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps, told)
+    maps, tfx = _error_maps(storage, folder), tfx_document.read(storage, folder)
+    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps, tfx)
 
 
 def _dataset(

@@ -254,10 +254,10 @@ def _confusion(evidence: Evidence) -> list[list[tuple[int, float]]] | None:
 
 def _calibration_rows(record: RunRecord) -> list[tuple[str, Mapping[str, Any]]]:
     """What is told of probabilities before and after calibration: ECE, log loss, Brier score."""
-    told = record.calibration or {}
-    rows = [("eval, before", told.get("before")), ("eval, after", told.get("after"))]
-    rows.append(("test, before", told.get("uncalibrated", {}).get("test")))
-    served = told.get("served", {}).get("test")
+    calibrated = record.calibration or {}
+    rows = [("eval, before", calibrated.get("before")), ("eval, after", calibrated.get("after"))]
+    rows.append(("test, before", calibrated.get("uncalibrated", {}).get("test")))
+    served = calibrated.get("served", {}).get("test")
     if served is not None:  # runs of before had the ECE alone there
         figures = record.figures()
         served = {**{name: figures.get(name, {}).get("estimate") for name in ("log_loss", "brier")}, **served}

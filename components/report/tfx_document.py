@@ -169,12 +169,12 @@ def read(storage: Storage, folder: str) -> TfxDocument | None:
     if not storage.exists(path):
         return None
     try:
-        told = json_documents.parse(storage.read_bytes(path), SCHEMA, storage.uri(path), "Run the stage again.")
+        values = json_documents.parse(storage.read_bytes(path), SCHEMA, storage.uri(path), "Run the stage again.")
     except HistolineError:
         return None
-    return from_values(told)
+    return from_values(values)
 
 
-def from_values(told: Mapping[str, Any]) -> TfxDocument:
+def from_values(values: Mapping[str, Any]) -> TfxDocument:
     """Plain JSON values that follow the schema as a document."""
-    return json_documents.typed(TfxDocument, told)
+    return json_documents.typed(TfxDocument, values)

@@ -151,8 +151,8 @@ def section(evidence: Evidence) -> TfxSection | None:
     Args:
         evidence: Of the run.
     """
-    told, document = evidence.record.floors, evidence.tfx
-    overall = told.get("overall") or {}
+    tfma, document = evidence.record.floors, evidence.tfx
+    overall = tfma.get("overall") or {}
     if not overall and document is None:
         return None
     shown = document or TfxDocument(1, "", (), (), (), None, None, "")
@@ -161,11 +161,11 @@ def section(evidence: Evidence) -> TfxSection | None:
     place = shown.evaluation
     notebook = f"import tensorflow_model_analysis as tfma\nresult = tfma.load_eval_result({place!r}{candidate})"
     return TfxSection(
-        floors=told.get("floors") or {},
+        floors=tfma.get("floors") or {},
         overall=figures(evidence, overall, None),
-        champion=_champion(told),
+        champion=_champion(tfma),
         beside=_beside(shown),
-        slices=_slice_tables(evidence, told.get("slices") or ()),
+        slices=_slice_tables(evidence, tfma.get("slices") or ()),
         reasons={TITLES[name]: REASONS[name] for name in overall if REASONS.get(name)},
         anomalies=shown.anomalies,
         features=_features(shown.statistics),
@@ -178,20 +178,20 @@ def section(evidence: Evidence) -> TfxSection | None:
     )
 
 
-def figures(evidence: Evidence, told: Mapping[str, float | None], rows: Array | None) -> tuple[Figure, ...]:
+def figures(evidence: Evidence, tfma: Mapping[str, float | None], rows: Array | None) -> tuple[Figure, ...]:
     """TFMA's figures beside our own.
 
     Args:
         evidence: Of the run.
-        told: Metric to TFMA's figure.
+        tfma: Metric to TFMA's figure.
         rows: Test patches that they speak of, bool [N]; all of them where None.
     """
     test = evidence.test
     found = []
     for name, tolerance in TOLERANCES.items():
-        if name not in told:
+        if name not in tfma:
             continue
-        theirs, ours, difference = told[name], None, None
+        theirs, ours, difference = tfma[name], None, None
         if test is not None:
             part = slice(None) if rows is None else rows
             labels, probability = test.labels[part], test.probability[part]
@@ -228,8 +228,8 @@ def _ties(labels: Array, probability: Array) -> float:
     return float((last - first).sum() / (len(positive) * len(negative)))
 
 
-def _champion(told: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
-    theirs, difference = told.get("champion") or {}, told.get("difference") or {}
+def _champion(tfma: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    theirs, difference = tfma.get("champion") or {}, tfma.get("difference") or {}
     return {name: (value, difference.get(name)) for name, value in theirs.items()}
 
 
@@ -252,9 +252,9 @@ def _slice_tables(evidence: Evidence, slices: Sequence[Mapping[str, Any]]) -> tu
         rows = []
         for one in (one for one in slices if one["by"] == by):
             mask = None if column is None else column == str(one["value"])
-            told = {name: one[name] for name in TOLERANCES if name in one}
-            both = figures(evidence, told, mask) if mask is not None else ()
-            known = both or tuple(Figure(name, value, None, None, None, None) for name, value in told.items())
+            tfma = {name: one[name] for name in TOLERANCES if name in one}
+            both = figures(evidence, tfma, mask) if mask is not None else ()
+            known = both or tuple(Figure(name, value, None, None, None, None) for name, value in tfma.items())
             ours = None if mask is None else int(mask.sum())
             rows.append(SliceRow(str(one["value"]), int(one["patches"]), ours, known))
         apart = [_apart(row) for row in rows]
@@ -291,13 +291,13 @@ def _features(statistics: Sequence[FeatureStatistics]) -> tuple[FeatureRow, ...]
         FeatureRow(
             name,
             next(iter(by_split.values())).kind.lower(),
-            tuple((_said(by_split[s]), sparkline(by_split[s])) if s in by_split else None for s in splits),
+            tuple((_figures_of(by_split[s]), sparkline(by_split[s])) if s in by_split else None for s in splits),
         )
         for name, by_split in found.items()
     )
 
 
-def _said(one: FeatureStatistics) -> tuple[str, ...]:
+def _figures_of(one: FeatureStatistics) -> tuple[str, ...]:
     lines = []
     if one.mean is not None and one.low == one.high:
         lines.append(f"always {one.low:g}")

@@ -125,7 +125,7 @@ def explain(model: keras.Model, images: Array | None = None) -> str:
     which = "last" if images is None else "bad"
     statistics = model.layer_of(InputStatistics).last if images is None else images
     values = dict(zip(InputStatistics.NAMES, np.asarray(statistics), strict=True))
-    said = [
+    findings = [
         f"the {which} batch had pixels from {values['min']:.4g} to {values['max']:.4g}, mean {values['mean']:.4g}, "
         f"standard deviation {values['std']:.4g}, {values['constant']:.0%} constant images",
         judge(values),
@@ -134,9 +134,9 @@ def explain(model: keras.Model, images: Array | None = None) -> str:
     broken = lost_layers(model)
     if broken:
         more = f" and {len(broken) - 3} more layers" if len(broken) > 3 else ""
-        said.append(f"weights that are not finite are in {', '.join(broken[:3])}{more}")
+        findings.append(f"weights that are not finite are in {', '.join(broken[:3])}{more}")
     rate = float(np.asarray(model.optimizer.learning_rate)) if model.optimizer is not None else math.nan
-    return "; ".join([*said, f"the learning rate is {rate:.3g}."])
+    return "; ".join([*findings, f"the learning rate is {rate:.3g}."])
 
 
 def lost_layers(model: keras.Model) -> list[str]:

@@ -81,13 +81,13 @@ def save(
     arrays = {f"model_{i:05d}": value for i, value in enumerate(model)}
     arrays |= {f"optimizer_{i:05d}": value for i, value in enumerate(optimizer)}
     arrays |= {f"average_{i:05d}": value for i, value in enumerate(average or [])}
-    told = np.frombuffer(json.dumps(dataclasses.asdict(position), sort_keys=True).encode(), np.uint8)
+    encoded = np.frombuffer(json.dumps(dataclasses.asdict(position), sort_keys=True).encode(), np.uint8)
     path = file_of(folder, position.epoch)
     with os_errors("writing", path):
         tmp = folder / TMP / uuid.uuid4().hex
         tmp.parent.mkdir(parents=True, exist_ok=True)
         with open(tmp, "wb") as file:
-            np.savez(file, position=told, **arrays)
+            np.savez(file, position=encoded, **arrays)
         publish(tmp, path)
         for number, other in _all(folder):
             if number not in (position.epoch, position.best_epoch):

@@ -54,8 +54,8 @@ def decode_file(data: tf.Tensor) -> tf.Tensor:
     is_png = tf.equal(tf.strings.substr(data, 0, 4), b"\x89PNG")
     start = tf.strings.substr(data, 0, 2)
     known = is_png | tf.equal(start, b"\xff\xd8") | tf.equal(start, b"BM")
-    told = tf.debugging.Assert(known, ["an image must be a PNG, JPEG or BMP file; this one begins with", start])
-    with tf.control_dependencies([told]):
+    check = tf.debugging.Assert(known, ["an image must be a PNG, JPEG or BMP file; this one begins with", start])
+    with tf.control_dependencies([check]):
         return tf.cond(is_png, lambda: _decode_png(data), lambda: _rgb(tf.io.decode_image, data))
 
 
@@ -180,7 +180,7 @@ def parse_serving(records: tf.Tensor, size: ImageSize) -> tf.Tensor:
     is_raw = tf.equal(tf.strings.length(raw), size.bytes)
     height, width, _ = size.shape
     message = f"every record must hold image/raw of {width}x{height} RGB ({size.bytes:,} bytes) or image/encoded"
-    told = tf.debugging.Assert(tf.reduce_all(is_raw | (tf.strings.length(encoded) > 0)), [message])
+    check = tf.debugging.Assert(tf.reduce_all(is_raw | (tf.strings.length(encoded) > 0)), [message])
 
     def mixed() -> tf.Tensor:
         # Records of one batch may differ in kind: each kind is decoded on its own and put back in its place.
@@ -192,5 +192,5 @@ def parse_serving(records: tf.Tensor, size: ImageSize) -> tf.Tensor:
         order = tf.argsort(tf.concat(places, axis=0))
         return tf.gather(tf.concat(pixels, axis=0), order)
 
-    with tf.control_dependencies([told]):
+    with tf.control_dependencies([check]):
         return tf.cond(tf.reduce_all(is_raw), lambda: decode_raw(raw, size), mixed)

@@ -91,8 +91,8 @@ class Loop:
             return find()
         saved = find() if self.hardware.writes else None
         data = checkpoints.file_of(self.folder, saved.position.epoch).read_bytes() if saved is not None else None
-        told = workers.broadcast(self.hardware.strategy, data)
-        return None if told is None else checkpoints.parse(io.BytesIO(told))
+        received = workers.broadcast(self.hardware.strategy, data)
+        return None if received is None else checkpoints.parse(io.BytesIO(received))
 
     @property
     def folder(self) -> Path:
@@ -115,7 +115,7 @@ class Loop:
 
     def _compile(self, index: int) -> None:
         with self.hardware.scope():
-            told = phases.compile_phase(
+            learnt = phases.compile_phase(
                 self.model, self.training, self.config, index,
                 steps_per_epoch=self.steps, jit_compile=self.hardware.jit_compile, scaled=self.hardware.scaled,
                 steps_per_execution=self.hardware.steps_at_once(self.config),
@@ -127,7 +127,7 @@ class Loop:
                 self.training.average = WeightAverage(self.model, self.config.ema)
         self.log(
             f"phase {index + 1}/{len(self.config.phases)}: {self.phase_epochs(index)} epochs, "
-            f"{told.parameters:,} parameters in {told.layers} layers learn, {told.frozen} layers are frozen"
+            f"{learnt.parameters:,} parameters in {learnt.layers} layers learn, {learnt.frozen} layers are frozen"
         )
 
     def _epoch(self, position: Position, guard: NanGuard) -> Position:
@@ -146,7 +146,7 @@ class Loop:
             evaluation, weights = workers.whole(self.hardware.strategy, evaluation), None
             looks = -(-self.evaluation.split.count // config.batch_size)
         begun = time.perf_counter()
-        told = self.training.fit(
+        fitted = self.training.fit(
             batches,
             initial_epoch=position.phase_epoch,
             epochs=position.phase_epoch + 1,
@@ -157,7 +157,7 @@ class Loop:
             verbose=0,
             callbacks=EpochCallbacks(self._callbacks(position, guard), self.training),
         )
-        logs = {name: values[-1] for name, values in told.history.items()}
+        logs = {name: values[-1] for name, values in fitted.history.items()}
         return self.note(position, logs, time.perf_counter() - begun)
 
     def _callbacks(self, position: Position, guard: NanGuard) -> list[keras.callbacks.Callback]:

@@ -67,7 +67,7 @@ def calibrate(
     fitted = fit_calibration(labels, raw, groups, weights_bias(weights, len(data.classes)))
     serving.set_calibration(fitted.temperature, fitted.bias)
     _, calibrated = probabilities(serving, evaluation.evaluation(batch))
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "before": _reliability(labels, raw),
         "after": _reliability(labels, calibrated),
         "note": fitted.note,
@@ -80,9 +80,9 @@ def calibrate(
         threshold, note = chosen.threshold, chosen.note
         serving.threshold.assign(threshold)
         if chosen.sensitivity:
-            told["threshold"] = {**chosen.sensitivity, "met": chosen.met}
+            record["threshold"] = {**chosen.sensitivity, "met": chosen.met}
     temperature, bias = serving.calibration()
-    return Calibrated(temperature, bias, threshold, note, told)
+    return Calibrated(temperature, bias, threshold, note, record)
 
 
 def eval_groups(data: DatasetFiles, labels: Array) -> Array:

@@ -183,7 +183,7 @@ def compile_phase(
         What learns in this phase.
     """
     phase = config.phases[index]
-    said = apply_trainable(model, phase.trainable, config.batchnorm)
+    trainable = apply_trainable(model, phase.trainable, config.batchnorm)
     training.compile(
         optimizer=scaled(make_optimizer(config, phase, steps_per_epoch)),
         loss=make_loss(config),
@@ -191,7 +191,7 @@ def compile_phase(
         jit_compile=jit_compile,
         steps_per_execution=min(steps_per_execution, steps_per_epoch),
     )
-    return said
+    return trainable
 
 
 def dtype_policy(mixed_precision: str, gpu: bool) -> str:

@@ -62,13 +62,13 @@ def check_schema(file: str | Path, data: DatasetFiles) -> None:
         domain = features[name].int_domain if name in features else None
         return domain.min if domain is not None and domain.min == domain.max else "any"
 
-    told = {
+    compared = {
         "classes": (tuple(names[0]) if names else (), data.classes),
         "image format": ("raw" if "image/raw" in features else "encoded", data.image_format),
         "width": (side("image/width"), data.stored_size[0]),
         "height": (side("image/height"), data.stored_size[1]),
     }
-    for what, (schemas, ours) in told.items():
+    for what, (schemas, ours) in compared.items():
         if schemas != ours:
             raise DataError(
                 f"The schema {file} is not of {data.folder}: its {what} is {schemas}, the manifest's {ours}.",

@@ -75,7 +75,7 @@ def train_apart(
     """
     with tempfile.TemporaryDirectory(prefix="histoline-worker-") as scratch:
         request = Request(config.to_json(), os.fspath(dataset_dir), str(run_dir), os.getpid(), scratch)
-        file, said = Path(scratch, "request.json"), Path(scratch, "stderr")
+        file, complaints = Path(scratch, "request.json"), Path(scratch, "stderr")
         file.write_text(json.dumps(dataclasses.asdict(request)))
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
         environment = {
@@ -84,7 +84,7 @@ def train_apart(
             "TF_CPP_MIN_LOG_LEVEL": "2",
             VARIABLE: cluster.to_text(),
         }
-        with open(said, "wb") as stderr:
+        with open(complaints, "wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "components.training.worker_main", str(file)],
                 cwd=ROOT, env=environment,
@@ -102,7 +102,7 @@ def train_apart(
                 f"Start the command on every machine that {VARIABLE} names, and see that they reach each other.",
             )
         if code:
-            raise _ended(code, Path(scratch), said.read_text(errors="replace"), cluster)
+            raise _ended(code, Path(scratch), complaints.read_text(errors="replace"), cluster)
 
 
 @dataclasses.dataclass
@@ -143,19 +143,19 @@ def _watched(process: subprocess.Popen[str], wanted: Callable[[], bool]) -> Iter
             process.wait()
 
 
-def _ended(code: int, scratch: Path, said: str, cluster: Cluster) -> Exception:
+def _ended(code: int, scratch: Path, stderr_text: str, cluster: Cluster) -> Exception:
     """What the end of the process means."""
     kinds = {kind.exit_code: kind for kind in (errors.UsageError, errors.DataError, errors.TemporaryError)}
     if code in kinds and (scratch / ERROR).is_file():
-        told = json.loads((scratch / ERROR).read_text())
-        return kinds[code](told["what"], told["fix"])
-    tail = " ".join(said.split())[-600:]
+        failure = json.loads((scratch / ERROR).read_text())
+        return kinds[code](failure["what"], failure["fix"])
+    tail = " ".join(stderr_text.split())[-600:]
     # A traceback is our own; TensorFlow ends a process without one.
-    if code < 0 or ("Traceback" not in said and any(word in tail for word in LOST_TAIL)):
+    if code < 0 or ("Traceback" not in stderr_text and any(word in tail for word in LOST_TAIL)):
         why = f"was ended by signal {-code}" if code < 0 else "gave up"
         return errors.TemporaryError(
             f"The training process of {cluster.describe()} {why}, as happens when another worker is gone or memory"
             f" runs out. {tail[-300:]}".rstrip(),
             "Start the command again on every machine: training goes on from the last epoch.",
         )
-    return RuntimeError(f"the training process of {cluster.describe()} ended with {code}:\n{said[-2000:]}")
+    return RuntimeError(f"the training process of {cluster.describe()} ended with {code}:\n{stderr_text[-2000:]}")

@@ -61,9 +61,9 @@ def make_strategy(cluster: Cluster) -> Any:
 
 def lost(error: BaseException, cluster: Cluster) -> TemporaryError:
     """The error of a worker that waits in vain for another one."""
-    said = " ".join(str(error).split())
+    reason = " ".join(str(error).split())
     return TemporaryError(
-        f"Another worker is gone ({cluster.describe()} says: {said[-300:]}).",
+        f"Another worker is gone ({cluster.describe()} says: {reason[-300:]}).",
         "Start the command again on every machine: training goes on from the last epoch.",
     )
 
@@ -178,8 +178,8 @@ def broadcast(strategy: Any, data: bytes | None) -> bytes | None:
     words = np.zeros(-(-int(size) // 2), "<u2")
     if data is not None:
         words.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-    told: bytes = _of_chief(strategy, words.astype(np.float32)).astype("<u2").tobytes()
-    return told[: int(size)]
+    received: bytes = _of_chief(strategy, words.astype(np.float32)).astype("<u2").tobytes()
+    return received[: int(size)]
 
 
 def all_say(strategy: Any, yes: bool) -> bool:

@@ -61,8 +61,8 @@ def statistics(folder: Path) -> tuple[FeatureStatistics, ...]:
         file = folder / f"Split-{split}" / "FeatureStats.pb"
         if not file.is_file():
             continue
-        told = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
-        for dataset in told.datasets:
+        statistics = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
+        for dataset in statistics.datasets:
             found += [_feature(feature, split, int(dataset.num_examples)) for feature in dataset.features]
     order = {split: number for number, split in enumerate(SPLITS)}
     return tuple(sorted(found, key=lambda one: (one.feature, order[one.split])))
@@ -70,23 +70,23 @@ def statistics(folder: Path) -> tuple[FeatureStatistics, ...]:
 
 def _feature(feature: Any, split: str, examples: int) -> FeatureStatistics:
     kind = feature.WhichOneof("stats")
-    told = getattr(feature, kind)
+    values = getattr(feature, kind)
     name = ".".join(feature.path.step) or feature.name
-    count = int(told.common_stats.num_non_missing)
+    count = int(values.common_stats.num_non_missing)
     mean = deviation = low = high = unique = None
     bars: list[float] = []
     labels: list[str] = []
     if kind == "num_stats":
-        mean, deviation, low, high = told.mean, told.std_dev, told.min, told.max
-        equal = [h for h in told.histograms if h.type == h.STANDARD]
+        mean, deviation, low, high = values.mean, values.std_dev, values.min, values.max
+        equal = [h for h in values.histograms if h.type == h.STANDARD]
         bars = [float(bucket.sample_count) for bucket in equal[0].buckets] if equal else []
     elif kind == "string_stats":
-        unique = int(told.unique)
-        top = list(told.rank_histogram.buckets)[:FEW]
+        unique = int(values.unique)
+        top = list(values.rank_histogram.buckets)[:FEW]
         bars = [float(bucket.sample_count) for bucket in top]
         labels = [str(bucket.label) for bucket in top] if unique <= FEW and name not in IDS else []
     elif kind == "bytes_stats":
-        unique = int(told.unique) or None
+        unique = int(values.unique) or None
     return FeatureStatistics(
         feature=name,
         split=split,
@@ -117,13 +117,13 @@ def found_anomalies(folder: Path) -> tuple[Anomaly, ...] | None:
     found = []
     for file in files:
         split = file.parent.name.removeprefix("Split-")
-        told = anomalies_pb2.Anomalies.FromString(file.read_bytes())
-        named: list[tuple[str, Any]] = sorted(told.anomaly_info.items())
-        if told.HasField("dataset_anomaly_info"):
-            named.append(("", told.dataset_anomaly_info))
+        anomalies = anomalies_pb2.Anomalies.FromString(file.read_bytes())
+        named: list[tuple[str, Any]] = sorted(anomalies.anomaly_info.items())
+        if anomalies.HasField("dataset_anomaly_info"):
+            named.append(("", anomalies.dataset_anomaly_info))
         for name, info in named:
             severity = "warning" if info.severity == anomalies_pb2.AnomalyInfo.WARNING else "error"
             found.append(Anomaly(split, name, str(info.description or info.short_description), severity))
-        if told.data_missing:
+        if anomalies.data_missing:
             found.append(Anomaly(split, "", "It holds no examples.", "error"))
     return tuple(found)

@@ -99,8 +99,8 @@ def candidate_name(folder: Path) -> str | None:
     Args:
         folder: URI of the Evaluator's output `evaluation`.
     """
-    told = json.loads((folder / "eval_config.json").read_text(encoding="utf-8"))
-    return "candidate" if len(told["modelLocations"]) > 1 else None
+    config = json.loads((folder / "eval_config.json").read_text(encoding="utf-8"))
+    return "candidate" if len(config["modelLocations"]) > 1 else None
 
 
 def read_evaluation(folder: Path, task: str, floors: Mapping[str, float]) -> dict[str, Any]:

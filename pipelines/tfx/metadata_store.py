@@ -126,15 +126,15 @@ def pipeline_name(storage: Storage, dataset: str, task: str, server: Server | No
     if server is None:
         return name
     path = "metadata/workspace-id"
-    told, token = storage.read_versioned(path)
-    if told is None:
+    stored, token = storage.read_versioned(path)
+    if stored is None:
         own = secrets.token_hex(4).encode()
         try:
             storage.compare_and_swap(path, own, token)
-            told = own
+            stored = own
         except StorageConflict:  # another run was faster
-            told = storage.read_bytes(path)
-    return f"{name}-{told.decode().strip()}"
+            stored = storage.read_bytes(path)
+    return f"{name}-{stored.decode().strip()}"
 
 
 def parse(url: str) -> Server | None:
@@ -256,10 +256,10 @@ def troubles(store: Store) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = temporary(error, store)
-        if told is None:
+        problem = temporary(error, store)
+        if problem is None:
             raise
-        raise told from error
+        raise problem from error
 
 
 def _short(error: Exception) -> str:
