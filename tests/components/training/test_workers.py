@@ -46,7 +46,7 @@ class Worker(threading.Thread):
     """One of two workers, each a process of its own."""
 
     def __init__(self, index: int, addresses: tuple[str, str], config: TrainingConfig, data: Path, run_dir: Path):
-        super().__init__()
+        super().__init__(daemon=True)  # a test that fails must not wait for it
         self.lines: list[str] = []
         self.error: BaseException | None = None
         self.killed = False
