@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from components.errors import UsageError
+from components.errors import DataError, UsageError
 from pipelines import console
 from pipelines.options import json_option, only_task_option, open_workspace, task_option, workspace_option
 
@@ -22,7 +22,7 @@ who_option = click.option("--who", default="", help="Who decides; the user by de
 
 @click.group("models")
 def command() -> None:
-    """List and show promoted models, promote one by hand, or roll back."""
+    """List, show and verify promoted models, promote one by hand, or roll back."""
 
 
 def _tasks(storage: Storage, dataset: str, task: str) -> list[tuple[str, str]]:
@@ -32,6 +32,40 @@ def _tasks(storage: Storage, dataset: str, task: str) -> list[tuple[str, str]]:
         for name in ([dataset] if dataset else storage.list_dirs("models"))
         for each in ([task] if task else storage.list_dirs(f"models/{name}"))
     ]
+
+
+@command.command("verify")
+@click.argument("dataset", required=False, default="")
+@only_task_option
+@workspace_option()
+@json_option
+def verify(dataset: str, task: str, workspace: str, as_json: bool) -> None:
+    """Check every byte of every version against the digests of its push; exit 65 where one has changed."""
+    from components.promotion import champion as c
+    from components.promotion import version_digests
+
+    storage = open_workspace(workspace)
+    rows: list[dict[str, Any]] = []
+    for name, each in _tasks(storage, dataset, task):
+        home = c.home(name, each)
+        c.read(storage, home)  # champion.json vouches for itself
+        for version in c.versions(storage, home):
+            if storage.exists(f"{home}/{version}/{c.LIVE}"):
+                folder = storage.local_tree(f"{home}/{version}")
+                found = {"vouched": version_digests.is_vouched(folder), "findings": version_digests.findings(folder)}
+                rows.append({"path": storage.uri(f"{home}/{version}"), **found})
+
+    def show() -> None:
+        for row in rows:
+            said = ", ".join(row["findings"]) or ("ok" if row["vouched"] else "published without digests: not checked")
+            click.echo(f"{row['path']}: {said}")
+        if not rows:
+            click.echo(f"There are no versions in {workspace}.")
+
+    console.emit(rows, as_json, show)
+    wrong = [row["path"] for row in rows if row["findings"]]
+    if wrong:
+        raise DataError(f"{len(wrong)} of {len(rows)} versions are not what was published: {', '.join(wrong)}.", "")
 
 
 def _row(storage: Storage, champion: Champion, entry: Promotion, home: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import hashlib
 import json
 import math
 import types
@@ -17,6 +18,9 @@ from components.errors import DataError, UsageError
 from schemas import load_json
 
 T = TypeVar("T")
+
+SEAL = "document_digest"
+"""SHA-256 over the rest of a document, where its schema has this property: who edits a document by hand is noticed."""
 
 
 def now() -> str:
@@ -77,6 +81,8 @@ def dump(document: Mapping[str, Any], schema: str) -> bytes:
         ValueError: The document does not follow its schema: a bug, found before anything is written.
     """
     values = plain(document)
+    if SEAL in load_json(schema)["properties"]:
+        values[SEAL] = _seal(values)
     wrong = problem(values, schema)
     if wrong:
         raise ValueError(f"the document breaks {schema}: {wrong}")
@@ -100,7 +106,15 @@ def parse(data: bytes, schema: str, where: str, fix: str) -> dict[str, Any]:
     wrong = problem(document, schema)
     if wrong:
         raise DataError(f"{where} breaks its schema: {wrong}.", fix)
+    if SEAL in load_json(schema)["properties"] and document.get(SEAL) is not None:
+        if document[SEAL] != _seal(document):
+            raise DataError(f"{where} was edited after histoline had written it.", fix)
+        del document[SEAL]
     return document
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical({key: item for key, item in values.items() if key != SEAL})).hexdigest()
 
 
 def decode(

@@ -15,6 +15,7 @@ from typing import Any
 
 from components.core import json_documents
 from components.errors import DataError, TemporaryError
+from components.promotion import version_digests
 from components.storage.atomic_files import StorageConflict, StorageMissing
 from components.storage.base import Storage
 
@@ -246,14 +247,16 @@ def version_dir(storage: Storage, folder: str, version: int) -> Path:
         version: Number.
 
     Raises:
-        DataError: It is gone.
+        DataError: It is gone, or not what was published.
     """
     if not storage.exists(f"{folder}/{version}/{LIVE}"):
         raise DataError(
             f"The promoted model {storage.uri(f'{folder}/{version}')} is gone, so nothing can be compared with it.",
             "Restore the folder, or roll back to a version that exists (histoline models rollback).",
         )
-    return storage.local_tree(f"{folder}/{version}")
+    tree = storage.local_tree(f"{folder}/{version}")
+    version_digests.check(tree, storage.uri(f"{folder}/{version}"))
+    return tree
 
 
 def compared(champion: Champion | None) -> dict[str, Promotion]:

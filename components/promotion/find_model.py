@@ -10,6 +10,7 @@ from typing import Any
 
 from components.errors import DataError, UsageError
 from components.promotion import champion as champions
+from components.promotion import version_digests
 from components.promotion.served_model import NotServable, model_digest, read_facts, read_train_groups
 from components.storage.base import Storage
 from components.storage.open import open_storage
@@ -156,6 +157,7 @@ def _version(storage: Storage, home: str, version: int) -> ModelSource:
 
 def _source(storage: Storage, path: str, version: str) -> ModelSource:
     folder = storage.local_tree(path)
+    version_digests.check(folder, storage.uri(path))
     try:
         facts = read_facts(folder)
         missing = [key for key in NEEDED if not facts.get(key)]

@@ -20,7 +20,7 @@ from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.errors import DataError, TemporaryError, UsageError
 from components.promotion import champion as champions
-from components.promotion import evaluation, model_card, scoring_process
+from components.promotion import evaluation, model_card, scoring_process, version_digests
 from components.promotion.champion import Champion, Promotion
 from components.promotion.gate_facts import disjointness
 from components.promotion.served_model import model_digest
@@ -175,6 +175,7 @@ def rollback(
 
     Raises:
         UsageError: No reason; no such version, or it is pruned; nothing to go back to; it is the champion.
+        DataError: The version's files are not what was published.
     """
     why = _reason(reason)
     home = champions.home(dataset, task)
@@ -279,7 +280,7 @@ def _kept_copy(storage: Storage, home: str, champion: Champion, target: Promotio
     same = [e.version for e in reversed(champion.history) if champion.origin(e) == origin]
     for version in (target.version, *same):
         if storage.exists(f"{home}/{version}/{champions.LIVE}"):
-            return storage.local_tree(f"{home}/{version}")
+            return champions.version_dir(storage, home, version)
     raise UsageError(f"The files of version {target.version} were pruned.", "Choose another with --to.")
 
 
@@ -306,6 +307,7 @@ def _publish(
         (tree / champions.PROMOTION).parent.mkdir(exist_ok=True)
         (tree / champions.PROMOTION).write_text(json.dumps(json_documents.plain(made), indent=1) + "\n")
         (tree / model_card.FILE).write_text(card(made, tree), encoding="utf-8")
+        version_digests.write(tree)
         still_locked()
         storage.commit_tree(tree, f"{home}/{made.version}", last=champions.LIVE)
     finally:

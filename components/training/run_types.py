@@ -219,7 +219,7 @@ class RunRecord:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> RunRecord:
         """A document that follows the schema as a record."""
-        return json_documents.typed(cls, document)
+        return json_documents.typed(cls, {k: v for k, v in document.items() if k != json_documents.SEAL})
 
     def to_document(self) -> dict[str, Any]:
         """The record as plain JSON values, in the order of the file."""

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from components.errors import DataError, UsageError
 from components.promotion import champion as champions
-from components.promotion import evaluation, publish
+from components.promotion import evaluation, find_model, publish
 from components.training import run_record
 from pipelines import console
 from pipelines.models import command
@@ -187,3 +187,29 @@ def test_a_run_locked_by_its_step_is_not_promoted_under_its_feet(shop, monkeypat
     with run_record.lock(shop.storage, "runs/idc/binary/second", "histoline step evaluate"):
         assert models_command(shop, "promote", "second", "--reason", "x") is not None
     assert shop.champion["run_id"] == "first"
+
+
+def test_a_version_with_a_flipped_bit_is_not_used(shop):
+    shop.train("first", noise=1.0)
+    shop.train("second")
+    assert all(row["vouched"] and not row["findings"] for row in models_command(shop, "verify"))
+    damaged, name = shop.home / str(SECOND), "assets.extra/histoline.json"
+    data = (damaged / name).read_bytes()
+    # Another threshold: everything loads and answers as before.
+    (damaged / name).write_bytes(data.replace(b"0.5", b"0.4"))
+    assert (damaged / name).read_bytes() != data
+    told = models_command(shop, "verify", "idc")
+    assert isinstance(told, DataError) and str(SECOND) in told.what
+    for use in (
+        lambda: publish.rollback(shop.storage, "idc", "binary", reason="x"),
+        lambda: find_model.named_model(shop.storage, str(SECOND)),
+        lambda: find_model.model_folder(str(damaged)),
+        lambda: champions.version_dir(shop.storage, "models/idc/binary", SECOND),
+    ):
+        with pytest.raises(DataError, match=f"{name} has changed"):
+            use()
+    (damaged / name).write_bytes(data)
+    made = publish.rollback(shop.storage, "idc", "binary", reason="x")
+    assert models_command(shop, "verify")[-1] == {
+        "path": str(shop.home / str(made.version)), "vouched": True, "findings": [],
+    }  # fmt: skip

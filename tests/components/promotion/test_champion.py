@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.core import json_documents
 from components.errors import DataError, UsageError
 from components.promotion import champion as c
 from components.storage.open import open_storage
@@ -129,6 +130,7 @@ def test_entries_of_before_they_kept_how_the_model_was_made_are_read(tmp_path):
     made = history(promotion(1), promotion(2, "hand", unproven="read the paper", recipe_digest="a"))
     document = json.loads(made.dump())
     new = ("recipe_digest", "source_digest", "unproven")
+    del document[json_documents.SEAL]
     for entry in (document, document["best_ever"], *document["history"]):
         for name in new:
             entry.pop(name)
@@ -147,3 +149,14 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
     storage.write_atomic(f"{HOME}/{c.NAME}", b'{"format": 2}')
     with pytest.raises(UsageError, match="Upgrade"):
         c.load(storage, HOME)
+
+
+def test_an_edited_file_is_noticed(tmp_path):
+    storage = open_storage(tmp_path)
+    document = json.loads(history(promotion(1)).dump())
+    assert len(document[json_documents.SEAL]) == 64
+    storage.write_atomic(f"{HOME}/{c.NAME}", json.dumps({**document, "who": "somebody else"}).encode())
+    with pytest.raises(DataError, match=r"champion\.json was edited"):
+        c.read(storage, HOME)
+    storage.write_atomic(f"{HOME}/{c.NAME}", json.dumps(document).encode())  # other white space is no edit
+    assert c.read(storage, HOME)[0] is not None

@@ -152,7 +152,9 @@ def agree(kind: type, schema: dict[str, Any]) -> None:
 
 
 def test_types_and_schema_say_the_same():
-    schema = load_json("run.schema.json")
+    schema = dict(load_json("run.schema.json"))
+    # The seal is the file's, not the record's.
+    schema["properties"] = {k: v for k, v in schema["properties"].items() if k != json_documents.SEAL}
     agree(RunRecord, schema)
     # What came later is optional, so that older files can still be read: then the type has a default.
     optional = set(schema["properties"]) - set(schema["required"])
@@ -178,3 +180,15 @@ def test_a_record_comes_back_as_the_same_bytes(storage):
     assert RunRecord.from_document(json.loads(data)) == record
     with pytest.raises(dataclasses.FrozenInstanceError):
         record.decision = "promoted"
+
+
+def test_an_edited_record_is_noticed(storage):
+    create(storage)
+    document = json.loads(storage.read_bytes(f"{FOLDER}/run.json"))
+    assert r.read(storage, FOLDER)
+    storage.write_atomic(f"{FOLDER}/run.json", json.dumps({**document, "decision": "promoted"}).encode())
+    with pytest.raises(DataError, match=r"run\.json was edited"):
+        r.read(storage, FOLDER)
+    del document[json_documents.SEAL]  # of a file from before there were seals
+    storage.write_atomic(f"{FOLDER}/run.json", json.dumps(document).encode())
+    assert r.read(storage, FOLDER)
