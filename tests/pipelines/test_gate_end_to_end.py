@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from components.errors import DataError, TemporaryError, UsageError
 from components.metrics.point import roc_auc
-from components.promotion import evaluation, find_model, publish, scoring_process
+from components.promotion import evaluation, find_model, publish, scoring_process, version_digests
 from pipelines.models import _why, command
 from tests.support import ingest_help, model_help
 from tests.support.model_help import Workshop, check_run, models_command, published, served
@@ -136,6 +136,7 @@ def test_groups_that_the_champion_was_trained_on_are_left_out(shop):
     # As where the split was planned anew since: the champion has seen some of today's test groups.
     extra = shop.home / str(SECOND) / "assets.extra/train_groups.json"
     extra.write_text(json.dumps([*shop.groups("train", "eval"), *seen]))
+    version_digests.write(shop.home / str(SECOND))
     record, _ = shop.train("second")
     against = {c["against"]: c for c in record.gate.comparisons}
     assert (against["champion"]["left_out"], against["champion"]["groups"]) == (4, 8)
@@ -146,6 +147,7 @@ def test_groups_that_the_champion_was_trained_on_are_left_out(shop):
 def test_a_champion_whose_groups_cannot_be_told_shares_no_test_group_to_compare_on(shop):
     shop.train("first", noise=1.0)
     (shop.home / str(SECOND) / "assets.extra/train_groups.json").unlink()
+    version_digests.write(shop.home / str(SECOND))
     record, version = shop.train("second")
     assert (record.code, version) == ("too_few_groups", None)
     assert any("which groups it was trained on" in text for text in record.warnings)
@@ -243,6 +245,7 @@ def test_auto_takes_a_retraining_on_more_patients_that_is_not_inferior(shop):
     assert same.code == "not_distinguishable" and "as its training patients are those of the champion" in same.reason
     fitted = shop.home / str(SECOND) / "assets.extra/fitted_groups.json"
     fitted.write_text(json.dumps(shop.groups("train")[1:]))
+    version_digests.write(shop.home / str(SECOND))
     more, version = shop.train("third", gate=auto)
     assert (more.code, version) == ("non_inferior", SECOND + 1)
     assert "policy auto applied non-inferior by 0.03, as recipe and code are the champion's" in more.reason

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.promotion import champion as champions
+from components.promotion import version_digests
 from pipelines.tfx import baseline
 from tests.support import report_help
 from tests.support.report_help import Studio
@@ -26,10 +27,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 
 @pytest.fixture
 def version(studio: Studio) -> Path:
-    """Folder of the champion."""
+    """Folder of the champion, as one from before versions had digests: its files are replaced here."""
     champion = champions.load(studio.storage, "models/idc/binary")
     assert champion is not None
-    return studio.root / "models/idc/binary" / str(champion.current.version)
+    folder = studio.root / "models/idc/binary" / str(champion.current.version)
+    (folder / version_digests.NAME).unlink(missing_ok=True)
+    return folder
 
 
 def choose(studio: Studio, home: Path, classes: tuple[str, ...] = CLASSES, dataset: str = "idc") -> baseline.Baseline:
