@@ -48,8 +48,9 @@ def export(data: Path, folder: Path) -> Any:
 
     from components.datasets.committed import open_dataset
     from components.training import models
-    from components.training.export import ModelFacts, export_model
+    from components.training.export import ModelFacts
     from components.training.recipe import TrainingConfig
+    from tests.support.training_help import export_model
 
     found = open_dataset(data)
     config = TrainingConfig(dataset="idc", model="cnn_105k")

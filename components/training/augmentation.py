@@ -107,13 +107,13 @@ def check_label_region(
         return
     left, top, wide, high = region
     margins = (left, width - left - wide, top, height - top - high)
-    said = f"the label speaks of the {wide}x{high} pixels at ({left}, {top}) of {width}x{height} only"
+    where = f"the label speaks of the {wide}x{high} pixels at ({left}, {top}) of {width}x{height} only"
     if min(margins) < 0:
-        raise UsageError(f"{said}, which do not lie inside the image.", "Check the adapter's label_region.")
+        raise UsageError(f"{where}, which do not lie inside the image.", "Check the adapter's label_region.")
     turned = [n for n in ("flip", "rotate90", "rotation") if getattr(augmentation, n)]
     if turned and not (margins[0] == margins[1] and margins[2] == margins[3]):
         raise UsageError(
-            f"augmentation.{turned[0]} would move the label's region: {said}, and they are not at its centre.",
+            f"augmentation.{turned[0]} would move the label's region: {where}, and they are not at its centre.",
             f"Set {' and '.join(f'augmentation.{n}' for n in turned)} to {'false' if turned[0] != 'rotation' else 0}.",
         )
     # A turned region reaches as far as half its diagonal, and is shifted after the turn.
@@ -121,28 +121,28 @@ def check_label_region(
     extra = (max(0.0, reach - wide / 2), max(0.0, reach - high / 2))
     if augmentation.rotation and (extra[0] > margins[0] or extra[1] > margins[2]):
         raise UsageError(
-            f"augmentation.rotation could turn a corner of the label's region out of the image: {said}.",
+            f"augmentation.rotation could turn a corner of the label's region out of the image: {where}.",
             "Set augmentation.rotation to 0.",
         )
     room = min((min(margins[:2]) - extra[0]) / width, (min(margins[2:]) - extra[1]) / height)
     if augmentation.translation > room:
         raise UsageError(
             f"augmentation.translation is {augmentation.translation:g}, which could shift part of the label's region "
-            f"out of the image: {said}.",
+            f"out of the image: {where}.",
             f"Set it to {int(max(0.0, room) * 1000) / 1000:g} or less.",
         )
     if crop is not None:
-        _check_crop(crop, height, width, region, said)
+        _check_crop(crop, height, width, region, where)
         moved = [n for n in ("rotation", "translation") if getattr(augmentation, n)]
         if moved and crop < max(height, width):
             raise UsageError(
                 f"augmentation.{moved[0]} changes what options.crop leaves, at whose edge the label's region may lie; "
-                f"{said}.",
+                f"{where}.",
                 f"Set augmentation.{moved[0]} to 0, or options.crop to {max(height, width)}.",
             )
 
 
-def _check_crop(crop: int, height: int, width: int, region: tuple[int, int, int, int], said: str) -> None:
+def _check_crop(crop: int, height: int, width: int, region: tuple[int, int, int, int], where: str) -> None:
     left, top, wide, high = region
     for side, start, length in ((width, left, wide), (height, top, high)):
         size = min(crop, side)
@@ -150,6 +150,6 @@ def _check_crop(crop: int, height: int, width: int, region: tuple[int, int, int,
         if size < need:
             raise UsageError(
                 f"options.crop is {crop}: a random {crop}x{crop} crop could leave part of the label's region out; "
-                f"{said}.",
+                f"{where}.",
                 f"Set options.crop to {need} or more.",
             )

@@ -264,38 +264,18 @@ def probabilities(serving: Serving, batches: Iterable[Any]) -> tuple[npt.NDArray
     return np.concatenate(labels), np.concatenate(answers)
 
 
-def export_model(
-    model: keras.Model,
-    out_dir: Path,
-    facts: ModelFacts,
-    temperature: float,
-    threshold: float,
-    *,
-    bias: float | Sequence[float] = 0.0,
-    extra: Mapping[str, Any] | None = None,
-) -> Path:
+def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[str, Any] | None = None) -> Path:
     """Writes a SavedModel; the folder appears whole or not at all, and replaces one that is there.
 
     Args:
-        model: From the registry, float32, grey levels 0-255 to probabilities.
+        serving: The graph, with its temperature, bias and threshold set.
         out_dir: Where to.
         facts: Goes into `assets.extra/histoline.json`.
-        temperature: Divides the logits.
-        threshold: P(positive) from which a patch is positive; binary only.
-        bias: Added to the divided logits: a number for binary, one per class else; 0 for none.
         extra: More files for `assets.extra`: name to JSON value.
 
     Returns:
         out_dir.
     """
-    serving = Serving(model, ImageSize(facts.source_size, facts.stored_size), facts.classes)
-    serving.set_calibration(temperature, np.broadcast_to(bias, serving.bias.shape).tolist())
-    serving.threshold.assign(threshold)
-    return save(serving, out_dir, facts, extra=extra)
-
-
-def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[str, Any] | None = None) -> Path:
-    """As `export_model`, for a graph whose temperature, bias and threshold are set."""
     tmp = out_dir.parent / TMP / f"{out_dir.name}-{uuid.uuid4().hex}"
     tmp.parent.mkdir(parents=True, exist_ok=True)
     signatures = {
@@ -312,7 +292,7 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
     tf.saved_model.save(bare, os.fspath(tmp), signatures=signatures)
     binary = len(facts.classes) == 2
     temperature, bias_set = serving.calibration()
-    told = {
+    own_facts = {
         **{k: v for k, v in dataclasses.asdict(facts).items() if k not in ("groups", "fitted")},
         "code_version": __version__,
         "temperature": temperature,
@@ -323,7 +303,7 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
         "note": "Research use only, not a medical device.",
     }
     groups = {TRAIN_GROUPS: sorted(facts.groups), FITTED_GROUPS: sorted(facts.fitted)}
-    files = {Path(FACTS).name: told, **groups, **(extra or {})}
+    files = {Path(FACTS).name: own_facts, **groups, **(extra or {})}
     (tmp / "assets.extra").mkdir(exist_ok=True)
     for name, value in files.items():
         (tmp / "assets.extra" / name).write_text(facts_json(value), encoding="utf-8")

@@ -74,8 +74,8 @@ def read_result(run_dir: Path) -> TrainResult | None:
     """The result of a finished training in a run folder, None where there is none."""
     model_dir = run_dir / "model"
     try:
-        told = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
-        return TrainResult(**told["result"], model_dir=model_dir)
+        document = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
+        return TrainResult(**document["result"], model_dir=model_dir)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -204,8 +204,8 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
 
 
 def _key_of(model_dir: Path) -> str:
-    told = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
-    return str(told["key"])
+    document = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
+    return str(document["key"])
 
 
 def run_fn(fn_args: Any) -> None:

@@ -27,7 +27,8 @@ def export(folder: Path, data: Path) -> Path:
 
     from components.datasets.committed import open_dataset
     from components.training import models
-    from components.training.export import ModelFacts, export_model
+    from components.training.export import ModelFacts
+    from tests.support.training_help import export_model
 
     found = open_dataset(data)
     config = TrainingConfig(task=found.task)

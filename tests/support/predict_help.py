@@ -45,8 +45,9 @@ def export(folder: Path, data: Path, threshold: float = 0.4) -> Path:
 
     from components.datasets.committed import open_dataset
     from components.training import models
-    from components.training.export import ModelFacts, export_model
+    from components.training.export import ModelFacts
     from components.training.recipe import TrainingConfig
+    from tests.support.training_help import export_model
 
     found = open_dataset(data)
     config = TrainingConfig(dataset=found.name, task=found.task)

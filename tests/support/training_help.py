@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,11 @@ from PIL import Image
 from components.training.recipe import TrainingConfig
 from components.training.recipe_parts import Phase
 from tests.support import ingest_help, trees
+
+if TYPE_CHECKING:
+    import keras
+
+    from components.training.export import ModelFacts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +45,26 @@ def recipe(*epochs: int, **given: Any) -> TrainingConfig:
     """The smallest network, one phase per number of epochs."""
     fields: dict[str, Any] = {"model": "cnn_105k", "batch_size": 16, "seed": 5, **given}
     return TrainingConfig(phases=tuple(Phase(n, 0.002, "cosine") for n in epochs or (1,)), **fields)
+
+
+def export_model(
+    model: keras.Model,
+    folder: Path,
+    facts: ModelFacts,
+    temperature: float,
+    threshold: float,
+    *,
+    bias: float | Sequence[float] = 0.0,
+    **given: Any,
+) -> Path:
+    """Exports a model under a calibration and a threshold that nobody had to fit."""
+    from components.training.export import Serving, save
+    from components.training.image_graph import ImageSize
+
+    serving = Serving(model, ImageSize(facts.source_size, facts.stored_size), facts.classes)
+    serving.set_calibration(temperature, np.broadcast_to(bias, serving.bias.shape).tolist())
+    serving.threshold.assign(threshold)
+    return save(serving, folder, facts, **given)
 
 
 def python(code: str, *args: object, timeout: float = 280) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from components.training.hardware import precision
 from components.training.image_graph import ImageSize
 from components.training.stain_targets import StainTarget
 from tests.support import ingest_help
-from tests.support.training_help import dataset, python, recipe
+from tests.support.training_help import dataset, export_model, python, recipe
 
 SIZES = (1, 7, 256)
 
@@ -72,7 +72,7 @@ def built(classes: int = 2, shape: tuple[int, int] = (50, 50), name: str = "cnn_
 
 def test_binary_model_answers_both_signatures_in_batches_of_any_size(tmp_path: Path) -> None:
     model = built()
-    loaded = tf.saved_model.load(str(export.export_model(model, tmp_path / "model", facts(), 2.0, 0.45, bias=-0.7)))
+    loaded = tf.saved_model.load(str(export_model(model, tmp_path / "model", facts(), 2.0, 0.45, bias=-0.7)))
     pixels = images(264)
     plain = model.predict(pixels.astype("float32"), verbose=0)
     wanted = apply_calibration(plain[:, 1], 2.0, -0.7)
@@ -93,7 +93,7 @@ def test_several_classes(tmp_path: Path) -> None:
     names = ("a", "b", "c", "d")
     model = built(4)
     bias = [1.0, 0.5, -0.5, -1.0]
-    out = export.export_model(model, tmp_path / "model", facts(names), 0.5, 0.5, bias=bias)
+    out = export_model(model, tmp_path / "model", facts(names), 0.5, 0.5, bias=bias)
     assert json.loads((out / export.FACTS).read_text())["bias"] == bias
     loaded = tf.saved_model.load(str(out))
     pixels = images(9)
@@ -150,7 +150,7 @@ def test_float32_also_after_mixed_precision(folder: Path, tmp_path: Path) -> Non
 
 def test_what_is_written_beside_the_model(folder: Path, tmp_path: Path) -> None:
     config, data = recipe(), open_dataset(folder)
-    out = export.export_model(
+    out = export_model(
         built(), tmp_path / "model", export.ModelFacts.of(config, data), 1.5, 0.25, extra={"more.json": [1]}
     )
     told = json.loads((out / export.FACTS).read_text())
@@ -172,12 +172,12 @@ def test_what_is_written_beside_the_model(folder: Path, tmp_path: Path) -> None:
 
 def test_an_older_model_is_replaced(tmp_path: Path) -> None:
     for threshold in (0.25, 0.75):
-        export.export_model(built(), tmp_path / "model", facts(), 1.0, threshold)
+        export_model(built(), tmp_path / "model", facts(), 1.0, threshold)
     assert json.loads((tmp_path / "model" / export.FACTS).read_text())["threshold"] == 0.75
 
 
 def test_records_of_the_ingest_are_answered_alone_and_with_nothing_but_the_image(folder: Path, tmp_path: Path) -> None:
-    loaded = tf.saved_model.load(str(export.export_model(built(), tmp_path / "model", facts(), 1.0, 0.5)))
+    loaded = tf.saved_model.load(str(export_model(built(), tmp_path / "model", facts(), 1.0, 0.5)))
     whole, bare = [], []
     from components.datasets.tfrecord import read_records
 
@@ -191,7 +191,7 @@ def test_records_of_the_ingest_are_answered_alone_and_with_nothing_but_the_image
 
 @pytest.mark.integration
 def test_a_fresh_process_needs_neither_our_code_nor_keras_layers(tmp_path: Path) -> None:
-    out = export.export_model(built(), tmp_path / "model", facts(), 1.0, 0.5)
+    out = export_model(built(), tmp_path / "model", facts(), 1.0, 0.5)
     (tmp_path / "image.png").write_bytes(png(images(1)[0]))
     code = """
 import sys
