@@ -244,18 +244,6 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 """
 
 
-def test_two_devices_in_half_precision_go_on_after_a_kill(folder: Path, tmp_path: Path) -> None:
-    config = recipe(3, batch_size=10, mixed_precision="on", augmentation="standard").to_json()
-    killed = python(KILLED + TWO_DEVICES + TRAIN, config, folder, tmp_path)
-    assert killed.returncode == -signal.SIGKILL
-    again = python(TWO_DEVICES + TRAIN, config, folder, tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "2 CPUs side by side, mixed_float16" in again.stdout
-    assert "going on after epoch 1 of 3" in again.stdout and "epoch 1/3" not in again.stdout
-    result = read_result(tmp_path)
-    assert result is not None and result.epochs_run == 3 and result.history["val_auc"][-1] > 0.9
-
-
 def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
     code = (
         TWO_DEVICES
