@@ -213,8 +213,8 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
         fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`. Its files name the data set, which must be as its schema
-            says; custom_config holds `config` (a TrainingConfig as JSON), `run_dir`, and `source_digest`, which is
-            there for TFX's cache key only.
+            says; custom_config holds `config` (as `TrainingConfig.to_dict` gives it), `run_dir`, and `source_digest`,
+            which is there for TFX's cache key only.
 
     Raises:
         UsageError, DataError: See `train` and `components.training.tfx_arguments`.
@@ -224,7 +224,7 @@ def run_fn(fn_args: Any) -> None:
     dataset_dir = dataset_folder(fn_args.train_files, fn_args.eval_files)
     if fn_args.schema_path:
         check_schema(fn_args.schema_path, open_dataset(dataset_dir))
-    config = TrainingConfig.from_json(given["config"])
+    config = TrainingConfig.from_dict(given["config"])
 
     def log(line: str) -> None:
         print(line, flush=True)

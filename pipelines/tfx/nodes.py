@@ -60,6 +60,10 @@ class NodeRunner:
         connection = self._deployment.metadata_connection_config
         self._connection = getattr(connection, connection.WhichOneof("connection_config"))
         self._metadata = metadata.Metadata
+        if isinstance(store, metadata_store.Server) and store.kind == "postgresql":
+            from pipelines.tfx.postgresql_metadata import PostgresqlMetadata
+
+            self._metadata = PostgresqlMetadata
         self._nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in self._ir.nodes}
         self._store = store
         self._run_id = run_id

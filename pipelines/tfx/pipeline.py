@@ -53,7 +53,7 @@ class PipelineConfig:
         schema_file: TFDV schema, likewise.
         run_folder: Folder of the run, relative to the workspace.
         run_dir: The same as a local folder.
-        training: The TrainingConfig as JSON.
+        training: The recipe, as `TrainingConfig.to_dict` gives it.
         floors: Of the training configuration.
         task: `binary` or `subtype`.
         slices: Features to slice the evaluation by.
@@ -72,7 +72,7 @@ class PipelineConfig:
     schema_file: str
     run_folder: str
     run_dir: str
-    training: str
+    training: Mapping[str, Any]
     floors: Mapping[str, float]
     task: str
     slices: tuple[str, ...]
@@ -118,7 +118,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
-            "config": config.training, "run_dir": config.run_dir, "source_digest": config.source_digest,
+            "config": dict(config.training), "run_dir": config.run_dir, "source_digest": config.source_digest,
         },  # fmt: skip
     )
     trainer.add_upstream_node(anomaly)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -166,7 +165,7 @@ class StageNodes:
             schema_file=str(write_schema(manifest, home / "schemas")),
             run_folder=self.folder,
             run_dir=str(root / self.folder),
-            training=json.dumps(record.config, sort_keys=True),
+            training=record.config,
             floors=record.config["floors"],
             task=record.task,
             slices=slices_for(manifest.splits["test"].groups, *self._kinds(record.dataset_dir)),

@@ -143,7 +143,7 @@ def test_temperature_and_threshold_are_those_of_the_exported_models_answers(
 def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], folder: Path, tmp_path: Path) -> None:
     run, _ = trained
     args = types.SimpleNamespace(
-        custom_config={"config": recipe(2, 1).to_json(), "run_dir": str(run), "source_digest": "x"},
+        custom_config={"config": recipe(2, 1).to_dict(), "run_dir": str(run), "source_digest": "x"},
         train_files=[f"{folder}/Split-train/*"],
         eval_files=[f"{folder}/Split-eval/*"],
         schema_path=str(write_schema(open_dataset(folder).manifest, tmp_path / "schemas")),
