@@ -5,9 +5,8 @@ SHELL := /bin/bash
 export PYTHON310 PYTHON312
 
 PYTHON := .venv/bin/python
-# Tests on all cores, whole modules at a time (tests/conftest.py says in which order and why). Each process may hold a
-# GiB of TensorFlow.
-PARALLEL := -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+# Tests on all cores; a core that has nothing left takes over from another. Each process may hold a GiB of TensorFlow.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -25,20 +25,3 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real subsets here: set HISTOLINE_SHARED_DATA to the folder that holds idc/, breakhis/, pcam/")
     return folder
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a module's tests in one process, so that what they share is made once; modules that take long begin first.
-
-    Modules that share what is made once per session name a group of their own (`pytest.mark.xdist_group`).
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    slow = {_group(item) for item in items if item.get_closest_marker("integration")}
-    items.sort(key=lambda item: _group(item) not in slow)
-
-
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    return str(mark.args[0]) if mark else ""

@@ -25,7 +25,7 @@ from tests.support.cli_help import invoke
 from tests.support.train_help import TINY, Trained, no_tfx, record, run
 
 # Setting up is a whole run; a minute alone, several on a machine that does other things.
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200), pytest.mark.xdist_group("trained")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 
 def test_the_first_model_is_promoted_for_a_stated_reason(trained: Trained) -> None:

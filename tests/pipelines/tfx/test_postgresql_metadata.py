@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("trained")]
+pytestmark = pytest.mark.integration
 
 
 def test_backslashes_in_every_string_of_a_request_become_slashes() -> None:

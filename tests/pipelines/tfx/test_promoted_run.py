@@ -14,7 +14,7 @@ import pytest
 from tests.support.train_help import TINY, Trained, lineage, no_tfx, record, run
 
 # Setting up is a whole run; a minute alone, several on a machine that does other things.
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200), pytest.mark.xdist_group("trained")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 
 def test_tfma_slices_say_nothing_where_a_class_is_missing(trained: Trained) -> None:
