@@ -24,6 +24,7 @@ from components.training import models
 from components.training.gradient_maps import GradCam
 from components.training.image_graph import ImageSize, decode_files, parse_serving
 from components.training.recipe import TrainingConfig
+from components.training.serving_graph import ServingGraph
 from components.training.stain_targets import StainTarget
 from components.version import __version__
 
@@ -125,7 +126,7 @@ def float32_copy(model: keras.Model, config: TrainingConfig, data: DatasetFiles)
     return copy
 
 
-class Serving(tf.Module):
+class Serving(ServingGraph):
     """The graph that is exported. It holds variables only: no Keras object goes into the SavedModel.
 
     Args:
@@ -134,81 +135,34 @@ class Serving(tf.Module):
         classes: Names in label order; two make it binary.
     """
 
-    # The first argument of every tf.function must be called self, or export takes it for an input.
-
     def __init__(self, model: keras.Model, size: ImageSize, classes: Sequence[str]) -> None:
-        super().__init__(name="histoline")
+        super().__init__(classes)
         logits = models.logits_model(model)
         self.weights = [variable.value for variable in model.variables]
-        self.temperature = tf.Variable(1.0, trainable=False, name="temperature")
-        self.bias = tf.Variable(0.0 if len(classes) == 2 else [0.0] * len(classes), trainable=False, name="bias")
-        self.threshold = tf.Variable(0.5, trainable=False, name="threshold")
-        self._binary = len(classes) == 2
         self._size = size
-        self._names = tuple(classes)
         self._network = _Untracked(logits)
         self._maps = _maps(logits)
         self._chunk = max(1, CHUNK_PIXELS // models.pixels_per_image(model))
 
-    def set_calibration(self, temperature: float, bias: float | Sequence[float]) -> None:
-        """Sets what logits are divided by, and what is then added: a number for binary, else one per class."""
-        self.temperature.assign(temperature)
-        self.bias.assign(np.reshape(np.asarray(bias, np.float32), self.bias.shape))
-
-    def calibration(self) -> tuple[float, float | list[float]]:
-        """Temperature and bias as the graph has them."""
-        return float(self.temperature.numpy()), self.bias.numpy().tolist()
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-    def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers serialised Examples, string[N]."""
-        return self._answer(parse_serving(examples, self._size))
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
-    def serve_bytes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers PNG, JPEG or BMP files, string[N]."""
-        return self._answer(decode_files(images, self._size))
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-    def bulk_inference(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers serialised Examples, string[N], in numbers alone: TFX's BulkInferrer fails on strings."""
-        answer = self._answer(parse_serving(examples, self._size))
-        return {name: answer[name] for name in ("probability", "label")}
-
     @tf.function(reduce_retracing=True)
     def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
-        return self._answer(images)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name="examples"),
-            tf.TensorSpec([None], tf.int64, name="classes"),
-        ]
-    )
-    def explain(self, examples: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        """Where serialised Examples spoke for a class each, float32[N, H, W]: see `gradient_maps`. No signature."""
-        assert self._maps is not None
-        return self._maps(parse_serving(examples, self._size), classes)
+        return self._answer(self._logits(images))
 
     @property
     def explains(self) -> bool:
         """Whether the network has feature maps that `explain` can show."""
         return self._maps is not None
 
-    def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = self._logits(images) / self.temperature
-        if self._binary:
-            probability = tf.sigmoid(logits[:, 1] - logits[:, 0] + self.bias)
-            label = tf.cast(probability >= self.threshold, tf.int64)
-        else:
-            probability = tf.nn.softmax(logits + self.bias)
-            label = tf.argmax(probability, axis=1, output_type=tf.int64)
-        return {
-            "probability": tf.identity(probability, name="probability"),
-            "label": label,
-            "label_name": tf.gather(tf.constant(self._names), label),
-        }
+    def _logits_of_examples(self, examples: tf.Tensor) -> tf.Tensor:
+        return self._logits(parse_serving(examples, self._size))
+
+    def _logits_of_files(self, images: tf.Tensor) -> tf.Tensor:
+        return self._logits(decode_files(images, self._size))
+
+    def _maps_of_examples(self, examples: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        assert self._maps is not None
+        return self._maps(parse_serving(examples, self._size), classes)
 
     def _logits(self, images: tf.Tensor) -> tf.Tensor:
         shape = self._size.shape
@@ -247,7 +201,9 @@ class _Untracked:
         return self._model(images, training=False)
 
 
-def probabilities(serving: Serving, batches: Iterable[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def probabilities(
+    serving: ServingGraph, batches: Iterable[Any]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Labels and probabilities, as the exported model will give them.
 
     Args:
@@ -264,7 +220,7 @@ def probabilities(serving: Serving, batches: Iterable[Any]) -> tuple[npt.NDArray
     return np.concatenate(labels), np.concatenate(answers)
 
 
-def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[str, Any] | None = None) -> Path:
+def save(serving: ServingGraph, out_dir: Path, facts: ModelFacts, *, extra: Mapping[str, Any] | None = None) -> Path:
     """Writes a SavedModel; the folder appears whole or not at all, and replaces one that is there.
 
     Args:
@@ -285,7 +241,7 @@ def save(serving: Serving, out_dir: Path, facts: ModelFacts, *, extra: Mapping[s
     }
     # Only what is an attribute of the saved object is saved: calibration's own function stays behind.
     bare = tf.Module(name="histoline")
-    bare.weights, bare.threshold = serving.weights, serving.threshold
+    bare.weights, bare.constants, bare.threshold = serving.weights, serving.constants, serving.threshold
     bare.temperature, bare.bias = serving.temperature, serving.bias
     if serving.explains:
         bare.explain = serving.explain

@@ -17,9 +17,10 @@ from components.errors import DataError
 from components.metrics import calibration
 from components.metrics.calibration_fit import fit_calibration, weights_bias
 from components.metrics.threshold import operating_point
-from components.training.export import Serving, probabilities
+from components.training.export import probabilities
 from components.training.input_pipeline import Reader
 from components.training.recipe import TrainingConfig
+from components.training.serving_graph import ServingGraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Calibrated:
 
 
 def calibrate(
-    serving: Serving,
+    serving: ServingGraph,
     evaluation: Reader,
     data: DatasetFiles,
     config: TrainingConfig,

@@ -1,0 +1,128 @@
+"""The mean of exported models, as plain TensorFlow serves it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.datasets.committed import facts_json
+from components.errors import DataError, UsageError
+from components.training import export, models
+from components.training.mean_model import load_mean
+from tests.components.training.test_export import answers, facts, images, png, raw
+from tests.support.training_help import export_model
+
+SIDE = 32
+SIZES = {"source_size": (SIDE, SIDE), "stored_size": (SIDE, SIDE)}
+
+
+def member(folder: Path, seed: int, classes: tuple[str, ...], temperature: float, bias: Any, **given: Any) -> Path:
+    keras.utils.set_random_seed(seed)
+    model = models.build("simple_cnn", (SIDE, SIDE, 3), len(classes), **given)
+    return export_model(model, folder, facts(classes, **SIZES), temperature, 0.3, bias=bias)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    home = tmp_path_factory.mktemp("members")
+    two = ("negative", "idc")
+    return [
+        member(home / "a", 1, two, 2.0, -0.4),
+        member(home / "b", 2, two, 0.7, 0.9, image_size=(24, 24), views=2),
+    ]
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    exact = probability.astype(np.float64)
+    return np.log(exact) - np.log1p(-exact)
+
+
+def test_what_is_served_is_the_mean_of_what_the_members_serve(pair: list[Path], tmp_path: Path) -> None:
+    serving = load_mean(pair)
+    pixels = images(9, SIDE, SIDE)
+    asked = {"serving_default": raw(pixels), "serve_bytes": [png(image) for image in pixels]}
+    of_members = [tf.saved_model.load(str(folder)) for folder in pair]
+    single = [answers(loaded, "serving_default", raw(pixels))["probability"] for loaded in of_members]
+    mean = np.mean([log_odds(p) for p in single], axis=0)
+    assert np.abs(log_odds(single[0]) - log_odds(single[1])).min() > 0.1, "the members disagree"
+    # Before its own calibration it is the mean, then what the calibration makes of it.
+    for temperature, bias, threshold in ((1.0, 0.0, 0.5), (1.6, 0.25, 0.6)):
+        serving.set_calibration(temperature, bias)
+        serving.threshold.assign(threshold)
+        out = export.save(serving, tmp_path / f"mean-{threshold}", facts(**SIZES))
+        loaded = tf.saved_model.load(str(out))
+        for name, values in asked.items():
+            found = answers(loaded, name, values)
+            np.testing.assert_allclose(log_odds(found["probability"]), mean / temperature + bias, rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(found["label"], found["probability"] >= np.float32(threshold))
+        bulk = loaded.signatures["bulk_inference"](examples=tf.constant(raw(pixels)))
+        np.testing.assert_array_equal(bulk["probability"], found["probability"])
+        np.testing.assert_array_equal(serving.serve_pixels(pixels)["probability"], found["probability"])
+    told = json.loads((out / export.FACTS).read_text())
+    assert (told["temperature"], told["bias"], told["threshold"]) == pytest.approx((1.6, 0.25, 0.6))
+    assert loaded.explain(tf.constant(raw(pixels)), tf.ones(9, tf.int64)).shape == (9, SIDE, SIDE)
+
+
+def test_weights_are_stored_once_and_a_mean_may_be_a_member(pair: list[Path], tmp_path: Path) -> None:
+    def stored(folder: Path) -> int:
+        return (folder / "variables" / "variables.data-00000-of-00001").stat().st_size
+
+    inner = export.save(load_mean(pair), tmp_path / "inner", facts(**SIZES))
+    assert stored(inner) < 1.05 * sum(stored(folder) for folder in pair)
+    outer = tf.saved_model.load(str(export.save(load_mean([inner, pair[0]]), tmp_path / "outer", facts(**SIZES))))
+    pixels = raw(images(4, SIDE, SIDE))
+    first, second = (
+        log_odds(answers(tf.saved_model.load(str(folder)), "serving_default", pixels)["probability"]) for folder in pair
+    )
+    found = log_odds(answers(outer, "serving_default", pixels)["probability"])
+    np.testing.assert_allclose(found, 0.75 * first + 0.25 * second, atol=2e-6)
+    assert len(outer.weights) == len({id(weight) for weight in outer.weights})
+
+
+def test_members_may_be_gone_once_the_mean_is_saved(pair: list[Path], tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in pair]
+    serving = load_mean(copies)
+    for folder in copies:
+        shutil.rmtree(folder)
+    out = export.save(serving, tmp_path / "mean", facts(**SIZES))
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((out / "saved_model.pb").read_bytes())
+    kinds = {node.user_object.identifier for node in saved.meta_graphs[0].object_graph_def.nodes}
+    assert not [kind for kind in kinds if "keras" in kind]
+    assert answers(tf.saved_model.load(str(out)), "serving_default", raw(images(1, SIDE, SIDE)))["label"].shape == (1,)
+
+
+def test_several_classes_have_the_normalised_geometric_mean(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    folders = [member(tmp_path / str(seed), seed, names, 0.5, [0.1 * seed, 0.0, -0.2]) for seed in (3, 4)]
+    pixels = raw(images(5, SIDE, SIDE))
+    single = [answers(tf.saved_model.load(str(f)), "serving_default", pixels)["probability"] for f in folders]
+    wanted = np.sqrt(single[0].astype(float) * single[1])
+    out = export.save(load_mean(folders), tmp_path / "mean", facts(names, **SIZES))
+    found = answers(tf.saved_model.load(str(out)), "serving_default", pixels)["probability"]
+    np.testing.assert_allclose(found, wanted / wanted.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_members_that_have_no_mean(pair: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least one"):
+        load_mean([])
+    for field, value in (("classes", ["idc", "negative"]), ("source_size", [64, 64]), ("stored_size", [16, 16])):
+        other = Path(shutil.copytree(pair[1], tmp_path / field))
+        told = json.loads((other / export.FACTS).read_text())
+        (other / export.FACTS).write_text(facts_json({**told, field: value}))
+        with pytest.raises(UsageError, match=f"another {field.replace('_', ' ')}"):
+            load_mean([pair[0], other])
+    with pytest.raises(DataError, match="holds no exported model"):
+        load_mean([pair[0], tmp_path / "gone"])
+    broken = Path(shutil.copytree(pair[1], tmp_path / "broken"))
+    (broken / "saved_model.pb").unlink()
+    with pytest.raises(DataError, match="can't be loaded"):
+        load_mean([pair[0], broken])
