@@ -59,6 +59,14 @@ if up_to_date; then exit 0; fi
 
 wait_for_others .tools/airflow_setup.lock
 if up_to_date; then exit 0; fi
+# Servers would go on with half of their modules from the old environment.
+for process in /proc/[0-9]*; do
+  program=$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null) || continue
+  case "$program" in "$root/.venv-airflow/bin/python -m airflow "*)
+    die "dags/requirements.lock has changed, and Airflow runs from .venv-airflow (process ${process#/proc/})." \
+      "Stop it first with make airflowdown, then run this again." ;;
+  esac
+done
 
 uv=$(bash infra/setup.sh --print-uv)
 python=$(find_python)

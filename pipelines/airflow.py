@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from components.core import processes
 from components.core.data_roots import read_roots
 from components.errors import TemporaryError
 from components.storage.local_lock import Flock, hold_flock
 from pipelines import console
-from pipelines.local_airflow import control, servers, settings
+from pipelines.local_airflow import control, database_url, servers, settings
 from pipelines.local_airflow.settings import Place
 from pipelines.local_airflow.supervisor import Supervisor
 from pipelines.options import json_option, workspace_option
@@ -56,11 +57,14 @@ def _locked(home: Path) -> AbstractContextManager[Flock]:
 @click.option("--port", type=click.IntRange(1, 65535), default=None,
               help=f"On 127.0.0.1. By default {settings.DEFAULT_PORT}, or the next free one.")  # fmt: skip
 @click.option("--database", envvar="HISTOLINE_AIRFLOW_DATABASE", default="",
-              help="postgresql://USER:PASSWORD@HOST:PORT/NAME; an SQLite file in --home by default.")  # fmt: skip
+              help="postgresql://USER@HOST:PORT/NAME; a URL with a password stands in HISTOLINE_AIRFLOW_DATABASE or in"
+              " a file of mode 0600 (--database @FILE). An SQLite file in --home by default.")  # fmt: skip
 @click.option("--wait", type=click.FloatRange(1), default=240.0, show_default=True,
               help="Seconds until all must be healthy.")  # fmt: skip
 @json_option
+@click.pass_context
 def up(
+    context: click.Context,
     home: str,
     workspace: str,
     data_roots: tuple[str, ...],
@@ -69,17 +73,30 @@ def up(
     wait: float,
     as_json: bool,
 ) -> None:
-    """Start the servers, or say where they are if they run already."""
+    """Start the servers, or say where they are if they run already.
+
+    What is not said is as it was at the last start in this --home: workspace, data roots and metadata base.
+    """
     folder = _home(home)
-    roots = data_roots or read_roots()
+    if _was_typed(context, "database"):
+        database_url.refuse_visible_password(database)
+    before = control.last_place(folder)
+    if before is not None:
+        # A start with other places would leave the same DAGs looking for their runs where they are not.
+        workspace = workspace if _was_given(context, "workspace") else str(before.workspace)
+        roots = data_roots or read_roots() or before.data_roots
+        database = database or database_url.kept_database(before.database)
+        port_first = before.port
+    else:
+        roots, port_first = data_roots or read_roots(), settings.DEFAULT_PORT
     place = Place(
         home=folder,
         project=PROJECT,
         python=PROJECT / ".venv-airflow" / "bin" / "python",
-        port=port or settings.DEFAULT_PORT,
-        database=settings.metadata_database(folder, database),
+        port=port or port_first,
+        database=database_url.metadata_database(folder, database),
         workspace=settings.local_workspace(workspace),
-        data_roots=tuple(r if "://" in r else str(Path(r).expanduser().absolute()) for r in roots),
+        data_roots=settings.existing_roots(roots),
         command=Path(os.environ.get("HISTOLINE_COMMAND", Path(sys.executable).parent / "histoline")).absolute(),
     )
     control.build_environment(PROJECT)
@@ -94,6 +111,15 @@ def up(
             supervisor = [sys.executable, "-m", "pipelines.airflow", "supervise", "--home", str(folder)]
             place, document = control.start(place, supervisor, port is not None, wait, console.log)
     console.emit(document, as_json, lambda: _show_up(place, document))
+
+
+def _was_given(context: click.Context, name: str) -> bool:
+    """Whether a value was typed or stands in the environment."""
+    return context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def _was_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _show_up(place: Place, document: dict[str, Any]) -> None:
@@ -158,9 +184,11 @@ def supervise(home: str) -> None:
     def probe(started: Mapping[str, float]) -> dict[str, bool | None]:
         return servers.judge(servers.own_health(servers.read_state(place.home)), started)
 
+    environment = settings.server_environment(place, os.environ)
+    os.umask(settings.PRIVATE_UMASK)
     supervisor = Supervisor(
         services=servers.services(place),
-        environment=settings.server_environment(place, os.environ),
+        environment=environment,
         folder=place.home,
         probe=probe,
         save=lambda states: servers.write_state(place, me, states),

@@ -97,6 +97,11 @@ def ingest_fields(adapter: Adapter) -> dict[str, Any]:
             "--groups-csv", "Data", "Patients of the patches", "CSV file with patch id and patient or slide.", None,
             type=["null", "string"], path=True, maxLength=1000,
         ),
+        "group_by": _field(
+            "--group-by", "Data", "What may not be split", "default: what the data set knows, patients or slides;"
+            " image: every image by itself, where neither is known. Such a model is promoted by hand alone.", DEFAULT,
+            type="string", enum=[DEFAULT, "image"],
+        ),
         "max_per_class": _field(
             "--max-per-class", "Data", "Patches per class", "A cap, to try something out; 0 takes all. What is capped"
             " is not what training takes by default.", 0, type="integer", minimum=0, maximum=10_000_000,
@@ -144,6 +149,11 @@ def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
         "model": _field(
             "--model", "Model", "Model", "Another network under the same recipe.", DEFAULT,
             type="string", enum=list(networks), values_display=networks,
+        ),
+        "weights": _field(
+            "--weights", "Model", "Weights file", "To start from, instead of the recipe's: for machines that can't"
+            " download what it names. Empty for the recipe's.", None,
+            type=["null", "string"], path=True, maxLength=1000,
         ),
         "epochs": _field(
             "--epochs", "Model", "Epochs", "Of the last phase; empty for the recipe's.", None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ PERMANENT = {64: "wrong usage or input", 65: "the data failed a check", 70: "a b
 """Exit codes after which a retry is useless."""
 
 TEMPORARY = 75
+CANCELLED = "Cancelled in Airflow: the task was cleared or marked there, or its run was; the audit log says by whom."
 PROJECT = Path(__file__).resolve().parents[2]
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 
@@ -93,6 +95,7 @@ class StepOperator(BaseOperator):
         if code != 0:
             # A result of an earlier stage says nothing of this failure.
             reason = outcome.get("reason") if outcome.get("state") == "failed" else ""
+            reason = CANCELLED if self._killed else reason
             outcome |= {"state": "failed", "reason": reason or last_error or f"exit code {code}"}
             ti.xcom_push(key="return_value", value=outcome)
             raise self._failure(context, code, outcome["reason"])
@@ -107,8 +110,9 @@ class StepOperator(BaseOperator):
     def _run(self, context: Context, arguments: list[str]) -> tuple[int, str, dict[str, Any]]:
         program = histoline_command()
         if not os.access(program, os.X_OK):
-            raise AirflowFailException(f"{program} is no program. Run `make setup`, or set HISTOLINE_COMMAND.")
-        self.log.info("$ histoline %s", " ".join(arguments))
+            # It is gone for a minute while an upgrade builds its environment.
+            raise AirflowException(f"{program} is no program (yet). Run `make setup`, or set HISTOLINE_COMMAND.")
+        self.log.info("$ histoline %s", shlex.join(arguments))
         self._step = StepProcess([program, *arguments], allowed_environment(os.environ), self._log_line)
         try:
             if self._killed:
@@ -131,7 +135,7 @@ class StepOperator(BaseOperator):
 
     def _failure(self, context: Context, code: int, reason: str) -> AirflowException:
         if self._killed:
-            return AirflowException("The task was cancelled; every process of the step has been ended.")
+            return AirflowException(f"{CANCELLED} Every process of the step has been ended.")
         if code == TEMPORARY:
             return AirflowException(f"Temporary trouble, trying again later (exit 75): {reason}")
         if code > 128:

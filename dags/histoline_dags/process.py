@@ -106,6 +106,8 @@ class StepProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Airflow's servers write for their owner alone; the workspace keeps the modes that its users expect.
+            umask=int(environ.get("HISTOLINE_STEP_UMASK") or "-1", 8),
         )
         assert self._process.stdout is not None
         self._pump = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)

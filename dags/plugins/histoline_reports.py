@@ -31,11 +31,44 @@ class _Pages:
         await self._app(scope, receive, send)
 
 
+class PageHeaders:
+    """Middleware around all of Airflow's pages: no page of another origin may frame them (ASGI).
+
+    An answer that says something itself, as the report pages do, keeps what it says.
+
+    Args:
+        app: What answers.
+    """
+
+    headers = (
+        (b"x-frame-options", b"SAMEORIGIN"),
+        (b"content-security-policy", b"frame-ancestors 'self'"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"same-origin"),
+    )
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Answers, with the headers."""
+
+        async def with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message.get("headers", ())}
+                added = [(name, value) for name, value in self.headers if name not in present]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
 class HistolineReports(AirflowPlugin):
     """What Airflow finds."""
 
     name = "histoline_reports"
     fastapi_apps = [{"app": _Pages(), "url_prefix": PREFIX, "name": "histoline reports"}]
+    fastapi_root_middlewares = [{"middleware": PageHeaders, "args": [], "kwargs": {}, "name": "histoline page headers"}]
     external_views = [
         {
             "name": "Report",

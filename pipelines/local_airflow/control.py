@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from components.core import processes
 from components.errors import TemporaryError, UsageError
-from pipelines.local_airflow import servers, settings
+from pipelines.local_airflow import database_url, servers, settings
 from pipelines.local_airflow.settings import Place
 
 PLACE = "place.json"
@@ -111,16 +111,22 @@ def _prepare(place: Place) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     argv = [str(place.python), str(place.project / "infra" / "airflow_prepare.py")]
     environment = settings.server_environment(place, os.environ)
-    with log.open("wb") as output:
+    with _private(log, os.O_TRUNC) as output:
         done = subprocess.run(
-            argv, env=environment, cwd=place.home, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
+            argv, env=environment, cwd=place.home, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            umask=settings.PRIVATE_UMASK,
+        )  # fmt: skip
     if done.returncode:
         tail = _tail(log, 5)
         raise UsageError(
-            f"The metadata base {settings.hide_password(place.database)} could not be prepared: {tail}",
+            f"The metadata base {database_url.hide_password(place.database)} could not be prepared: {tail}",
             f"All that was said is in {log}.",
         )
+
+
+def _private(log: Path, how: int) -> IO[bytes]:
+    """A log that only its owner may read, open for writing."""
+    return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | how, 0o600), "wb")
 
 
 def _tail(log: Path, lines: int) -> str:
@@ -134,7 +140,7 @@ def _start_supervisor(place: Place, argv: list[str]) -> None:
     document = {name: str(value) for name, value in dataclasses.asdict(place).items()}
     document["data_roots"] = json.dumps(place.data_roots)
     settings.write_private(place.home / PLACE, json.dumps(document, indent=1) + "\n")
-    with (place.home / "servers" / "supervisor.log").open("ab") as output:
+    with _private(place.home / "servers" / "supervisor.log", os.O_APPEND) as output:
         process = subprocess.Popen(
             argv,
             cwd=place.project,
@@ -151,6 +157,14 @@ def _start_supervisor(place: Place, argv: list[str]) -> None:
             log = place.home / "servers" / "supervisor.log"
             raise TemporaryError(f"The supervisor did not start: {_tail(log, 3)}", f"See {log}.")
         time.sleep(0.05)
+
+
+def last_place(folder: Path) -> Place | None:
+    """What was started last in a folder; None where nothing was."""
+    try:
+        return read_place(folder)
+    except (UsageError, KeyError):
+        return None
 
 
 def read_place(folder: Path) -> Place:
@@ -239,7 +253,7 @@ def status(folder: Path) -> dict[str, Any]:
         "port": state["port"],
         "workspace": state["workspace"],
         "data_roots": state["data_roots"],
-        "database": settings.hide_password(state["database"]),
+        "database": database_url.hide_password(state["database"]),
         "passwords": str(folder / "passwords.json"),
         "home": str(folder),
         "supervisor": {"pid": state["supervisor"]["pid"] if supervised else None, "alive": supervised},

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import configparser
+import contextlib
 import io
 import json
 import os
 import secrets
 import socket
-import urllib.parse
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,6 @@ So two data sets never train at once on one device, and an ingest does not wait 
 """
 
 DEFAULT_PORT = 8080
-POSTGRESQL = "postgresql+psycopg2"
 
 # What a step may need (GPU, certificates, proxies) and the little that any program needs; never AIRFLOW__*, which
 # would overrule the configuration file.
@@ -40,6 +40,9 @@ HANDED_ON = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
 HANDED_ON_BEGINNINGS = ("HISTOLINE_", "CUDA_", "NVIDIA_", "TF_", "XLA_", "OMP_", "LC_")
+PRIVATE_UMASK = 0o077
+"""Of Airflow's servers: metadata file and logs are for their owner."""
+
 NEVER_HANDED_ON = ("HISTOLINE_RESULT_JSON", "HISTOLINE_LOG_FORMAT", "HISTOLINE_AIRFLOW_DATABASE", MARK)
 
 
@@ -78,30 +81,22 @@ class Place:
         return self.home / "passwords.json"
 
 
-def metadata_database(home: Path, url: str) -> str:
-    """SQLAlchemy URL of the metadata base: a file in `home`, or the PostgreSQL that is named.
+def existing_roots(roots: Sequence[str]) -> tuple[str, ...]:
+    """Data roots, absolute.
+
+    Args:
+        roots: As typed; folders, or prefixes of an object store.
 
     Raises:
-        UsageError: For anything else.
+        UsageError: A folder is not there.
     """
-    if not url:
-        return f"sqlite:///{home / 'airflow.db'}"
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in ("postgresql", "postgres", POSTGRESQL) or not urllib.parse.urlsplit(url).path[1:]:
+    found = [root if "://" in root else str(Path(root).expanduser().absolute()) for root in roots]
+    missing = [root for root in found if "://" not in root and not os.path.isdir(root)]
+    if missing:
         raise UsageError(
-            "The metadata base must be a PostgreSQL URL with a data base's name.",
-            "Write --database postgresql://USER:PASSWORD@HOST:PORT/NAME, or leave it out for an SQLite file.",
+            f"The data root {missing[0]} is no folder.", "Make or mount it first, or name another --data-root."
         )
-    return f"{POSTGRESQL}://{rest}"
-
-
-def hide_password(url: str) -> str:
-    """A data base's URL as it may be shown."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.password is None:
-        return url
-    who, _, where = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{who.partition(':')[0]}:***@{where}").geturl()
+    return tuple(found)
 
 
 def local_workspace(workspace: str) -> Path:
@@ -152,6 +147,8 @@ def write_private(path: Path, text: str) -> None:
 def make_home(home: Path) -> None:
     """Makes AIRFLOW_HOME, closed to other users.
 
+    Files that an earlier version left readable are closed, too: a copy of them may land in an open folder.
+
     Raises:
         UsageError: Where it belongs to somebody else.
     """
@@ -161,6 +158,11 @@ def make_home(home: Path) -> None:
             home.chmod(0o700)
         except PermissionError as error:
             raise UsageError(f"{home} belongs to another user.", "Name another --home.") from error
+    for path in home.rglob("*"):
+        with contextlib.suppress(OSError):  # a log that is rotated away meanwhile
+            mode = path.lstat().st_mode
+            if mode & 0o077 and not path.is_symlink():
+                path.chmod(stat.S_IMODE(mode) & 0o700)
 
 
 def _random() -> str:
@@ -228,12 +230,15 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
         },
         "api_auth": {"jwt_secret": random["jwt"]},
         "dag_processor": {
-            "refresh_interval": "30",
-            "min_file_process_interval": "30",
+            # Each round is a line of the log and a second of work; DAGs change with the checkout, which is rare.
+            "refresh_interval": "300",
+            "min_file_process_interval": "120",
             "parsing_processes": "1",
             "print_stats_interval": "0",
         },
         "scheduler": {
+            # A longer id is no name of a log folder: the task could never begin, and would be tried for ever.
+            "allowed_run_id_pattern": "^[A-Za-z0-9_.~:+-]{1,150}$",
             # A task whose process is gone is noticed after a minute and a half, a queued one that nobody runs after
             # one. Longer than a restart of the web server, through which tasks tell that they live.
             "task_instance_heartbeat_timeout": "90",
@@ -250,6 +255,8 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
         },
         "logging": {
             "base_log_folder": str(place.home / "logs"),
+            "file_task_handler_new_folder_permissions": "0o700",
+            "file_task_handler_new_file_permissions": "0o600",
             "uvicorn_logging_level": "WARNING",
             "colored_console_log": "False",
             # One line a request, most of them the pages' own polling, would drown everything else.
@@ -281,6 +288,12 @@ def write_configuration(place: Place) -> None:
     write_private(place.home / "airflow.cfg", configuration_text(configuration(place, random)))
 
 
+def _umask() -> int:
+    mask = os.umask(PRIVATE_UMASK)
+    os.umask(mask)
+    return mask
+
+
 def server_environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of Airflow's servers, and with it of all tasks."""
     handed_on = environment_of(environ, HANDED_ON, HANDED_ON_BEGINNINGS)
@@ -292,6 +305,8 @@ def server_environment(place: Place, environ: Mapping[str, str]) -> dict[str, st
         "PATH": path,
         "PYTHONWARNINGS": "ignore",
         "PYTHONUNBUFFERED": "1",
+        # Servers write for their owner alone; what a step writes into the workspace has the mode that it always has.
+        "HISTOLINE_STEP_UMASK": f"{_umask():03o}",
         "AIRFLOW_HOME": str(place.home),
         "HISTOLINE_WORKSPACE": str(place.workspace),
         "HISTOLINE_COMMAND": str(place.command),

@@ -5,8 +5,10 @@ It knows nothing of Airflow: what runs, and how its health is asked for, is hand
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -132,6 +134,8 @@ class Supervisor:
                     self._look_at(server)
                 if time.monotonic() - probed >= self.limits.probe_every:
                     self._probe()
+                    for server in self._running.values():
+                        rotate(server.service.log)
                     probed = time.monotonic()
                 self._save()
                 time.sleep(self.limits.poll)
@@ -157,8 +161,7 @@ class Supervisor:
     def _start(self, server: _Running) -> None:
         log = server.service.log
         log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists() and log.stat().st_size > LOG_BYTES:
-            log.replace(log.with_name(log.name + ".1"))
+        rotate(log)
         with log.open("ab") as output:
             output.write(f"--- {now()} {' '.join(server.service.argv)}\n".encode())
             output.flush()
@@ -215,6 +218,24 @@ class Supervisor:
             server.failures = 0 if answer else server.failures + 1
             if server.failures >= self.limits.failures:
                 self._restart_later(server, f"was alive but not well {server.failures} times in a row")
+
+
+def rotate(log: Path) -> None:
+    """Moves what a log holds into a file beside it, once it is long; its writer goes on at the beginning.
+
+    The writer appends (O_APPEND), so a file that is cut short under its hands has no hole.
+
+    Args:
+        log: Need not be there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size <= LOG_BYTES:
+            return
+        old = log.with_name(log.name + ".1")
+        partial = log.with_name(log.name + ".2")
+        shutil.copyfile(log, partial)
+        partial.replace(old)
+        os.truncate(log, 0)
 
 
 def environment_of(environ: Mapping[str, str], names: Sequence[str], prefixes: Sequence[str]) -> dict[str, str]:

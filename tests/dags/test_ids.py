@@ -39,5 +39,21 @@ def test_ids_that_share_a_slug_stay_apart() -> None:
     assert len(made) == 10
 
 
-def test_is_readable() -> None:
-    assert run_id("idc_train", "manual__2026-11-21T10:00:00+00:00").startswith("manual__2026-11-21T10-00-00-00-00-")
+@pytest.mark.parametrize(
+    ("dag_run_id", "readable"),
+    [
+        ("manual__2026-11-21T10:00:00+00:00", "20261121-100000-manual-"),
+        ("asset_triggered__2026-11-24T04:44:02.381511+00:00_RZDzsmgl", "20261124-044402-data-"),
+        ("scheduled__2026-11-22T03:00:00+00:00", "20261122-030000-scheduled-"),
+        ("manual__2026-11-21", "manual__2026-11-21-"),
+        ("the one for the paper", "the-one-for-the-paper-"),
+    ],
+)
+def test_is_readable(dag_run_id: str, readable: str) -> None:
+    made = run_id("idc_train", dag_run_id)
+    assert made.startswith(readable) and len(made) == len(readable) + 8
+
+
+def test_runs_of_one_second_stay_apart() -> None:
+    ids = [f"asset_triggered__2026-11-24T04:44:02.{part}+00:00_abc" for part in ("381511", "381512")]
+    assert len({run_id("idc_train", one) for one in ids}) == 2

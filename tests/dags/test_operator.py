@@ -95,13 +95,6 @@ def test_one_more_try_after_a_signal(operator: Any, try_number: int, max_tries: 
     assert isinstance(caught.value, AirflowFailException) is not again
 
 
-def test_a_missing_command_says_what_to_do(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = operator("pass")
-    monkeypatch.setenv("HISTOLINE_COMMAND", "/nowhere/histoline")
-    with pytest.raises(AirflowFailException, match="make setup"):
-        step.execute(context())
-
-
 def test_skipped_before_the_command(operator: Any, tmp_path: Path) -> None:
     def arguments(_: Any) -> list[str]:
         raise AirflowSkipException("no data set committed yet: run idc_ingest")
@@ -146,12 +139,36 @@ def test_cancelling_ends_the_tree(operator: Any, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: step.on_kill())  # as Airflow's task runner does
     try:
         threading.Thread(target=cancel).start()
-        with pytest.raises(AirflowException, match="cancelled") as caught:
-            step.execute(context())
+        given = context()
+        with pytest.raises(AirflowException, match="Cancelled in Airflow") as caught:
+            step.execute(given)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not isinstance(caught.value, AirflowFailException)
+    assert given["ti"].pushed["return_value"]["reason"].startswith("Cancelled in Airflow")
     assert not any(alive(pid) for pid in read_pids(tmp_path))
+
+
+def test_a_program_that_is_gone_may_come_back(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = operator("pass")
+    monkeypatch.setenv("HISTOLINE_COMMAND", "/nowhere/histoline")
+    with pytest.raises(AirflowException, match="no program.*make setup") as caught:
+        step.execute(context())
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_files_of_a_step_have_the_mode_that_its_user_expects(
+    operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "made"
+    step = operator(f"open({str(made)!r}, 'w').close()")
+    monkeypatch.setenv("HISTOLINE_STEP_UMASK", "027")
+    before = os.umask(0o077)  # of Airflow's servers
+    try:
+        step.execute(context())
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("attempt,kind", [(1, AirflowTaskTimeout), (2, AirflowFailException)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -27,10 +28,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
     """DAG runs that Airflow knows; a test adds its own."""
+    from histoline_dags.ids import run_id as pipeline_run_id
     from histoline_pages import app
 
     runs: dict[tuple[str, str], Any] = {}
     monkeypatch.setattr(app, "look_up", lambda dag_id, run_id: runs.get((dag_id, run_id)))
+    monkeypatch.setattr(app, "runs_under_way", lambda: frozenset(
+        pipeline_run_id(*names) for names, run in runs.items() if run.state in ("queued", "running")
+    ))  # fmt: skip
     return runs
 
 
@@ -106,7 +111,16 @@ def test_a_report_is_served_as_it_is_and_can_run_nothing(client: Any, workspace:
     [
         ({}, {}, ["Promoted as the first model.", "0.980 (0.970 to 0.990)", "2,385 patches of 30 patients"]),
         ({"decision": "refused", "reason": "Refused: below the floors."}, {}, ["Refused: below the floors."]),
-        ({"state": "running", "stage": "train", "decision": None, "reason": ""}, {}, ["Running: train"]),
+        (
+            {"state": "running", "stage": "train", "decision": None, "reason": ""},
+            {"state": "running"},
+            ["Running: train"],
+        ),
+        (
+            {"state": "running", "stage": "train", "decision": None, "updated": "2026-11-21T10:04:00+00:00"},
+            {},
+            ["Abandoned in train: nobody has worked on it since 2026-11-21 10:04 UTC."],
+        ),
         (
             {"state": "failed", "decision": None, "error": {"stage": "validate", "message": "Colour drift."}},
             {},
@@ -345,3 +359,44 @@ def test_the_tab_is_there() -> None:
     assert views["dag_run"]["name"] == "Report"
     assert views["nav"]["category"] == "browse"
     assert SimpleNamespace(**histoline_reports.HistolineReports.fastapi_apps[0]).url_prefix == "/histoline"
+
+
+def test_a_run_whose_lock_is_held_is_not_abandoned(client: Any, workspace: Path, known: Any) -> None:
+    folder = write_run(workspace, state="running", stage="train", decision=None, reason="")
+    (folder / ".lock").write_text("{}")
+    with open(folder / ".lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "Abandoned" not in client.get(f"/runs/idc/binary/{folder.name}").text
+        assert "Abandoned" not in client.get("/").text
+    assert "Abandoned in train" in client.get(f"/runs/idc/binary/{folder.name}").text
+    assert "Abandoned in train" in client.get("/").text
+    # Between two tasks nobody holds it; Airflow knows that the run goes on.
+    known["idc_train", RUN] = facts(state="queued")
+    assert "Abandoned" not in client.get("/").text
+
+
+def test_no_other_origin_may_frame_airflows_own_pages() -> None:
+    from fastapi.testclient import TestClient
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    from histoline_reports import HistolineReports, PageHeaders
+
+    def plain(_: Any) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    def own(_: Any) -> PlainTextResponse:
+        return PlainTextResponse("x", headers={"Content-Security-Policy": "sandbox"})
+
+    app = Starlette(routes=[Route("/", plain), Route("/own", own)])
+    (entry,) = HistolineReports.fastapi_root_middlewares
+    assert entry["middleware"] is PageHeaders
+    app.add_middleware(entry["middleware"], *entry["args"], **entry["kwargs"])
+    client = TestClient(app)
+    headers = client.get("/").headers
+    assert headers["x-frame-options"] == "SAMEORIGIN"
+    assert headers["content-security-policy"] == "frame-ancestors 'self'"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    assert client.get("/own").headers["content-security-policy"] == "sandbox"

@@ -5,9 +5,12 @@ The tests of this file follow one another on the same servers, as a first day wo
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,37 @@ def test_a_bad_folder_is_refused_by_form_and_api(person: Person, airflow: Airflo
         status, answer = airflow.request(f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
         assert status in (400, 422), (conf, answer)
     assert airflow.runs("idc_ingest") == airflow.runs("idc_train") == []
+
+
+def test_a_page_of_another_origin_can_frame_nothing(browser: Any, airflow: Airflow, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(f'<iframe src="{airflow.url}/"></iframe>')
+    # Airflow's own frame is the control: without it a server that is down would pass.
+    (tmp_path / "control.html").write_text('<iframe src="/index.html"></iframe>')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        context = browser.new_context(base_url=f"http://127.0.0.1:{server.server_port}")
+        try:
+            page = context.new_page()
+            page.goto("/control.html", wait_until="networkidle")
+            allowed, refused = page.frames[1:]
+            assert allowed.url.endswith("/index.html")
+            assert refused.url.startswith("chrome-error:"), refused.url
+        finally:
+            context.close()
+            server.shutdown()
+
+
+def test_nobody_else_reads_what_airflow_keeps(airflow: Airflow) -> None:
+    kept = [path for path in airflow.home.rglob("*") if not path.is_symlink()]
+    assert {path.name for path in kept} >= {"airflow.db", "airflow.cfg", "scheduler.log", "supervisor.log"}
+    assert [str(path) for path in kept if path.exists() and path.stat().st_mode & 0o077] == []
+
+
+def test_a_run_id_that_no_folder_can_have_is_refused(airflow: Airflow) -> None:
+    body = {"logical_date": None, "conf": {}, "dag_run_id": "x" * 300}
+    assert airflow.request("/api/v2/dags/idc_ingest/dagRuns", body)[0] in (400, 422)
+    assert airflow.runs("idc_ingest") == []
 
 
 def test_from_the_form_to_the_report(person: Person, airflow: Airflow, raw: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from components.core import processes
-from pipelines.local_airflow import servers
+from pipelines.local_airflow import control, servers
+from pipelines.local_airflow.settings import Place
 from tests.support.cli_help import invoke, invoke_json
 
 
@@ -101,3 +103,34 @@ def test_another_server_on_the_port_is_not_taken_for_ours(home: Path) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def test_what_is_not_said_is_as_at_the_last_start(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    started: list[Place] = []
+
+    def start(place: Place, *_: Any) -> Any:
+        started.append(place)
+        document = {name: str(value) for name, value in dataclasses.asdict(place).items()}
+        (home / control.PLACE).write_text(json.dumps({**document, "data_roots": json.dumps(place.data_roots)}))
+        return place, {"seconds": 0}
+
+    monkeypatch.delenv("HISTOLINE_DATA_ROOTS", raising=False)
+    monkeypatch.delenv("HISTOLINE_WORKSPACE", raising=False)
+    monkeypatch.setattr(control, "build_environment", lambda project: None)
+    monkeypatch.setattr(control, "start", start)
+    root, other = tmp_path / "raw", tmp_path / "other"
+    root.mkdir()
+    database = "postgresql://h/d"
+    up = ("airflow", "up", "--home", home)
+    places = ("--workspace", tmp_path / "w", "--data-root", root, "--database", database)
+    assert invoke(*up, *places, "--port", "8555") == 0
+    assert invoke(*up) == 0
+    assert started[1] == started[0]
+    assert invoke(*up, "--workspace", other, "--port", "8556") == 0
+    assert started[2] == dataclasses.replace(started[0], workspace=other, port=8556)
+    assert invoke(*up, "--data-root", tmp_path / "nosuch") == 64
+    assert invoke(*up, "--database", "postgresql://u:s3cret@h/d") == 64
+    assert "s3cret" not in capsys.readouterr().err
+    assert len(started) == 3

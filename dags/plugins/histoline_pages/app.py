@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from histoline_dags.ids import run_id as pipeline_run_id
 from histoline_pages import files, pages
-from histoline_pages.facts import DagRunFacts, look_up
+from histoline_pages.facts import DagRunFacts, look_up, runs_under_way
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalog.json"
 NEWEST = 200
@@ -116,11 +116,22 @@ def run_page(root: Path, names: tuple[str, str, str], facts: DagRunFacts | None,
     record = files.read_json(root, *folder, "run.json")
     if record is None:
         return None
-    if record.get("state") != "running":
+    if record.get("state") == "running":
+        record = _abandoned(root, folder, record, under_way=runs_under_way())
+    else:
         report = files.read_bytes(root, *folder, "report", "index.html", limit=files.REPORT_BYTES)
         if report is not None:
             return report
     return pages.training(record, facts, base)
+
+
+def _abandoned(
+    root: Path, folder: tuple[str, ...], record: dict[str, Any], under_way: Collection[str]
+) -> dict[str, Any]:
+    """The record; of a run that says it runs, but that nobody works on or will, it says so."""
+    if record.get("state") != "running" or folder[-1] in under_way or files.is_locked(root, *folder):
+        return record
+    return {**record, "state": "abandoned", "reason": pages.abandoned(record)}
 
 
 def train_page(root: Path, dataset: str, facts: DagRunFacts, base: str) -> str | bytes:
@@ -161,7 +172,8 @@ def index_page(root: Path, base: str) -> str:
         for name, changed in files.folders(root, "runs", dataset, task)
     ]
     found.sort(reverse=True)
-    records = (files.read_json(root, "runs", *names, "run.json") for _, names in found[:NEWEST])
-    runs = [record for record in records if record is not None]
+    read = ((("runs", *names), files.read_json(root, "runs", *names, "run.json")) for _, names in found[:NEWEST])
+    under_way = runs_under_way()
+    runs = [_abandoned(root, folder, record, under_way) for folder, record in read if record is not None]
     runs.sort(key=lambda run: str(run.get("created")), reverse=True)
     return pages.index(runs, len(found), base, files.exists(root, "runs", "index.html"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from histoline_dags.ids import run_id
 from histoline_dags.stages import TASKS
 
 
@@ -70,6 +71,20 @@ def look_up(dag_id: str, dag_run_id: str) -> DagRunFacts | None:
             tasks={task: str(getattr(state, "value", state) or "") for task, state in tasks},
             results={task: value for task, value in ((task, _result(value)) for task, value in returned) if value},
         )
+
+
+def runs_under_way() -> frozenset[str]:
+    """RUN_IDs of the DAG runs that are queued or running, between two of their tasks too."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+    from sqlalchemy import select
+
+    with create_session() as session:
+        rows = session.execute(
+            select(DagRun.dag_id, DagRun.run_id).where(DagRun.state.in_((DagRunState.QUEUED, DagRunState.RUNNING)))
+        ).all()
+        return frozenset(run_id(dag_id, dag_run_id) for dag_id, dag_run_id in rows)
 
 
 def _result(value: object) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -72,6 +73,29 @@ def exists(root: Path, *parts: str) -> bool:
     """Says whether a regular file is there that `read_bytes` may read."""
     with _opened(root, parts, folder=False) as fd:
         return fd is not None and stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def is_locked(root: Path, *parts: str) -> bool:
+    """Says whether a process holds the lock of a run's folder; the kernel frees it however its holder dies.
+
+    A shared lock is tried and let go at once: who wants the folder in that moment tries again.
+    """
+    with _opened(root, parts, folder=True) as folder:
+        if folder is None:
+            return False
+        try:
+            fd = os.open(".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # not to be read: say nothing that may be wrong
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
 
 def folders(root: Path, *parts: str) -> list[tuple[str, float]]:

@@ -110,12 +110,21 @@ def _training_verdict(record: Mapping[str, Any], facts: DagRunFacts | None) -> t
         return f"Failed in {error.get('stage', 'a stage')}: {error.get('message', '')}", "bad"
     if facts and of_airflow == "failed":
         task_reason = _text((facts.results.get(task) or {}).get("reason"))
-        return f"Failed in {task}: {task_reason or reason or SEE_LOG}", "bad"
+        return f"Failed in {task}: {task_reason or SEE_LOG}", "bad"
+    if state == "abandoned":
+        return reason, "bad"
     if decision == "promoted":
         return reason or "Promoted.", "good"
     if decision:
         return reason or decision, "bad" if decision == "refused" else ""
     return f"Running: {record.get('stage', '')}. Load this page again to see more.", "wait"
+
+
+def abandoned(record: Mapping[str, Any]) -> str:
+    """What is said of a run whose process is gone without a word, killed or with its machine."""
+    stage, since = _text(record.get("stage")) or "a stage", _text(record.get("updated"))[:16].replace("T", " ")
+    gone = f"Abandoned in {stage}: nobody has worked on it since {since} UTC."
+    return f"{gone} The same command goes on where it stopped."
 
 
 def _address(base: str, dataset: str, task: str, run_id: str) -> str:

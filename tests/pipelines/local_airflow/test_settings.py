@@ -12,7 +12,7 @@ import pytest
 
 from components.core.processes import MARK
 from components.errors import UsageError
-from pipelines.local_airflow import servers, settings
+from pipelines.local_airflow import database_url, servers, settings
 from pipelines.local_airflow.settings import Place
 
 
@@ -121,18 +121,62 @@ def test_another_port_is_found_or_the_wanted_one_is_refused() -> None:
     ],
 )
 def test_metadata_bases(url: str, expected: str) -> None:
-    assert settings.metadata_database(Path("/home/x"), url) == expected
+    assert database_url.metadata_database(Path("/home/x"), url) == expected
 
 
 @pytest.mark.parametrize("url", ["mysql://h/db", "db", "postgresql://h", "postgresql://h/", "sqlite:////tmp/x"])
 def test_other_metadata_bases_are_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--database"):
-        settings.metadata_database(Path("/home/x"), url)
+        database_url.metadata_database(Path("/home/x"), url)
 
 
 def test_passwords_are_not_shown() -> None:
-    assert settings.hide_password("postgresql://u:s3cret@h:1/d") == "postgresql://u:***@h:1/d"
-    assert settings.hide_password("sqlite:////x/airflow.db") == "sqlite:////x/airflow.db"
+    assert database_url.hide_password("postgresql://u:s3cret@h:1/d") == "postgresql://u:***@h:1/d"
+    assert database_url.hide_password("sqlite:////x/airflow.db") == "sqlite:////x/airflow.db"
+
+
+def test_a_password_is_not_typed_but_read_from_a_private_file(tmp_path: Path) -> None:
+    url = "postgresql://u:s3cret@h:1/d"
+    with pytest.raises(UsageError, match="HISTOLINE_AIRFLOW_DATABASE") as caught:
+        database_url.refuse_visible_password(url)
+    assert "s3cret" not in str(caught.value)
+    database_url.refuse_visible_password("postgresql://u@h:1/d")
+    file = tmp_path / "url"
+    file.write_text(f"{url}\n")
+    file.chmod(0o640)
+    with pytest.raises(UsageError, match="chmod 600"):
+        database_url.metadata_database(tmp_path, f"@{file}")
+    file.chmod(0o600)
+    assert database_url.metadata_database(tmp_path, f"@{file}") == "postgresql+psycopg2://u:s3cret@h:1/d"
+    with pytest.raises(UsageError, match="can't be read"):
+        database_url.metadata_database(tmp_path, f"@{tmp_path / 'nosuch'}")
+
+
+def test_a_data_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert settings.existing_roots((str(tmp_path), "gs://bucket/x")) == (str(tmp_path), "gs://bucket/x")
+    with pytest.raises(UsageError, match="nosuch is no folder.*--data-root"):
+        settings.existing_roots((str(tmp_path), str(tmp_path / "nosuch")))
+
+
+def test_files_that_were_open_to_others_are_closed_at_the_next_start(place: Place) -> None:
+    logs = place.home / "logs" / "dag"
+    logs.mkdir(parents=True)
+    (logs / "attempt.log").write_text("x")
+    (place.home / "airflow.db").write_text("x")
+    for path in (logs, logs / "attempt.log", place.home / "airflow.db"):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    settings.make_home(place.home)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (logs, logs / "attempt.log", place.home / "airflow.db")}
+    assert modes == {"dag": 0o700, "attempt.log": 0o600, "airflow.db": 0o600}
+
+
+def test_steps_keep_the_mask_of_whoever_started_airflow(place: Place) -> None:
+    before = os.umask(0o002)
+    try:
+        assert settings.server_environment(place, {})["HISTOLINE_STEP_UMASK"] == "002"
+        assert os.umask(0o002) == 0o002
+    finally:
+        os.umask(before)
 
 
 def test_a_bucket_is_refused_with_a_way_out() -> None:

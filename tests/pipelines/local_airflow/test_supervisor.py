@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core import processes
-from pipelines.local_airflow.supervisor import Limits, Service, Supervisor, backoff, environment_of
+from pipelines.local_airflow.supervisor import LOG_BYTES, Limits, Service, Supervisor, backoff, environment_of, rotate
 
 QUICK = Limits(poll=0.02, probe_every=0.05, failures=3, backoff_first=0.05, backoff_most=0.2, settled=60, grace=0.5)
 SLEEPER = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
@@ -159,3 +159,17 @@ def test_a_long_log_is_put_aside_at_a_start(tmp_path: Path, monkeypatch: pytest.
 def test_an_environment_is_handed_on_by_name() -> None:
     environ = {"HOME": "/h", "HISTOLINE_X": "1", "AIRFLOW__API__HOST": "0.0.0.0", "XHISTOLINE_": "2"}
     assert environment_of(environ, ["HOME"], ["HISTOLINE_"]) == {"HOME": "/h", "HISTOLINE_X": "1"}
+
+
+def test_a_long_log_moves_away_under_its_writer(tmp_path: Path) -> None:
+    log = tmp_path / "one.log"
+    rotate(log)  # not there yet
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"x" * LOG_BYTES)
+        rotate(log)
+        assert not (tmp_path / "one.log.1").exists()
+        writer.write(b"last\n")
+        rotate(log)
+        writer.write(b"first\n")
+    assert log.read_bytes() == b"first\n"
+    assert (tmp_path / "one.log.1").read_bytes().endswith(b"xlast\n")
