@@ -108,7 +108,7 @@ class PortLostError(Exception):
 
 def _prepare(place: Place) -> None:
     log = place.home / "servers" / "prepare.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     argv = [str(place.python), str(place.project / "infra" / "airflow_prepare.py")]
     environment = settings.server_environment(place, os.environ)
     with _private(log, os.O_TRUNC) as output:
