@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from components.errors import TemporaryError, UsageError
+from components.errors import DataError, TemporaryError, UsageError
 from pipelines import console
 from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, parts_option, task_option, workspace_option
 
@@ -126,7 +126,7 @@ def check_apart(output: str, given: dict[str, Any]) -> None:
         return name if name.startswith("gs://") else os.path.realpath(name)
 
     root = real(absolute(given["input_root"]))
-    for option, name in (("--output", output), ("--slide-maps", given["slide_maps"])):
+    for option, name in (("--output", output), ("--slide-maps", given["slide_maps"]), ("--page", given["page"])):
         if name and (real(absolute(name)) + "/").startswith(root.rstrip("/") + "/"):
             raise UsageError(
                 f"{option} {name!r} lies inside --input {given['input_root']!r}.",
@@ -149,9 +149,14 @@ def check_apart(output: str, given: dict[str, Any]) -> None:
 @click.option("--groups-csv", default="", help="CSV with patch id and patient or slide, where the folder says neither.")
 @click.option("--kaggle", default="", help="sample_submission.csv: --output becomes a submission, in its order.")
 @click.option("--slide-maps", default="", help="Folder for a PNG of each slide whose patches have coordinates.")
+@click.option("--page", default="", metavar="FILE", help="Write what was found as an HTML page too.")
+@click.option("--fail-on-drift", is_flag=True, help="Exit 65 where colours have shifted against the training data;"
+              " the output is written all the same.")  # fmt: skip
 @parts_option
 @json_option
-def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) -> None:
+def command(
+    rest: tuple[str, ...], workers: int, fail_on_drift: bool, as_json: bool, **given: Any
+) -> None:
     """Give every patch a probability, by the champion of DATASET or the model in a folder."""
     from pipelines.beam.flags import check_own_typos, runner_args
 
@@ -164,7 +169,11 @@ def command(rest: tuple[str, ...], workers: int, as_json: bool, **given: Any) ->
     except MemoryError as error:
         raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
     document["seconds"] = round(time.monotonic() - started, 2)
+    failed = fail_on_drift and bool(document["drift"]["drifted"])
+    console.leave_result(small(document, failed))
     console.emit(document, as_json, lambda: show(document))
+    if failed:
+        raise DataError(f"Failed, as --fail-on-drift asks. {document['drift']['text']}")
 
 
 def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]) -> dict[str, Any]:
@@ -182,7 +191,11 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
     Raises:
         UsageError, DataError, TemporaryError: See `components.errors`.
     """
+    from components.core.data_roots import check_root
+
     output = check_output(given["output"], bool(given["kaggle"]))
+    for option, name in (("--input", given["input_root"]), ("--groups-csv", given["groups_csv"])):
+        check_root(option, name)
     model = find_model(dataset, given)
     from components.prediction import job, kaggle
     from components.prediction.inputs import absolute, plan_input
@@ -199,7 +212,28 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
         kaggle.check_all_there(sample, set(plan.column("patch_id")), plan.name)
     maps = absolute(given["slide_maps"]) if given["slide_maps"] else ""
     work = beam_work(parallel, beam_args, plan.planned)
-    return job.predict(model, plan, output, work, sample=sample, slide_maps=maps)
+    document = job.predict(model, plan, output, work, sample=sample, slide_maps=maps)
+    if given["page"]:
+        from components.prediction.outputs import read_rejects
+        from components.report import prediction_page
+
+        document["page"] = absolute(given["page"])
+        prediction_page.write(document, read_rejects(document["files"]["rejects"]), maps, document["page"])
+    return document
+
+
+def small(document: dict[str, Any], failed: bool) -> dict[str, Any]:
+    """What a scheduler gets of the summary.
+
+    Args:
+        document: The summary.
+        failed: Whether drift is to fail the command.
+    """
+    kept = ("task", "model_version", "found", "predicted", "rejected", "rejects", "called", "slide_maps", "page")
+    drift = {key: document["drift"][key] for key in ("skipped", "drifted", "text", "unit", "groups")}
+    state = "failed" if failed else document["state"]
+    told = {key: document[key] for key in kept if key in document}
+    return {"state": state, "reason": drift["text"], **told, "drift": drift, "output": document["files"]["output"]}
 
 
 def show(document: dict[str, Any]) -> None:
@@ -221,6 +255,11 @@ def show(document: dict[str, Any]) -> None:
         click.echo(f"WARNING: {count} patches are of groups that the model was trained on: no measure of its quality")
     for text in document["warnings"]:
         click.echo(f"warning: {text}")
+    drift = document["drift"]
+    if drift["text"]:
+        click.echo(f"WARNING: {drift['text']}")
+    else:
+        click.echo(f"colours: {drift['skipped'] or 'no shift against the training data'}")
     if "slide_maps" in document:
         click.echo(f"{document['slide_maps']:,} slide maps")
     done = "Nothing to do, the same prediction stands in" if document["state"] == "unchanged" else "Written to"

@@ -126,12 +126,47 @@ def statistics(data: GroupMeans, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference:
+    """The train split of a model's data, as far as later data are compared with it.
+
+    Attributes:
+        mean: Of each feature over the groups' means, [10], columns as `COLOUR_COLUMNS`.
+        spread: Standard deviation of each feature between groups, [10].
+        groups: Their number.
+    """
+
+    mean: npt.NDArray[np.float64]
+    spread: npt.NDArray[np.float64]
+    groups: int
+
+
+def readable(champion: Mapping[str, Any]) -> bool:
+    """Whether statistics were written by this version: the same format and features."""
+    return champion.get("format") == FORMAT and champion.get("features") == list(COLOUR_COLUMNS)
+
+
+def reference(champion: Mapping[str, Any]) -> Reference:
+    """What differences are told from.
+
+    Args:
+        champion: What `statistics` gave; must be `readable`.
+    """
+    then = champion["splits"]["train"]
+    mean = np.array([then["features"][name]["group_mean"] for name in COLOUR_COLUMNS])
+    spread = np.array([then["features"][name]["group_std"] for name in COLOUR_COLUMNS])
+    # Groups that are all alike make any change look infinite; patches then tell what is much.
+    patch = np.array([then["features"][name]["std"] for name in COLOUR_COLUMNS])
+    return Reference(mean, np.maximum(spread, np.maximum(0.1 * patch, 1e-6)), int(then["groups"]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Shift:
     """One feature in one comparison.
 
     Attributes:
         comparison: `train` or `held_out` (eval and test) against the champion's train split, `new_groups` against all
-            groups that the champion's data set had, `same_groups` against themselves.
+            groups that the champion's data set had, `same_groups` against themselves; `scored` what a model is given
+            against its train split (`components.metrics.scored_drift`).
         feature: Name.
         difference: Standardised mean difference, now minus then, in deviations between the champion's groups.
         limit: What its absolute value must not exceed.
@@ -179,18 +214,13 @@ def compare(
         raise UsageError(
             f"There is no colour feature {unknown[0]!r}.", f"Features are {', '.join(THRESHOLDS)}."
         )
-    if champion.get("format") != FORMAT or champion.get("features") != list(COLOUR_COLUMNS):
+    if not readable(champion):
         raise UsageError(
             "The champion's colour statistics were written by another version of histoline.",
             "Train with --accept-drift REASON once: the next champion carries statistics of this version.",
         )
-    then = champion["splits"]["train"]
-    mean = np.array([then["features"][name]["group_mean"] for name in COLOUR_COLUMNS])
-    spread = np.array([then["features"][name]["group_std"] for name in COLOUR_COLUMNS])
-    # Groups that are all alike make any change look infinite; patches then tell what is much.
-    patch = np.array([then["features"][name]["std"] for name in COLOUR_COLUMNS])
-    spread = np.maximum(spread, np.maximum(0.1 * patch, 1e-6))
-    n = int(then["groups"])
+    origin = reference(champion)
+    mean, spread, n = origin.mean, origin.spread, origin.groups
     shifts: list[Shift] = []
 
     def add(
@@ -247,6 +277,7 @@ def sentence(shifts: list[Shift]) -> str:
         "held_out": "the eval and test splits",
         "new_groups": "the groups that are new",
         "same_groups": "groups that both data sets hold",
+        "scored": "what was scored",
     }
     drifted = sorted((s for s in shifts if s.drifted), key=lambda s: -abs(s.difference) / s.limit)
     sentences = [

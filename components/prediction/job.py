@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from components.core.rejects import REJECT_SCHEMA
 from components.errors import DataError
-from components.prediction import kaggle
+from components.prediction import colours, kaggle
 from components.prediction import outputs as out
 from components.prediction.inputs import PredictionPlan
 from components.prediction.plan import PredictConfig
 from components.prediction.raw_images import known_labels
+from components.prediction.tally import Tally
 from components.prediction.work_folder import Workspace
 from components.promotion.find_model import ModelSource
 from components.storage.atomic_files import os_errors, publish
@@ -27,6 +28,9 @@ from components.storage.open import open_storage
 
 Work = Callable[[PredictConfig, list[int]], None]
 """Does the parts of these numbers."""
+
+MAX_SLIDES = 500
+"""Slides that the summary lists; all of them have their maps."""
 
 
 def predict(
@@ -70,10 +74,14 @@ def predict(
             work.clear()
             return {**standing, "state": "unchanged"}
         missing = work.missing(len(plan.parts))
-        do_parts(config_for(model, plan, work), missing)
+        statistics = colours.read_statistics(model.local())
+        config = dataclasses.replace(config_for(model, plan, work), colour_unit=colours.unit_of(statistics))
+        do_parts(config, missing)
         try:
             rejects = out.rejected(work.storage, len(plan.parts), plan.rejects)
             summary = _summary(model, plan, rejects, request)
+            measured = out.measured(work.storage, len(plan.parts))
+            summary["drift"] = colours.report(measured, statistics, model.version)
             summary["resumed_parts"] = len(plan.parts) - len(missing)
             summary["files"] = {kind: target.uri(file) for kind, file in files.items()} | {"output": output}
             _check_any_predicted(model, plan, summary)
@@ -129,14 +137,16 @@ def _check_any_predicted(model: ModelSource, plan: PredictionPlan, summary: dict
 
 def _write_files(scratch: Path, job: _Job, rejects: pa.Table, summary: dict[str, Any]) -> dict[str, Any]:
     """Puts all files together; gives the summary as it was written."""
-    written = _write_tables(scratch, job, rejects)
+    tally = Tally(job.model.classes)
+    written = _write_tables(scratch, job, rejects, summary["drift"], tally)
     if written != summary["predicted"]:
         raise DataError(f"The parts hold {written} rows instead of {summary['predicted']}.", "Run again.")
     if job.sample is not None:
         _write_submission(scratch / job.output, job.sample, job, rejects)
     if job.slide_maps:
         maps = out.write_slide_maps(job.slide_maps, job.tables(), float(job.model.threshold or 0.5))
-        summary = {**summary, "slide_maps": maps}
+        summary = {**summary, "slide_maps": len(maps), "slides": maps[:MAX_SLIDES]}
+    summary = {**summary, **tally.document()}
     (scratch / job.files["summary"]).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 
@@ -180,14 +190,15 @@ def _commit(target: Storage, made: Path, name: str) -> None:
         target.commit_file(made, name)
 
 
-def _write_tables(scratch: Path, job: _Job, rejects: pa.Table) -> int:
+def _write_tables(scratch: Path, job: _Job, rejects: pa.Table, drift: Mapping[str, Any], tally: Tally) -> int:
     """Writes rejects and predictions; gives the number of predictions."""
     with os_errors("writing", job.files["table"]):
         out.write_table(scratch / job.files["rejects"], [rejects], REJECT_SCHEMA, ())
-        schema = out.output_schema(len(job.model.classes))
+        told = {"histoline.drift": json.dumps(drift)}
         if job.model.caveat:
-            schema = schema.with_metadata({"histoline.unproven": job.model.caveat})
-        return out.write_table(scratch / job.files["table"], job.tables(), schema, job.model.classes)
+            told["histoline.unproven"] = job.model.caveat
+        schema = out.output_schema(len(job.model.classes)).with_metadata(told)
+        return out.write_table(scratch / job.files["table"], tally.watch(job.tables()), schema, job.model.classes)
 
 
 def _write_submission(file: Path, sample: list[str], job: _Job, rejects: pa.Table) -> None:

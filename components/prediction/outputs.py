@@ -82,6 +82,19 @@ def rejected(work: Storage, parts: int, before: pa.Table) -> pa.Table:
     return table.sort_by("path").combine_chunks()
 
 
+def measured(work: Storage, parts: int) -> list[Any]:
+    """What each part says of its colours, in order; None of those that measured none."""
+    return [part_meta(work.local_copy(part_file(number))).get("colours") for number in range(parts)]
+
+
+def read_rejects(file: str) -> list[dict[str, str]]:
+    """Rows of a rejects table, by its full name; `.csv` or `.parquet`."""
+    root, _, name = file.rpartition("/")
+    local = open_storage(root).local_copy(name)
+    rows: list[dict[str, str]] = (pacsv.read_csv if name.endswith(".csv") else pq.read_table)(local).to_pylist()
+    return rows
+
+
 def count_codes(rejects: pa.Table) -> dict[str, dict[str, Any]]:
     """Reject code -> {kind, count}, the commonest first."""
     counts = collections.Counter(rejects["code"].to_pylist())
@@ -132,7 +145,7 @@ def beside(name: str, kind: str, suffix: str = "") -> str:
     return f"{stem}.{kind}{suffix or dot + own}"
 
 
-def write_slide_maps(folder: str, tables: Iterable[pa.Table], threshold: float) -> int:
+def write_slide_maps(folder: str, tables: Iterable[pa.Table], threshold: float) -> list[dict[str, Any]]:
     """A PNG for each slide (or group, where no slide is known) whose patches have coordinates.
 
     Where labels are known, `NAME.labels.png` shows them in the same grid.
@@ -143,7 +156,8 @@ def write_slide_maps(folder: str, tables: Iterable[pa.Table], threshold: float) 
         threshold: Of the model; drawn pale.
 
     Returns:
-        Number of slides.
+        For each slide its name, `file` in the folder, `patches` and how many of them are `positive`; those with the
+        largest share first.
     """
     from components.prediction.slide_maps import slide_png
 
@@ -159,14 +173,16 @@ def write_slide_maps(folder: str, tables: Iterable[pa.Table], threshold: float) 
         for name in np.unique(names[placed]):
             rows = placed & (names == name)
             slides[str(name)].append(tuple(column[rows] for column in columns))
-    out = open_storage(folder)
+    out, told = open_storage(folder), []
     for name, pieces in slides.items():
         x, y, probability, label = (np.concatenate(column) for column in zip(*pieces))
         out.write_atomic(f"{file_name(name)}.png", slide_png(x, y, probability, threshold=threshold))
+        positive = int(np.count_nonzero(probability.astype(np.float32) >= np.float32(threshold)))
+        told.append({"name": name, "file": f"{file_name(name)}.png", "patches": len(x), "positive": positive})
         if not np.isnan(label).all():
             out.write_atomic(f"{file_name(name)}.labels.png", slide_png(x, y, label))
     out.sweep("")
-    return len(slides)
+    return sorted(told, key=lambda slide: (-slide["positive"] / slide["patches"], slide["name"]))
 
 
 def file_name(text: str) -> str:

@@ -30,6 +30,7 @@ from components.datasets.example import encode_feature
 from components.datasets.tfrecord import CorruptRecord, read_record
 from components.errors import DataError
 from components.images.decode import decode_rgb8, fit
+from components.prediction.colours import PartColours, group_names, to_meta
 from components.prediction.plan import META_KEY, PLAN, PredictConfig, part_file, read_part
 from components.promotion.prediction_tables import probability_column
 from components.promotion.served_model import NotServable, ServedModel, model_digest
@@ -117,7 +118,8 @@ def predict_part(config: PredictConfig, number: int) -> PartResult:
     shard, batch = read_part(work.local_copy(PLAN), number)
     model = served_model(config)
     rejects: list[tuple[str, str, str]] = []
-    examples = _records(config, shard, batch) if shard else _images(config, batch, rejects)
+    colours = PartColours(group_names(batch, config.colour_unit)) if config.colour_unit else None
+    examples = _records(config, shard, batch, colours) if shard else _images(config, batch, rejects, colours)
     rows: list[int] = []
     answers: list[npt.NDArray[np.float32]] = []
     try:
@@ -128,7 +130,11 @@ def predict_part(config: PredictConfig, number: int) -> PartResult:
         raise _unusable(config, error) from error
     multiclass = len(model.classes) > 2
     empty = np.zeros((0, len(model.classes)) if multiclass else 0, np.float32)
-    table = _table(batch, rows, np.concatenate(answers) if answers else empty, rejects)
+    table = _table(batch, rows, np.concatenate(answers) if answers else empty)
+    meta: dict[str, Any] = {"predicted": len(rows), "rejects": rejects}
+    if colours is not None:
+        meta["colours"] = to_meta(colours.sums)
+    table = table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
     scratch = work.scratch("")
     try:
         with os_errors("writing", part_file(number)):
@@ -148,19 +154,15 @@ def finished_part(work: Storage, number: int) -> PartResult | None:
 
 
 def part_meta(file: Path) -> dict[str, Any]:
-    """What a part says of itself: `predicted`, and `rejects` as (path, code, detail)."""
+    """What a part says of itself: `predicted`, `rejects` as (path, code, detail), `colours` where measured."""
     meta: dict[str, Any] = json.loads(pq.read_schema(file).metadata[META_KEY])
     return meta
 
 
-def _table(
-    batch: pa.RecordBatch, rows: list[int], probability: npt.NDArray[np.float32], rejects: list[tuple[str, str, str]]
-) -> pa.Table:
+def _table(batch: pa.RecordBatch, rows: list[int], probability: npt.NDArray[np.float32]) -> pa.Table:
     kept = batch if len(rows) == len(batch) else pc.take(batch, arrow_arrays.numbers(np.array(rows, np.int64)))
     columns = {name: kept.column(kept.schema.get_field_index(name)) for name in KEPT}
-    table = pa.table({**columns, "probability": probability_column(probability)})
-    meta = {"predicted": len(rows), "rejects": rejects}
-    return table.replace_schema_metadata({META_KEY: json.dumps(meta).encode()})
+    return pa.table({**columns, "probability": probability_column(probability)})
 
 
 def _in_batches(items: Iterator[tuple[int, bytes]], size: int) -> Iterator[tuple[list[int], list[bytes]]]:
@@ -195,7 +197,7 @@ def raw_example(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _images(
-    config: PredictConfig, batch: pa.RecordBatch, rejects: list[tuple[str, str, str]]
+    config: PredictConfig, batch: pa.RecordBatch, rejects: list[tuple[str, str, str]], colours: PartColours | None
 ) -> Iterator[tuple[int, bytes]]:
     names = batch.schema.names
     paths = arrow_arrays.python(batch.column(names.index("path")))
@@ -205,14 +207,24 @@ def _images(
             if isinstance(data, Rejected):
                 raise data
             image = decode_rgb8(data, "." + paths[row].rpartition(".")[2])
-            yield row, raw_example(fit(image, config.source_size, config.stored_size))
+            pixels = fit(image, config.source_size, config.stored_size)
         except Rejected as reject:
             rejects.append((paths[row], reject.code, reject.detail))
+            continue
+        if colours is not None:
+            colours.see(row, pixels)
+        yield row, raw_example(pixels)
+    if colours is not None:
+        colours.flush()
 
 
-def _records(config: PredictConfig, shard: str, batch: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
+def _records(
+    config: PredictConfig, shard: str, batch: pa.RecordBatch, colours: PartColours | None
+) -> Iterator[tuple[int, bytes]]:
     offsets = arrow_arrays.python(batch.column(batch.schema.names.index("offset")))
     storage = open_storage(config.input_root)
+    if colours is not None:
+        colours.see_records(storage, shard, offsets)
     try:
         with open(storage.local_copy(shard), "rb") as file:
             for row, offset in enumerate(offsets):

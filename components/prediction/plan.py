@@ -20,7 +20,7 @@ from components.core import arrow_arrays
 
 META_KEY = b"histoline"
 PLAN = "plan.arrow"
-PREDICT_VERSION = 1
+PREDICT_VERSION = 2
 """Raised when equal plans would give other tables."""
 
 UNKNOWN_LABEL = -1
@@ -57,6 +57,7 @@ class PredictConfig:
         work: Folder or gs:// prefix for plan and finished parts.
         source_size: (width, height) in pixels of a regular source image.
         stored_size: (width, height) in pixels of the images that the model takes.
+        colour_unit: Group unit by which colours are measured (`colours.unit_of`); empty: they are not.
     """
 
     input_root: str
@@ -66,6 +67,7 @@ class PredictConfig:
     work: str
     source_size: tuple[int, int]
     stored_size: tuple[int, int]
+    colour_unit: str = ""
 
 
 def part_file(number: int) -> str:

@@ -183,6 +183,26 @@ def histogram(name: str, labels: Array, probability: Array, classes: Sequence[st
         return inline(figure, name, "Histogram of the predicted probability for each class on the test split")
 
 
+def scores(name: str, counts: Array, positive: str, cut: float | None) -> Markup:
+    """Distribution of P(positive) over patches without labels, with the stored threshold.
+
+    Args:
+        name: Unique on the page.
+        counts: Patches in each of several bins of equal width between 0 and 1.
+        positive: Name of the positive class.
+        cut: Threshold of the model.
+    """
+    with drawing(4.3, 3.2) as (figure, axes):
+        edges = np.linspace(0, 1, len(counts) + 1)
+        axes.stairs(counts, edges, color=BLUE, fill=True, alpha=0.25)
+        axes.stairs(counts, edges, color=BLUE, linewidth=1.5)
+        if cut is not None:
+            axes.axvline(cut, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label=f"threshold {cut:.3f}")
+            _legend_below(figure, axes)
+        axes.set(xlim=(0, 1), ylim=(0, None), xlabel=f"P({spaced(positive)})", ylabel="patches")
+        return inline(figure, name, "Histogram of the predicted probability of all patches")
+
+
 def risk_coverage(name: str, coverage: Array, error: Array, aurc: float) -> Markup:
     """Error among the patches that are answered, against their share, most certain first.
 

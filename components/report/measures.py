@@ -61,7 +61,7 @@ def headline(evidence: Evidence, published: Sequence[Mapping[str, Any]]) -> list
     values = dict(evidence.record.figures())
     test = evidence.test
     if test is not None and "ece" not in values:
-        values["ece"] = ece_interval(test, _plan(evidence))
+        values["ece"] = ece_interval(test, bootstrap_plan(evidence))
     others = {
         key: point_metrics(test, rival, evidence.multiclass)
         for key, rival in evidence.rivals.items()
@@ -99,7 +99,8 @@ def monitored(evidence: Evidence) -> tuple[str, int | None]:
     return watched.removeprefix("val_"), 1 + list(history[watched]).index(best)
 
 
-def _plan(evidence: Evidence) -> BootstrapPlan:
+def bootstrap_plan(evidence: Evidence) -> BootstrapPlan:
+    """How the run's own figures were resampled."""
     policy = evidence.record.policy or {}
     chosen = {key: policy[key] for key in ("resamples", "confidence", "seed") if key in policy}
     return BootstrapPlan(pool=evidence.multiclass, **chosen)

@@ -19,7 +19,7 @@ from components.metrics import point as m
 from components.promotion import gate_words
 from components.promotion.champion import unproven_caveat
 from components.promotion.model_card import RESEARCH_ONLY
-from components.report import dataset_card, figures, gallery, lineage, measures, slides, tfx_section
+from components.report import dataset_card, explorer, figures, gallery, lineage, measures, slides, tfx_section
 from components.report.evidence import Evidence, collect
 from components.storage.base import Storage
 from components.training import run_record
@@ -151,6 +151,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "comparisons": record.gate.comparisons if record.gate else (),
         "checks": record.gate.checks if record.gate else (),
         "plots": _plots(evidence),
+        "explorer": explorer.explorer(evidence, measures.bootstrap_plan(evidence)),
         "confusion": _confusion(evidence),
         "calibration_rows": _calibration_rows(record),
         "slices": measures.slice_tables(evidence),

@@ -17,12 +17,13 @@ import pytest
 from components.errors import UsageError
 from pipelines import predict
 from tests.support import ingest_help, predict_help, train_help, trees
+from tests.support.cli_help import invoke
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def options(**given):
-    names = ("input_root", "output", "model", "version", "workspace", "groups_csv", "kaggle", "slide_maps")
+    names = ("input_root", "output", "model", "version", "workspace", "groups_csv", "kaggle", "slide_maps", "page")
     return {**dict.fromkeys(names, ""), "task": "binary", "workspace": "workspace", "output": "a.csv", **given}
 
 
@@ -72,6 +73,7 @@ def promoted(tmp_path_factory):
         content_digest=data.manifest.content_digest, group_unit="patient", group_key="", metric="auc",
         metrics={"auc": 0.5}, raises_best=False,
     )  # fmt: skip
+    predict_help.with_statistics(model, data)
     (model / champion.PROMOTION).write_text(json.dumps(json_documents.plain(entry)))
     assert champion.load(open_storage(root / "ws"), "models/idc/binary") is not None
     return raw, root / "ws", data
@@ -80,7 +82,8 @@ def promoted(tmp_path_factory):
 @pytest.mark.integration
 def test_the_champion_predicts_by_default_on_beam(tmp_path, promoted):
     raw, workspace, data = promoted
-    given = ("--workspace", workspace, "--input", raw, "--slide-maps", tmp_path / "maps", "--json")
+    given = ("--workspace", workspace, "--input", raw, "--slide-maps", tmp_path / "maps")
+    given = (*given, "--page", tmp_path / "page.html", "--fail-on-drift", "--json")
     done = train_help.run("predict", "idc", "--output", tmp_path / "a.parquet", "--runner=DirectRunner", *given)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -91,6 +94,9 @@ def test_the_champion_predicts_by_default_on_beam(tmp_path, promoted):
     assert result["of_training_groups"] == sum(row["group_id"] in trained for row in rows) > 0
     assert result["slide_maps"] == result["groups"] == len(data.splits)
     assert len(list((tmp_path / "maps").glob("*.labels.png"))) == result["groups"]
+    assert (result["drift"]["skipped"], result["drift"]["drifted"]) == ("", [])
+    page = (tmp_path / "page.html").read_text()
+    assert "no drift" in page and page.count("data:image/png") == result["slide_maps"]
     again = train_help.run("predict", "idc", "--output", tmp_path / "a.parquet", *given)
     assert json.loads(again.stdout)["state"] == "unchanged"
     # By number, in words: nothing is loaded to say it.
@@ -99,6 +105,7 @@ def test_the_champion_predicts_by_default_on_beam(tmp_path, promoted):
         path=train_help.no_tfx(tmp_path / "no"),
     )  # fmt: skip
     assert by_number.returncode == 0 and "Nothing to do" in by_number.stdout
+    assert "colours: no shift" in by_number.stdout
 
 
 @pytest.mark.integration
@@ -150,3 +157,33 @@ def test_a_workers_error_is_one_paragraph(tmp_path, promoted):
     shard.write_bytes(shard.read_bytes()[:-5])
     done = train_help.run("predict", "idc", "--workspace", workspace, "--input", folder, "--output", tmp_path / "a.csv")
     assert done.returncode == 65 and "is damaged" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_drift_fails_where_that_is_asked_and_is_told_anyway(tmp_path, monkeypatch, capsys):
+    drift = {"text": "The colours have shifted: a lot.", "drifted": ["color/red_mean"], "skipped": "", "unit": "slide"}
+    document = {
+        "state": "done", "task": "binary", "model_version": "7", "dataset": "idc", "found": 3, "predicted": 2,
+        "rejected": 1, "rejects": {"truncated": {"kind": "fault", "count": 1}}, "labelled": 0, "groups": 1,
+        "of_training_groups": 0, "warnings": [], "note": "", "files": {"output": "a.csv"},
+        "drift": {**drift, "groups": 1},
+    }  # fmt: skip
+    monkeypatch.setattr(predict, "run", lambda *_: dict(document))
+    monkeypatch.setenv("HISTOLINE_RESULT_JSON", str(tmp_path / "result.json"))
+    given = ("predict", "idc", "--input", "x", "--output", "a.csv")
+    assert invoke(*given) == 0
+    assert "WARNING: The colours have shifted: a lot." in capsys.readouterr().out
+    told = json.loads((tmp_path / "result.json").read_text())
+    assert (told["state"], told["rejected"], told["drift"]["drifted"]) == ("done", 1, ["color/red_mean"])
+    code, shown = invoke(*given, "--fail-on-drift", "--json"), capsys.readouterr()
+    assert (code, json.loads(shown.out)["drift"]["drifted"]) == (65, ["color/red_mean"])
+    assert "--fail-on-drift" in shown.err and "a lot" in shown.err
+    assert json.loads((tmp_path / "result.json").read_text())["state"] == "failed"
+    document["drift"] |= {"text": "", "drifted": [], "skipped": "no statistics to compare with: model 7 carries none"}
+    assert invoke(*given, "--fail-on-drift") == 0
+    assert "colours: no statistics to compare with" in capsys.readouterr().out
+
+
+def test_where_an_administrator_names_data_roots_input_lies_in_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HISTOLINE_DATA_ROOTS", str(tmp_path / "data"))
+    with pytest.raises(UsageError, match="is not in a data root"):
+        predict.run("idc", options(input_root=str(tmp_path / "other")), 2, ["--runner=FnApiRunner"])

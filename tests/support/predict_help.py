@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from components.metrics import drift
 from components.prediction.inputs import plan_input
 from components.prediction.job import predict
 from components.prediction.parts import predict_part
 from components.promotion.find_model import ModelSource, model_folder
+from components.storage.open import open_storage
 from tests.support import ingest_help, model_help, trees
 
 SMALL = {"idc": (45, 50), "breakhis": (700, 456)}
@@ -55,6 +60,20 @@ def export(folder: Path, data: Path, threshold: float = 0.4) -> Path:
     height, width = found.stored_size[1], found.stored_size[0]
     model = models.build(config.model, (height, width, 3), len(found.classes), {})
     return export_model(model, folder, ModelFacts.of(config, found), 1.3, threshold)
+
+
+def with_statistics(model: Path, data: ingest_help.Result) -> Path:
+    """A model with the colour statistics of its data set as a promoted version carries them, all of it train."""
+    from components.promotion.data_gates import STATISTICS, read_group_means
+
+    storage = open_storage(data.folder.parent)
+    means = read_group_means(storage, data.folder.name, data.manifest)
+    means = dataclasses.replace(
+        means, splits=np.full(len(means.splits), "train"), patch_std={"train": means.patch_std["train"]}
+    )
+    found = drift.statistics(means, {"group_unit": data.manifest.group_unit})
+    (model / "assets.extra" / STATISTICS).write_text(json.dumps(found))
+    return model
 
 
 def here(config: Any, numbers: list[int]) -> None:

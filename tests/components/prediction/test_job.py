@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import csv
 import json
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from components.errors import DataError, UsageError
 from components.prediction import job, parts
@@ -135,6 +137,55 @@ def test_what_was_accepted_with_the_model_is_said_of_its_predictions(tmp_path, m
     told = predict_help.run(accepted, raw, tmp_path / "a.parquet")
     assert told["unproven"] == "read the paper" and "because: read the paper" in told["warnings"][-1]
     assert "read the paper" in pq.read_schema(tmp_path / "a.parquet").metadata[b"histoline.unproven"].decode()
+
+
+@pytest.fixture(scope="module")
+def told(made, tmp_path_factory):
+    """The model again, with the statistics of its data as a promoted version carries them."""
+    _, data, model = made
+    known = shutil.copytree(model, tmp_path_factory.mktemp("told") / "8")
+    return predict_help.with_statistics(known, data)
+
+
+def test_colours_are_those_of_ingest_however_the_work_is_cut(tmp_path, made, told, monkeypatch):
+    raw, data, _ = made
+    whole = predict_help.run(told, raw, tmp_path / "whole.parquet")
+    kept = json.loads(pq.read_schema(tmp_path / "whole.parquet").metadata[b"histoline.drift"])
+    assert kept == whole["drift"] == json.loads((tmp_path / "whole.summary.json").read_text())["drift"]
+    assert (kept["skipped"], kept["drifted"], kept["unit"]) == ("", [], "patient")
+    monkeypatch.setattr("components.prediction.plan._MAX_ROWS", 16)
+    monkeypatch.setattr("components.prediction.colours.BLOCK", 5)
+    asked: list[int] = []
+
+    def two_workers(config, numbers):
+        asked.extend(numbers)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda number: predict_part(config, number), reversed(numbers)))
+
+    cut = predict_help.run(told, raw, tmp_path / "cut.parquet", work=two_workers)
+    assert len(asked) > 1 == whole["parts"]
+    records = predict_help.run(told, data.folder, tmp_path / "records.parquet")
+    assert records["predicted"] == cut["predicted"] == whole["predicted"]
+    for other in (cut["drift"], records["drift"]):
+        assert len(other["shifts"]) == len(whole["drift"]["shifts"]) == 2 * 10
+        for one, two in zip(whole["drift"]["shifts"], other["shifts"]):
+            near = {"now": pytest.approx(one["now"], rel=1e-9)}
+            assert two == {**one, **near, "difference": pytest.approx(one["difference"], abs=1e-9)}
+
+
+def test_a_stain_of_another_hue_is_told(tmp_path, made, told):
+    raw, _, model = made
+    other = shutil.copytree(raw, tmp_path / "raw")
+    for file in other.rglob("*.png"):
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        Image.fromarray(np.clip(pixels.astype(int) * [1.0, 0.45, 0.45], 0, 255).astype(np.uint8)).save(file)
+    found = predict_help.run(told, other, tmp_path / "a.csv")["drift"]
+    assert {"color/green_mean", "color/blue_mean"} <= set(found["drifted"]) and "color/red_mean" not in found["drifted"]
+    assert "model 8" in found["text"]
+    none = predict_help.run(model, other, tmp_path / "b.csv")
+    assert none["drift"]["skipped"].startswith("no statistics to compare with")
+    assert sum(none["called"].values()) == sum(none["histogram"]) == none["predicted"]
 
 
 def test_a_crash_among_the_commits_never_vouches_for_old_files(tmp_path, made, monkeypatch):

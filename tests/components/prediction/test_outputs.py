@@ -72,7 +72,7 @@ def test_slide_maps_of_hostile_ids_stay_in_their_folder(tmp_path):
     folder = tmp_path / "maps"
     count = len(HOSTILE)
     table = output_table(part([0.5] * count, [1, -1] + [0] * (count - 2), slides=HOSTILE), model())
-    assert write_slide_maps(str(folder), [table], 0.3) == count
+    assert len(write_slide_maps(str(folder), [table], 0.3)) == count
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert {file.parent for file in files} == {folder}
     assert len(files) == 2 * count - 1  # one has no label
@@ -82,7 +82,8 @@ def test_slide_maps_of_hostile_ids_stay_in_their_folder(tmp_path):
 
 def test_a_slide_map_is_as_wide_as_its_slide(tmp_path):
     table = output_table(part([0.0, 1.0, 0.4], [0, 1, 0], groups=["patient"] * 3), model())
-    write_slide_maps(str(tmp_path), [table.slice(0, 2), table.slice(2)], 0.3)
+    (told,) = write_slide_maps(str(tmp_path), [table.slice(0, 2), table.slice(2)], 0.3)
+    assert told == {"name": "patient", "file": "patient.png", "patches": 3, "positive": 2}
     image = Image.open(tmp_path / "patient.png").convert("RGBA")
     assert image.width == 3 * image.height
     left, right = (np.array(image)[0, x] for x in (0, image.width // 2))
@@ -93,4 +94,4 @@ def test_a_slide_map_is_as_wide_as_its_slide(tmp_path):
 def test_patches_without_a_place_make_no_map(tmp_path):
     table = part([0.5], [0])
     table = table.set_column(table.schema.get_field_index("x"), "x", pa.array([-1], pa.int32()))
-    assert write_slide_maps(str(tmp_path / "maps"), [output_table(table, model())], 0.5) == 0
+    assert write_slide_maps(str(tmp_path / "maps"), [output_table(table, model())], 0.5) == []

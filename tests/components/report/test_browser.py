@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from components.report import index, page
+from components.report import index, page, prediction_page
 from components.report.evidence import collect
 from tests.components.report.test_page import hostile
+from tests.components.report.test_prediction_page import summary
 from tests.support.report_help import Studio
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -62,6 +63,8 @@ def pages(binary: Studio, subtype: Studio, tmp_path_factory: pytest.TempPathFact
     made["subtype"].write_text(
         page.render(collect(subtype.storage, "runs/breakhis/subtype/types")), encoding="utf-8"
     )
+    made["prediction"] = root / "prediction.html"
+    made["prediction"].write_text(prediction_page.render(summary()), encoding="utf-8")
     made["hostile"] = root / "hostile.html"
     evidence = hostile(collect(studio.storage, "runs/idc/binary/poor"))
     made["hostile"].write_text(page.render(evidence), encoding="utf-8")
@@ -80,7 +83,7 @@ def opened(browser: Any, file: Path, width: int, scheme: str) -> tuple[Any, list
     return tab, messages, [url for url in asked if not url.startswith("data:") and url != file.as_uri()]
 
 
-@pytest.mark.parametrize("name", ["good", "poor", "failed", "index", "subtype", "hostile"])
+@pytest.mark.parametrize("name", ["good", "poor", "failed", "index", "subtype", "hostile", "prediction"])
 def test_at_every_width_and_scheme(browser: Any, pages: dict[str, Path], name: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -120,6 +123,20 @@ def test_by_keyboard(browser: Any, pages: dict[str, Path]) -> None:
         tab.keyboard.press("Tab")
         reached.append(tab.evaluate("document.activeElement.tagName + ' ' + (document.activeElement.hash || '')"))
     assert "A #figures" in reached and "A #lineage" in reached and any(one.startswith("SUMMARY") for one in reached)
+    tab.close()
+
+
+def test_the_threshold_moves_by_keyboard(browser: Any, pages: dict[str, Path]) -> None:
+    tab, messages, _ = opened(browser, pages["good"], 390, "light")
+    chosen = tab.locator("#explorer input:checked")
+    number = int(str(chosen.get_attribute("id")).removeprefix("step-"))
+    assert tab.locator(".step:visible").count() == 1 and tab.locator(f".step-{number}").is_visible()
+    chosen.focus()
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator(f".step-{number + 1}").is_visible() and tab.locator(".step:visible").count() == 1
+    shown = "getComputedStyle(document.getElementById('thresholds-at{}')).visibility"
+    assert tab.evaluate(shown.format(number + 1)) == "visible" and tab.evaluate(shown.format(number)) == "hidden"
+    assert messages == []
     tab.close()
 
 
