@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from components.core.text import nearest
 from components.errors import EXIT_BUG, HistolineError, TemporaryError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -172,6 +173,19 @@ def run(command: Callable[[], Any]) -> int:
         return TemporaryError.exit_code
 
 
+def _wrong_usage(error: click.ClickException) -> str:
+    """What click has to say, in one line as all other errors, with the command whose help explains it."""
+    said = error.format_message().strip()
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        # Commands that hand flags on to Beam take a mistyped option for one of them.
+        typed = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("--")}
+        near = next((found for name in error.param.opts if (found := nearest(name, typed))), "")
+        said += f" Is {near} a typing error?" if near else ""
+    where = f" See: {context.command_path} --help" if context is not None else ""
+    return f"{said}{'' if said.endswith(('.', '?')) else '.'}{where}"
+
+
 def _run(command: Callable[[], Any]) -> int:
     try:
         command()
@@ -184,7 +198,7 @@ def _run(command: Callable[[], Any]) -> int:
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        log(_wrong_usage(error), "error")
         return UsageError.exit_code
     except (KeyboardInterrupt, click.Abort):
         log("Interrupted. What is finished is kept: the same command goes on from there.", "error")

@@ -12,7 +12,7 @@ import pytest
 
 from components.errors import DataError, TemporaryError, UsageError
 from pipelines import console
-from pipelines.cli import COMMANDS
+from pipelines.cli import COMMANDS, cli
 from tests.support.cli_help import invoke
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +55,25 @@ def test_a_typing_error_is_answered_with_the_nearest_command():
 def test_a_mistyped_option_is_not_passed_on_to_beam(capsys, tmp_path, option):
     assert invoke("ingest", "idc", "--input", tmp_path, option) == 64
     assert "Did you mean --" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("train", "idc", "--nosuch"), "error: No such option '--nosuch'. Did you mean '--epochs'?"
+         " See: histoline train --help"),
+        (("models", "promte"), "error: No such command 'promte'. Did you mean 'promote'? See: histoline models --help"),
+        (("train",), "error: Missing argument 'DATASET'. See: histoline train --help"),
+        (("ingest", "idc", "--inptu", "x"), "error: Missing option '--input'. Is --inptu a typing error?"
+         " See: histoline ingest --help"),
+    ],
+)  # fmt: skip
+def test_what_click_finds_is_one_line_like_every_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["histoline", *args])
+    assert console.run(lambda: cli.main(standalone_mode=False, prog_name="histoline")) == 64
+    assert capsys.readouterr().err == f"{said}\n"
 
 
 def test_no_data_set_or_two(capsys, tmp_path):
