@@ -19,6 +19,9 @@ from components.training.run_types import RunRecord
 
 PATH = "runs/index.html"
 LOCK = "runs/.index.lock"
+SHORT = 34
+"""Letters of a RUN_ID in the list; those that histoline makes are shorter."""
+
 OVER_TIME = 60
 """Runs of one data set and task in the plot, the latest."""
 
@@ -76,6 +79,11 @@ class Line:
     champion: bool
     page: str
 
+    @property
+    def short(self) -> str:
+        """The RUN_ID where it is short, else its two ends."""
+        return self.run_id if len(self.run_id) <= SHORT else f"{self.run_id[: SHORT - 9]}…{self.run_id[-8:]}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Family:
@@ -92,6 +100,26 @@ class Family:
     lines: tuple[Line, ...]
     served: str
     plot: Markup | None
+
+    @property
+    def anchor(self) -> str:
+        """Name of its place in the page."""
+        return self.title.replace(" ", "-")
+
+    @property
+    def metric(self) -> str:
+        """Title of the primary metric."""
+        return self.lines[0].metric
+
+    @property
+    def told(self) -> list[Line]:
+        """Runs that have something to tell."""
+        return [line for line in self.lines if line.verdict != "unchanged"]
+
+    @property
+    def unchanged(self) -> list[Line]:
+        """Runs that found data, recipe and code as they were: schedules leave many of them."""
+        return [line for line in self.lines if line.verdict == "unchanged"]
 
 
 def write(storage: Storage, owner: str = "histoline report") -> str:

@@ -312,16 +312,21 @@ def test_a_damaged_run_json_breaks_no_page(client: Any, workspace: Path, known: 
     assert client.get("/").status_code == 200
 
 
-def test_the_index_lists_the_newest_first(client: Any, workspace: Path) -> None:
+def test_the_page_of_all_runs_is_the_pipelines_own_with_what_is_not_over(
+    client: Any, workspace: Path, known: Any
+) -> None:
     assert "No run yet." in client.get("/").text
-    write_run(workspace, run_id="a", created="2026-11-01T00:00:00+00:00", reason="the older")
-    write_run(workspace, run_id="b", created="2026-11-02T00:00:00+00:00", reason="the newer")
+    known["idc_train", "b"] = facts(state="running")
+    write_run(workspace, run_id="a", state="running", stage="train", decision=None)
+    running = write_run(workspace, run_id="b", state="running", stage="evaluate", decision=None)
+    write_run(workspace, run_id="c", reason="it is over")
+    for text in (client.get("/").text, client.get("/runs/index.html").text):
+        assert "No run is over yet." in text and "Abandoned in train" in text and "Running: evaluate" in text
+        assert f'href="/runs/idc/binary/{running.name}"' in text and "it is over" not in text
+    (workspace / "runs" / "index.html").write_text("<main><!-- live -->the page</main>")
     text = client.get("/").text
-    assert text.index("the newer") < text.index("the older")
-    assert "/runs/index.html" not in text
-    (workspace / "runs" / "index.html").write_text("overview")
-    assert "/runs/index.html" in client.get("/").text
-    assert client.get("/runs/index.html").text == "overview"
+    assert text.startswith("<main>") and text.endswith("the page</main>") and "Running: evaluate" in text
+    assert client.get("/", follow_redirects=False).headers["location"].endswith("/runs/index.html")
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/index.html", "/runs/idc/binary/x", f"/dag-run/idc_train/{RUN}"])
@@ -366,8 +371,8 @@ def test_a_run_whose_lock_is_held_is_not_abandoned(client: Any, workspace: Path,
     (folder / ".lock").write_text("{}")
     with open(folder / ".lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert "Abandoned" not in client.get(f"/runs/idc/binary/{folder.name}").text
-        assert "Abandoned" not in client.get("/").text
+        for path in (f"/runs/idc/binary/{folder.name}", "/"):
+            assert "Running: train" in client.get(path).text and "Abandoned" not in client.get(path).text
     assert "Abandoned in train" in client.get(f"/runs/idc/binary/{folder.name}").text
     assert "Abandoned in train" in client.get("/").text
     # Between two tasks nobody holds it; Airflow knows that the run goes on.

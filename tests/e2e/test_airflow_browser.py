@@ -227,7 +227,7 @@ def test_the_index_in_the_browse_menu(person: Person, airflow: Airflow) -> None:
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Model reports").click()
     frame = page.frame_locator("iframe")
-    expect(frame.get_by_role("heading", name="Model reports")).to_be_visible()
+    expect(frame.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
     person.picture("index")
     frame.locator("table a").last.click()
     expect(frame.locator("body")).to_contain_text("AUC")

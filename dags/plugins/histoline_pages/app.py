@@ -11,7 +11,7 @@ from typing import Any
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from histoline_dags.ids import run_id as pipeline_run_id
@@ -20,6 +20,8 @@ from histoline_pages.facts import DagRunFacts, look_up, runs_under_way
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalog.json"
 NEWEST = 200
+LIVE = "<!-- live -->"
+"""Where the page of all runs takes what only a server can know."""
 
 HEADERS = {
     # No scripts, no forms, nothing from elsewhere, whatever a page contains; `allow-same-origin` only lets the
@@ -66,7 +68,8 @@ def build_app() -> FastAPI:
 
     @app.get("/")
     def index(request: Request) -> Response:
-        return _html(index_page(workspace(), _base(request)))
+        # The page's own links count from where it lies.
+        return RedirectResponse(f"{_base(request)}/runs/index.html", headers=HEADERS)
 
     @app.get("/dag-run/{dag_id}/{dag_run_id:path}")
     def dag_run(dag_id: str, dag_run_id: str, request: Request) -> Response:
@@ -81,9 +84,8 @@ def build_app() -> FastAPI:
         return _html(train_page(workspace(), dataset, facts, _base(request)))
 
     @app.get("/runs/index.html")
-    def overview() -> Response:
-        data = files.read_bytes(workspace(), "runs", "index.html", limit=files.REPORT_BYTES)
-        return _html(data) if data is not None else _not_found()
+    def overview(request: Request) -> Response:
+        return _html(index_page(workspace(), _base(request)))
 
     @app.get("/runs/{dataset}/{task}/{run_id}")
     @app.get("/runs/{dataset}/{task}/{run_id}/report/index.html")
@@ -164,7 +166,7 @@ def _manifest(root: Path, dataset: str, result: Mapping[str, Any]) -> dict[str, 
 
 
 def index_page(root: Path, base: str) -> str:
-    """The newest runs of the workspace, from Airflow or from the command line."""
+    """All runs of the workspace as the last one that ended left the page, and above them those that are not over."""
     found = [
         (changed, (dataset, task, name))
         for dataset, _ in files.folders(root, "runs")
@@ -173,7 +175,10 @@ def index_page(root: Path, base: str) -> str:
     ]
     found.sort(reverse=True)
     read = ((("runs", *names), files.read_json(root, "runs", *names, "run.json")) for _, names in found[:NEWEST])
-    under_way = runs_under_way()
-    runs = [_abandoned(root, folder, record, under_way) for folder, record in read if record is not None]
-    runs.sort(key=lambda run: str(run.get("created")), reverse=True)
-    return pages.index(runs, len(found), base, files.exists(root, "runs", "index.html"))
+    begun = [(folder, record) for folder, record in read if record is not None and record.get("state") == "running"]
+    under_way = runs_under_way() if begun else frozenset()
+    live = pages.live([_abandoned(root, folder, record, under_way) for folder, record in begun], base)
+    overview = files.read_bytes(root, "runs", "index.html", limit=files.REPORT_BYTES)
+    if overview is None:
+        return pages.message("Runs", "No run is over yet." if live else "No run yet.", extra=live)
+    return overview.decode("utf-8", "replace").replace(LIVE, live, 1)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from histoline_pages.facts import DagRunFacts
 
@@ -38,7 +39,7 @@ def _render(template: str, **values: object) -> str:
     return _environment().get_template(template).render(values)
 
 
-def message(title: str, text: str, tone: str = "", facts: DagRunFacts | None = None) -> str:
+def message(title: str, text: str, tone: str = "", facts: DagRunFacts | None = None, extra: str = "") -> str:
     """A page of one sentence.
 
     Args:
@@ -46,8 +47,9 @@ def message(title: str, text: str, tone: str = "", facts: DagRunFacts | None = N
         text: The sentence.
         tone: good, bad, wait or empty.
         facts: A DAG run whose tasks are shown below it.
+        extra: HTML of ours to follow.
     """
-    return _render("page.html", title=title, text=text, tone=tone, tasks=_task_rows(facts))
+    return _render("page.html", title=title, text=text, tone=tone, tasks=_task_rows(facts), extra=Markup(extra))
 
 
 def foreign() -> str:
@@ -193,14 +195,12 @@ def ingest(manifest: Mapping[str, Any], facts: DagRunFacts, name: str) -> str:
     )
 
 
-def index(runs: Sequence[Mapping[str, Any]], total: int, base: str, has_overview: bool) -> str:
-    """All runs of the workspace, newest first.
+def live(runs: Sequence[Mapping[str, Any]], base: str) -> str:
+    """Runs that are not over, as a part of a page: running, or abandoned.
 
     Args:
         runs: Their run.json.
-        total: Number of runs in the workspace, with those that are not shown.
         base: Address of the pages.
-        has_overview: Whether the workspace holds a page of all runs.
     """
     rows = [
         {
@@ -208,12 +208,11 @@ def index(runs: Sequence[Mapping[str, Any]], total: int, base: str, has_overview
             "data": f"{run.get('dataset')} {run.get('task')}",
             "address": _address(base, str(run.get("dataset")), str(run.get("task")), str(run.get("run_id"))),
             "run_id": str(run.get("run_id")),
-            "decision": _text(run.get("decision")) or _text(run.get("state")),
-            "reason": _text(_dict(run.get("error")).get("message")) or _text(run.get("reason")),
+            "text": _training_verdict(run, None)[0],
         }
         for run in runs
     ]
-    return _render("index.html", title="Model reports", runs=rows, total=total, base=base, has_overview=has_overview)
+    return _render("live.html", runs=rows) if rows else ""
 
 
 def _text(value: object) -> str:

@@ -46,6 +46,19 @@ def test_a_rollback_marks_the_run_whose_model_is_served(studio: Studio) -> None:
     assert "version 1700000000 again" in family.served
 
 
+def test_unchanged_runs_are_folded_and_long_names_are_short(studio: Studio) -> None:
+    long = "asset_triggered__2026-11-24T04-44-02.381511-00-00_RZDzsmgl-dd2e6019ddf9"
+    studio.begun(long, state="done", decision="unchanged", reason="Unchanged: data, recipe and code are those of good.")
+    (family,), _ = index.families(studio.storage)
+    assert [line.run_id for line in family.unchanged] == [long]
+    assert {line.run_id for line in family.told} == {"good", "poor"}
+    text = (studio.root / index.write(studio.storage)).read_text(encoding="utf-8")
+    table, _, folded = text.partition("<details>")
+    assert long not in table
+    assert f'title="{long}">asset_triggered__2026-11-…6019ddf9<' in folded
+    assert 'class="is-promoted main"' in table and 'class="is-refused"' in table
+
+
 def test_damaged_records_are_named_and_do_no_harm(studio: Studio) -> None:
     (studio.root / "runs/idc/binary/poor/run.json").write_text("{")
     families, broken = index.families(studio.storage)
