@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +52,43 @@ def database() -> Path:
 
     db.initdb()
     return _HOME
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workspace that the pages serve, empty."""
+    root = tmp_path / "workspace"
+    root.mkdir()
+    monkeypatch.setenv("HISTOLINE_WORKSPACE", str(root))
+    return root
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
+    """DAG runs that Airflow knows; a test adds its own."""
+    from histoline_dags.ids import run_id as pipeline_run_id
+    from histoline_pages import app
+
+    runs: dict[tuple[str, str], Any] = {}
+    monkeypatch.setattr(app, "look_up", lambda dag_id, run_id: runs.get((dag_id, run_id)))
+    monkeypatch.setattr(app, "runs_under_way", lambda: frozenset(
+        pipeline_run_id(*names) for names, run in runs.items() if run.state in ("queued", "running")
+    ))  # fmt: skip
+    return runs
+
+
+@pytest.fixture
+def client(workspace: Path, database: Path) -> Iterator[Any]:
+    """Pages as a logged-in viewer sees them."""
+    from airflow.api_fastapi.app import create_auth_manager
+    from airflow.api_fastapi.core_api.security import get_user
+    from fastapi.testclient import TestClient
+    from page_help import user
+
+    from histoline_pages.app import build_app
+
+    create_auth_manager()
+    app = build_app()
+    app.dependency_overrides[get_user] = lambda: user("viewer")
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        yield client

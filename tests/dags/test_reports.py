@@ -2,91 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
 
 import pytest
+from page_help import RUN, facts, tab, user, write_run
 
-RUN = "manual__2026-11-21T10:00:00+00:00"
 HOSTILE = "<script>alert(1)</script>\"'"
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "workspace"
-    root.mkdir()
-    monkeypatch.setenv("HISTOLINE_WORKSPACE", str(root))
-    return root
-
-
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
-    """DAG runs that Airflow knows; a test adds its own."""
-    from histoline_dags.ids import run_id as pipeline_run_id
-    from histoline_pages import app
-
-    runs: dict[tuple[str, str], Any] = {}
-    monkeypatch.setattr(app, "look_up", lambda dag_id, run_id: runs.get((dag_id, run_id)))
-    monkeypatch.setattr(app, "runs_under_way", lambda: frozenset(
-        pipeline_run_id(*names) for names, run in runs.items() if run.state in ("queued", "running")
-    ))  # fmt: skip
-    return runs
-
-
-@pytest.fixture
-def client(workspace: Path, database: Path) -> Iterator[Any]:
-    """Pages as a logged-in viewer sees them."""
-    from airflow.api_fastapi.app import create_auth_manager
-    from airflow.api_fastapi.core_api.security import get_user
-    from fastapi.testclient import TestClient
-
-    from histoline_pages.app import build_app
-
-    create_auth_manager()
-    app = build_app()
-    app.dependency_overrides[get_user] = lambda: user("viewer")
-    with TestClient(app, base_url="http://127.0.0.1") as client:
-        yield client
-
-
-def user(role: str | None) -> Any:
-    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-
-    return SimpleAuthManagerUser(username=role or "nobody", role=role)
-
-
-def facts(dag_id: str = "idc_train", state: str = "success", tasks: Any = None, results: Any = None) -> Any:
-    from histoline_pages.facts import DagRunFacts
-
-    return DagRunFacts(dag_id, RUN, state, tasks or {}, results or {})
-
-
-def tab(client: Any, dag_id: str = "idc_train", run_id: str = RUN) -> Any:
-    return client.get(f"/dag-run/{quote(dag_id, safe='')}/{quote(run_id, safe='')}")
-
-
-def write_run(workspace: Path, dag_id: str = "idc_train", run_id: str = RUN, **changes: Any) -> Path:
-    from histoline_dags.ids import run_id as pipeline_run_id
-
-    name = pipeline_run_id(dag_id, run_id)
-    folder = workspace / "runs" / "idc" / "binary" / name
-    folder.mkdir(parents=True)
-    record = {
-        "run_id": name, "dataset": "idc", "task": "binary", "state": "done", "stage": "report", "decision": "promoted",
-        "reason": "Promoted as the first model.", "error": None, "created": "2026-11-21T10:00:00+00:00",
-        "stages": {"train": {"state": "done", "seconds": 12.3}}, "group_unit": "patient", "paths": {},
-        "metrics": {"test": {"patches": 2385, "groups": 30, "values": {
-            "auc": {"estimate": 0.98, "low": 0.97, "high": 0.99}}}},
-        **changes,
-    }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder
 
 
 def test_a_report_is_served_as_it_is_and_can_run_nothing(client: Any, workspace: Path, known: Any) -> None:
@@ -312,23 +238,6 @@ def test_a_damaged_run_json_breaks_no_page(client: Any, workspace: Path, known: 
     assert client.get("/").status_code == 200
 
 
-def test_the_page_of_all_runs_is_the_pipelines_own_with_what_is_not_over(
-    client: Any, workspace: Path, known: Any
-) -> None:
-    assert "No run yet." in client.get("/").text
-    known["idc_train", "b"] = facts(state="running")
-    write_run(workspace, run_id="a", state="running", stage="train", decision=None)
-    running = write_run(workspace, run_id="b", state="running", stage="evaluate", decision=None)
-    write_run(workspace, run_id="c", reason="it is over")
-    for text in (client.get("/").text, client.get("/runs/index.html").text):
-        assert "No run is over yet." in text and "Abandoned in train" in text and "Running: evaluate" in text
-        assert f'href="/runs/idc/binary/{running.name}"' in text and "it is over" not in text
-    (workspace / "runs" / "index.html").write_text("<main><!-- live -->the page</main>")
-    text = client.get("/").text
-    assert text.startswith("<main>") and text.endswith("the page</main>") and "Running: evaluate" in text
-    assert client.get("/", follow_redirects=False).headers["location"].endswith("/runs/index.html")
-
-
 @pytest.mark.parametrize("path", ["/", "/runs/index.html", "/runs/idc/binary/x", f"/dag-run/idc_train/{RUN}"])
 def test_nobody_reads_without_a_login(client: Any, path: str) -> None:
     from airflow.api_fastapi.core_api.security import get_user
@@ -364,44 +273,3 @@ def test_the_tab_is_there() -> None:
     assert views["dag_run"]["name"] == "Report"
     assert views["nav"]["category"] == "browse"
     assert SimpleNamespace(**histoline_reports.HistolineReports.fastapi_apps[0]).url_prefix == "/histoline"
-
-
-def test_a_run_whose_lock_is_held_is_not_abandoned(client: Any, workspace: Path, known: Any) -> None:
-    folder = write_run(workspace, state="running", stage="train", decision=None, reason="")
-    (folder / ".lock").write_text("{}")
-    with open(folder / ".lock") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        for path in (f"/runs/idc/binary/{folder.name}", "/"):
-            assert "Running: train" in client.get(path).text and "Abandoned" not in client.get(path).text
-    assert "Abandoned in train" in client.get(f"/runs/idc/binary/{folder.name}").text
-    assert "Abandoned in train" in client.get("/").text
-    # Between two tasks nobody holds it; Airflow knows that the run goes on.
-    known["idc_train", RUN] = facts(state="queued")
-    assert "Abandoned" not in client.get("/").text
-
-
-def test_no_other_origin_may_frame_airflows_own_pages() -> None:
-    from fastapi.testclient import TestClient
-    from starlette.applications import Starlette
-    from starlette.responses import PlainTextResponse
-    from starlette.routing import Route
-
-    from histoline_reports import HistolineReports, PageHeaders
-
-    def plain(_: Any) -> PlainTextResponse:
-        return PlainTextResponse("x")
-
-    def own(_: Any) -> PlainTextResponse:
-        return PlainTextResponse("x", headers={"Content-Security-Policy": "sandbox"})
-
-    app = Starlette(routes=[Route("/", plain), Route("/own", own)])
-    (entry,) = HistolineReports.fastapi_root_middlewares
-    assert entry["middleware"] is PageHeaders
-    app.add_middleware(entry["middleware"], *entry["args"], **entry["kwargs"])
-    client = TestClient(app)
-    headers = client.get("/").headers
-    assert headers["x-frame-options"] == "SAMEORIGIN"
-    assert headers["content-security-policy"] == "frame-ancestors 'self'"
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "same-origin"
-    assert client.get("/own").headers["content-security-policy"] == "sandbox"
