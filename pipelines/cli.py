@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": ("pipelines.audit", "Check a committed data set for leakage again."),
     "datasets": ("pipelines.datasets", "List, show, prune or forget committed data sets."),
     "train": ("pipelines.train", "Train, evaluate, promote if earned."),
+    "sweep": ("pipelines.sweep", "Compare recipes, choose one, promote it if earned."),
     "step": ("pipelines.step", "One stage of a training run, for schedulers."),
     "predict": ("pipelines.predict", "Give images or records a probability by a model."),
     "evaluate": ("pipelines.evaluate", "A model on another labelled data set, without training."),

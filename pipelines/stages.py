@@ -134,6 +134,8 @@ class Run:
             elif name == "report":
                 self._report()
             else:
+                if name == "train":
+                    self._take_over()
                 self._run_nodes(name)
                 self._still_locked()
                 if after:
@@ -171,6 +173,28 @@ class Run:
         if self._nodes is None:
             self._nodes = StageNodes(self.storage, self.folder, self.log, self.server)
         self._nodes.run(name)
+
+    def _take_over(self) -> None:
+        """Takes over the model of a sweep's trial that was trained with this recipe, data and code."""
+        record, work = self.record, self.storage.work_folder()
+        run_dir = work / self.folder
+        if not self.storage.list_dirs(f"sweeps/{record.dataset}/{record.task}") or (run_dir / "model").exists():
+            return
+        from components.datasets import committed, manifest
+        from components.sweeps import adopt
+        from components.training.recipe import TrainingConfig
+        from components.training.trainer import run_key
+
+        config = TrainingConfig.from_dict(dict(record.config))
+        facts = manifest.load(self.storage, record.dataset_dir)
+        key = run_key(config, committed.open_dataset(committed.stage(self.storage, record.dataset_dir, facts)))
+        trial = adopt.find(self.storage, record.dataset, record.task, key, source_digest())
+        if trial is None:
+            return
+        place = trial.relative_to(work).as_posix()
+        self.log(f"train: {place} was trained with this recipe, these data and this code; its model is taken over")
+        adopt.take_over(trial, run_dir, config)
+        run_record.update(self.storage, self.folder, paths={"trial": place})
 
     def _trained(self) -> None:
         """Puts what training left in the run folder into run.json."""

@@ -14,7 +14,26 @@ from pipelines.options import json_option, metadata_server
 from pipelines.train import result_left_behind, settle, training_options
 
 
-@click.command("step")
+class Steps(click.Command):
+    """The stages of a run, and the steps of a sweep, which take options of their own."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Hands over to a sweep's step where the first argument names one."""
+        if args and args[0].startswith("sweep-"):
+            from pipelines.sweep_steps import STEPS
+
+            if args[0] in STEPS:
+                return STEPS[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs what the context was made for."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+@click.command("step", cls=Steps)
 @click.argument("stage", type=click.Choice(STAGES), metavar="STAGE")
 @click.argument("dataset", metavar="DATASET")
 @training_options
@@ -26,7 +45,8 @@ def command(
 ) -> None:
     """Run one STAGE: validate, train, evaluate, push or report.
 
-    validate takes the training options and freezes them; the later stages read only what it froze.
+    validate takes the training options and freezes them; the later stages read only what it froze. The steps of a sweep
+    are sweep-plan, sweep-trial and sweep-choose; each has a --help of its own.
     """
     from components.storage.open import open_storage
     from components.training import run_record

@@ -44,6 +44,7 @@ class Loop:
         run_dir: Gets checkpoints/ and tensorboard/.
         key: Of recipe and data, see `checkpoints.Position`.
         log: Takes progress.
+        watch: Told after each epoch where training stands, and the epochs of all phases; may end it by raising.
     """
 
     config: TrainingConfig
@@ -55,6 +56,7 @@ class Loop:
     run_dir: Path
     key: str
     log: Callable[[str], None]
+    watch: Callable[[Position, int], None] | None = None
 
     def run(self) -> Position:
         """Trains all phases from where the run stands; the model then holds the weights to export.
@@ -212,6 +214,8 @@ class Loop:
         if self.hardware.writes:
             self._tensorboard(position.epoch, logs, rate)
         self._save(position)
+        if self.watch is not None:
+            self.watch(position, self.epochs)
         return position
 
     def _judge(self, position: Position, logs: dict[str, float]) -> Position:

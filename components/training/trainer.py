@@ -26,12 +26,15 @@ from components.training.tfx_arguments import check_schema, dataset_folder
 from components.training.training_process import train_apart
 
 if TYPE_CHECKING:
+    from components.training.checkpoints import Position
     from components.training.loop import Loop
 
 RESULT = "training.json"
 """In the exported model's assets.extra: history, calibration, seconds."""
 
 Log = Callable[[str], None]
+Watch = Callable[["Position", int], None]
+"""Gets where training stands after an epoch, and the epochs of all phases."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ class TrainResult:
         bias: Added to the divided logits: a number for binary, one per class for subtype; None in models that were
             trained before there was one.
         threshold_note: How `sensitivity=X` was met, or that it was not; else empty.
+        parameters: Weights of the network; None in models of before.
+        pixels: Image area that the network works on for one image, over all its views; likewise.
     """
 
     history: dict[str, list[float]]
@@ -64,6 +69,8 @@ class TrainResult:
     hardware: str = ""
     bias: float | list[float] | None = None
     threshold_note: str = ""
+    parameters: int | None = None
+    pixels: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the model's folder is left out, it is where this lies."""
@@ -81,15 +88,21 @@ def read_result(run_dir: Path) -> TrainResult | None:
 
 
 def train(
-    config: TrainingConfig, dataset_dir: str | Path, run_dir: Path, *, log: Log = lambda line: None
+    config: TrainingConfig,
+    dataset: str | Path | DatasetFiles,
+    run_dir: Path,
+    *,
+    log: Log = lambda line: None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Trains, calibrates and exports to `run_dir/model`.
 
     Args:
         config: The recipe.
-        dataset_dir: Folder of a committed data set, local or gs://.
+        dataset: Folder of a committed data set, local or gs://; or one that is open.
         run_dir: Local folder of the run; gets model/, checkpoints/ and tensorboard/.
         log: Takes progress, a line at a time.
+        watch: Told after each epoch, whose checkpoint is written by then; what it raises ends the training.
 
     Raises:
         UsageError: Recipe, data set and machine do not fit together.
@@ -97,7 +110,7 @@ def train(
         TemporaryError: The disk is full.
     """
     started = time.monotonic()
-    data = open_dataset(dataset_dir)
+    data = dataset if isinstance(dataset, DatasetFiles) else open_dataset(dataset)
     height, width = data.stored_size[1], data.stored_size[0]
     config.check_data(data.name, data.task, height, width, data.label_region)
     key = run_key(config, data)
@@ -112,6 +125,7 @@ def train(
     from components.training.operating_point import calibrate, describe
 
     loop = prepare(config, data, run_dir, key, log)
+    loop.watch = watch
     history = loop.run().history
     facts = ModelFacts.of(config, data, models.stain_target(loop.model))
     serving = Serving(
@@ -125,6 +139,8 @@ def train(
         seconds=time.monotonic() - started,
         model_dir=run_dir / "model",
         hardware=loop.hardware.describe(),
+        parameters=loop.model.count_params(),
+        pixels=models.pixels_per_image(loop.model),
         **dataclasses.asdict(fitted),
     )
     save(serving, result.model_dir, facts, extra={RESULT: {"key": key, "result": result.to_dict()}})
@@ -151,8 +167,8 @@ def take_part(
 
 
 def run_key(config: TrainingConfig, data: DatasetFiles) -> str:
-    """Tells whether a checkpoint or a finished model belongs to this recipe and these data."""
-    text = f"{config.digest()}:{data.manifest.content_digest}:{data.manifest.plan_id}"
+    """Tells whether a checkpoint or a finished model belongs to this recipe (judged as it may be) and these data."""
+    text = f"{config.making_digest()}:{data.manifest.content_digest}:{data.manifest.plan_id}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

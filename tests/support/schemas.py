@@ -47,6 +47,9 @@ def _compare(kind: Any, node: Mapping[str, Any], root: Mapping[str, Any], where:
             yield f"{where}: {kind} against {allowed}"
         if parts[1] is not Any:
             yield from _compare(parts[1], node["additionalProperties"], root, f"{where}.*")
+    elif origin is typing.Literal:
+        if list(parts) != [value for value in node.get("enum", ()) if value is not None]:
+            yield f"{where}: {parts} against {node.get('enum')}"
     elif {_PLAIN.get(kind)} != allowed:
         yield f"{where}: {kind} against {allowed}"
 
