@@ -14,6 +14,7 @@ from pipelines.options import json_option, metadata_option, metadata_server, ope
 if TYPE_CHECKING:
     from components.report.tfx_document import Artifact, Execution
     from components.storage.base import Storage
+    from components.sweeps.sweep_types import SweepRecord
     from components.training.run_types import RunRecord
     from pipelines.tfx.metadata_store import Server
 
@@ -24,20 +25,29 @@ if TYPE_CHECKING:
 @metadata_option
 @json_option
 def command(run_id: str, workspace: str, metadata: str, as_json: bool) -> None:
-    """Show executions and artifacts of a run, their types, states and places.
+    """Show executions and artifacts of a run or a sweep, their types, states and places.
 
     Where the workspace has lost its ML Metadata, what the run itself kept of it is shown.
     """
     from components.core import json_documents
+    from components.sweeps import record as sweeps
     from components.training import run_record
 
     server = metadata_server(metadata)
     storage = open_workspace(workspace)
     folder = run_record.find_run(storage, run_id)
+    record: RunRecord | SweepRecord
     if folder is None:
-        raise UsageError(f"There is no run {run_id!r} in {workspace}.", "Give the run id that train printed.")
-    record = run_record.read(storage, folder)
-    place, executions, artifacts = _read(storage, folder, record, server)
+        sweep = sweeps.find_sweep(storage, run_id)
+        if sweep is None:
+            raise UsageError(
+                f"There is no run or sweep {run_id!r} in {workspace}.", "Give the id that train or sweep printed."
+            )
+        record = sweeps.read(storage, sweep)
+        place, executions, artifacts = _of_sweep(storage, record, server)
+    else:
+        record = run_record.read(storage, folder)
+        place, executions, artifacts = _read(storage, folder, record, server)
     if not executions:
         raise UsageError(
             f"ML Metadata in {place} knows no execution of run {run_id!r}: nothing of it has run, or it was begun"
@@ -77,6 +87,23 @@ def _read(
     name = metadata_store.pipeline_name(work, record.dataset, record.task, server)
     with metadata_store.troubles(store):
         return store.place, *lineage.read(metadata_store.open_store(store), name, record.run_id)
+
+
+def _of_sweep(
+    storage: Storage, sweep: SweepRecord, server: Server | None
+) -> tuple[str, tuple[Execution, ...], tuple[Artifact, ...]]:
+    from pipelines.sweep_end import check_store
+    from pipelines.tfx import lineage, metadata_store
+
+    check_store(sweep, server)
+    work = open_workspace(str(storage.work_folder()))
+    store: metadata_store.Store
+    store = server or metadata_store.SqliteFile(metadata_store.workspace_file(work, sweep.dataset, sweep.task))
+    if isinstance(store, metadata_store.SqliteFile) and not store.file.is_file():
+        raise UsageError(f"{store.file} is not there.", "Give the workspace that the sweep was chosen in.")
+    name = metadata_store.pipeline_name(work, sweep.dataset, sweep.task, server)
+    with metadata_store.troubles(store):
+        return store.place, *lineage.read(metadata_store.open_store(store), name, sweep.sweep_id)
 
 
 def show(run_id: str, place: str, executions: Any, artifacts: Any) -> None:

@@ -12,14 +12,16 @@ import click
 import pytest
 
 from pipelines.cli import COMMANDS, cli
+from pipelines.step import Steps
+from pipelines.sweep_steps import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("components", "pipelines", "schemas", "dags", "infra", "tests", "docs", "benchmarks", ".ci")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
 README_LINES = 120
 
-MADE_LATER = ("benchmarks/.work", "tests/e2e/artifacts")
-"""Folders that git ignores."""
+MADE_LATER = ("benchmarks/.work", "tests/e2e/artifacts", "winner.yaml")
+"""Folders that git ignores, and what a sweep writes."""
 
 BEAM_FLAGS = {
     "--runner", "--job_endpoint", "--direct_running_mode", "--direct_num_workers",
@@ -172,6 +174,8 @@ def command_troubles(words: list[str], whole: bool) -> list[str]:
         if known is None:
             return [] if re.fullmatch(r"[A-Z]+|…|\.\.\.", given[0]) else [f"no command {given[0]}"]
         command, given = known, given[1:]
+    if isinstance(command, Steps) and given and given[0] in STEPS:
+        command, given = STEPS[given[0]], given[1:]
     own = {name for param in command.params for name in param.opts} | {"--help"}
     beam = BEAM_FLAGS if command.context_settings.get("ignore_unknown_options") else set()
     wrong = [f"no option {flag}" for flag in _flags(given) if flag not in own | beam]
@@ -213,7 +217,8 @@ def flags() -> set[str]:
         return own
 
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-    return of(cli) | set(re.findall(r'"(--[a-z][\w-]*)"', scripts)) | BEAM_FLAGS | FOREIGN_FLAGS | {"--help"}
+    steps = set().union(*map(of, STEPS.values()))
+    return of(cli) | steps | set(re.findall(r'"(--[a-z][\w-]*)"', scripts)) | BEAM_FLAGS | FOREIGN_FLAGS | {"--help"}
 
 
 @pytest.mark.parametrize("name", documents())

@@ -1,4 +1,4 @@
-"""The trials that are known before the first of them runs, and the next one of a search that learns from its results."""
+"""The trials that are known before the first of them runs, and the next one of a search that learns from results."""
 
 from __future__ import annotations
 

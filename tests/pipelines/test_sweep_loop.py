@@ -49,8 +49,8 @@ def test_a_line_per_trial_with_the_best_so_far_and_what_is_left(tmp_path: Path) 
     sweep_loop.run_trials(storage, FOLDER, lines.append, runner)
     assert lines == [
         "trial 0 of 3, recipe_0: begins",
-        "trial 0, recipe_0: AUC 0.900 (0.800 to 0.950) after 3 epochs, 30 s. Best so far: trial 0, AUC 0.900. About 60 s"
-        " left.",
+        "trial 0, recipe_0: AUC 0.900 (0.800 to 0.950) after 3 epochs, 30 s. Best so far: trial 0, AUC 0.900."
+        " About 60 s left.",
         "trial 1 of 3, recipe_1: begins",
         "trial 1, recipe_1: failed. loss became nan. Best so far: trial 0, AUC 0.900. About 30 s left.",
         "trial 2 of 3, recipe_2: begins",

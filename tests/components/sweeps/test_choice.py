@@ -55,7 +55,8 @@ def test_of_equal_weights_the_cheaper_to_score_is_chosen_then_the_earlier() -> N
 def test_with_too_few_patients_the_best_is_chosen_and_that_is_said() -> None:
     few = np.isin(GROUPS, ["p00", "p01", "p02"])
     pair = [candidate(0, 1.30, 3_000_000), candidate(1, 1.2, 100_000)]
-    ranked = rank(LABELS[few], GROUPS[few], [dataclasses.replace(c, probability=c.probability[few]) for c in pair], PLAN)
+    part = [dataclasses.replace(c, probability=c.probability[few]) for c in pair]
+    ranked = rank(LABELS[few], GROUPS[few], part, PLAN)
     choice = choose(ranked, "patient")
     assert choice.winner == choice.best and choice.within == (choice.best,)
     assert "can't be said (too few groups)" in choice.reason

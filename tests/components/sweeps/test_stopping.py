@@ -12,9 +12,7 @@ from components.sweeps.sweep_types import TrialRecord
 
 def finished(*curves: Sequence[float], error: float | None = 0.02) -> list[TrialRecord]:
     figures = {"auc": {"standard_error": error}}
-    return [
-        TrialRecord(1, number, "done", "", "", curve=tuple(curve), figures=figures) for number, curve in enumerate(curves)
-    ]
+    return [TrialRecord(1, n, "done", "", "", curve=tuple(curve), figures=figures) for n, curve in enumerate(curves)]
 
 
 GOOD = finished([0.6, 0.8, 0.85, 0.9], [0.5, 0.82], [0.7, 0.8, 0.8, 0.81, 0.82, 0.83])
