@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from components.report.svg import BLUE, GREY, MUTED, ORANGE, PAPER, drawing, inline
 from components.sweeps.sweep_types import Field
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST = 40
 """Trials that a figure shows, the best ones."""
@@ -52,7 +55,8 @@ def cost(name: str, rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
             mark, colour = ("D", ORANGE) if row["winner"] else ("o", BLUE)
             axes.plot(row["parameters"], row["estimate"], mark, color=colour, markeredgecolor=PAPER, markersize=8)
             axes.annotate(str(row["number"]), (row["parameters"], row["estimate"]), (5, 4), textcoords="offset points")
-        axes.set(xscale="log", xlabel="weights of the network", ylabel=f"{metric} on eval")
+        _log_axis(axes)
+        axes.set(xlabel="weights of the network", ylabel=f"{metric} on eval")
         return inline(figure, name, f"{metric} on eval against the number of weights, a point for each trial")
 
 
@@ -73,13 +77,22 @@ def slices(name: str, field: Field, rows: Sequence[Mapping[str, Any]], metric: s
         else:
             places = [float(row["values"][field.name]) for row in rows]
             if field.log:
-                axes.set_xscale("log")
+                _log_axis(axes)
         for x, row in zip(np.asarray(places, float), rows):
             colour = ORANGE if row["winner"] else BLUE if row["done"] else GREY
             axes.plot(x, row["score"], "D" if row["winner"] else "o", color=colour, markersize=6,
                       markerfacecolor=colour if row["done"] else "none")  # fmt: skip
         axes.set(xlabel=field.name, ylabel=f"{metric} on eval")
         return inline(figure, name, f"{metric} on eval by {field.name}; hollow: ended early; diamond: chosen")
+
+
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic axis whose labels are plain numbers: the page's figures have no mathematics."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.0e}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(value: str) -> str:

@@ -149,6 +149,8 @@ def _shown(value: Any) -> str:
         read = json.loads(str(value))
     except ValueError:
         return str(value)
+    if isinstance(read, float):
+        return f"{read:.3g}"
     return ", ".join(map(str, read)) if isinstance(read, list) else str(read)
 
 
@@ -184,12 +186,12 @@ def _plots(sweep: SweepRecord, lines: list[Line], done: list[Line]) -> dict[str,
         if len({row["parameters"] for row in sizes}) > 1:
             small.append((sweep_figures.cost("cost", sizes, metric), f"{metric} against size; numbers are trials"))
     histories = [
-        (f"{line.number} {line.recipe}", {"val_score": line.trial.curve})
+        (f"{line.number} {line.recipe}", {f"val_{sweep.metric}": line.trial.curve})
         for line in [*done, *(line for line in lines if not line.value)][:CURVES]
         if line.trial and line.trial.curve
     ]
     if histories:
-        small.append((figures.overlaid("curves", histories, "val_score"), f"{metric} on eval after each epoch"))
+        small.append((figures.overlaid("curves", histories, f"val_{sweep.metric}"), f"{metric} on eval after each epoch"))
     scored = [
         {"values": sweep.trials[line.number].values, "score": line.trial.score, "done": bool(line.value),
          "winner": line.winner}

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from components.report import index, page, prediction_page
+from components.report import index, page, prediction_page, sweep_page
 from components.report.evidence import collect
 from tests.components.report.test_page import hostile
 from tests.components.report.test_prediction_page import summary
+from tests.support import sweep_help
 from tests.support.report_help import Studio
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -65,6 +66,8 @@ def pages(binary: Studio, subtype: Studio, tmp_path_factory: pytest.TempPathFact
     )
     made["prediction"] = root / "prediction.html"
     made["prediction"].write_text(prediction_page.render(summary()), encoding="utf-8")
+    made["sweep"] = root / "sweep.html"
+    made["sweep"].write_text(sweep_page.render(*sweep_help.sweep("-of-a-very-long-name" * 3)), encoding="utf-8")
     made["hostile"] = root / "hostile.html"
     evidence = hostile(collect(studio.storage, "runs/idc/binary/poor"))
     made["hostile"].write_text(page.render(evidence), encoding="utf-8")
@@ -83,7 +86,7 @@ def opened(browser: Any, file: Path, width: int, scheme: str) -> tuple[Any, list
     return tab, messages, [url for url in asked if not url.startswith("data:") and url != file.as_uri()]
 
 
-@pytest.mark.parametrize("name", ["good", "poor", "failed", "index", "subtype", "hostile", "prediction"])
+@pytest.mark.parametrize("name", ["good", "poor", "failed", "index", "subtype", "hostile", "prediction", "sweep"])
 def test_at_every_width_and_scheme(browser: Any, pages: dict[str, Path], name: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
