@@ -191,7 +191,8 @@ def _plots(sweep: SweepRecord, lines: list[Line], done: list[Line]) -> dict[str,
         if line.trial and line.trial.curve
     ]
     if histories:
-        small.append((figures.overlaid("curves", histories, f"val_{sweep.metric}"), f"{metric} on eval after each epoch"))
+        curves = figures.overlaid("curves", histories, f"val_{sweep.metric}")
+        small.append((curves, f"{metric} on eval after each epoch"))
     scored = [
         {"values": sweep.trials[line.number].values, "score": line.trial.score, "done": bool(line.value),
          "winner": line.winner}

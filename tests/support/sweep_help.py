@@ -42,7 +42,8 @@ def sweep(hostile: str = "") -> tuple[SweepRecord, dict[int, TrialRecord]]:
         elif number == 5:
             reason = "clearly behind after 4 of 8 epochs: 0.612, where half of the finished trials had 0.801 or more."
             known[number] = TrialRecord(
-                1, 5, "stopped", "", "", seconds=90.0, epochs_run=4, epochs=8, curve=curve[:4], score=0.612, reason=reason
+                1, 5, "stopped", "", "", seconds=90.0, epochs_run=4, epochs=8, curve=curve[:4], score=0.612,
+                reason=reason,
             )  # fmt: skip
         elif number == 6:
             error = TrialFailure(65, f"loss became nan in epoch 1, batch 1{hostile}: the learning rate is 3e-3.")
@@ -52,15 +53,15 @@ def sweep(hostile: str = "") -> tuple[SweepRecord, dict[int, TrialRecord]]:
     ranked = choice.rank(labels, groups, candidates, BootstrapPlan(resamples=300))
     for entry in ranked:
         number, estimate = entry.candidate.number, entry.estimate
-        figures = {"auc": {"estimate": estimate, "low": estimate - 0.04, "high": estimate + 0.03, "standard_error": 0.02},
-                   "f1": {"estimate": 0.7}}  # fmt: skip
+        auc = {"estimate": estimate, "low": estimate - 0.04, "high": estimate + 0.03, "standard_error": 0.02}
+        figures = {"auc": auc, "f1": {"estimate": 0.7}}
         known[number] = TrialRecord(
             **{**vars(known[number]), "score": estimate, "figures": figures, "patches": len(labels), "groups": 17,
                "parameters": entry.candidate.parameters, "pixels": 80_000, "milliseconds": 3.2}
         )  # fmt: skip
     record = SweepRecord(
-        1, "", "sweep-1", "idc", "binary", "2026-11-26T01:02:03+00:00", "", "done", "datasets/idc/binary/abc", "abc", "",
-        "", "patient", ("negative", "idc"), "auc", None, {},
+        1, "", "sweep-1", "idc", "binary", "2026-11-26T01:02:03+00:00", "", "done", "datasets/idc/binary/abc", "abc",
+        "", "", "patient", ("negative", "idc"), "auc", None, {},
         Search("random", tuple(dict.fromkeys(trial.recipe for trial in trials)), FIELDS, 9), tuple(trials),
         choice.choose(ranked, "patient"), "sweep-1-winner",
     )  # fmt: skip
