@@ -11,7 +11,10 @@ from pathlib import Path
 
 from components.promotion.champion import LIVE
 from components.promotion.served_model import model_digest
+from components.splits.fold_assignment import NAME
 from components.storage.base import Storage
+from components.training.fold_plan import read_folds
+from components.training.fold_training import FOLDS, OUT_OF_FOLD
 
 KEPT = ("tensorboard",)
 """Folders of a run that others may look at while the model is already there."""
@@ -56,6 +59,40 @@ def fetch_back(storage: Storage, folder: str) -> None:
     shutil.rmtree(tmp, ignore_errors=True)
     shutil.copytree(storage.local_tree(f"{folder}/model"), tmp)
     tmp.rename(model)
+
+
+def bring_folds(storage: Storage, folder: str) -> None:
+    """Brings a run's folds.json, and the models of folds that other machines have trained, into the working folder.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, relative to it.
+    """
+    if storage.is_local:
+        return
+    work = storage.work_folder()
+    folds = read_folds(storage, folder)
+    (work / folder).mkdir(parents=True, exist_ok=True)
+    (work / folder / NAME).write_bytes(folds.to_bytes())
+    for fold in range(1, folds.folds + 1):
+        home = f"{folder}/{FOLDS}/{fold}"
+        if storage.exists(f"{home}/model/{LIVE}") and not (work / home / "model").exists():
+            (work / home).mkdir(parents=True, exist_ok=True)
+            (work / home / OUT_OF_FOLD).write_bytes(storage.read_bytes(f"{home}/{OUT_OF_FOLD}"))
+            fetch_back(storage, home)
+
+
+def hand_over_fold(storage: Storage, folder: str) -> None:
+    """Puts what the training of one fold left into the bucket.
+
+    Args:
+        storage: The workspace.
+        folder: Of the fold, relative to it.
+    """
+    if not storage.is_local:
+        path = storage.work_folder() / folder / OUT_OF_FOLD
+        storage.write_atomic(f"{folder}/{OUT_OF_FOLD}", path.read_bytes())
+        hand_over(storage, folder)
 
 
 def clear(storage: Storage, folder: str) -> None:

@@ -209,6 +209,8 @@ class Run:
         open_storage(work).write_atomic(
             f"{self.folder}/model/assets.extra/{STATISTICS}", statistics, tmp_dir=f"{self.folder}/.tmp"
         )
+        for fold in folds_of(self.record):
+            remote_run.hand_over_fold(self.storage, f"{self.folder}/folds/{fold}")
         remote_run.hand_over(self.storage, self.folder)
         run_record.update(
             self.storage, self.folder, history=result.history, epochs_run=result.epochs_run,
@@ -228,6 +230,11 @@ class Run:
 def is_over(record: RunRecord) -> bool:
     """Whether nothing is left to do for a run, whatever code is installed today."""
     return bool(record.state == "done" and record.decision is not None)
+
+
+def folds_of(record: RunRecord) -> list[int]:
+    """Numbers of the folds of a run; none where it decides by its test split."""
+    return list(range(1, record.folds.folds + 1)) if record.folds else []
 
 
 def result(storage: Storage, record: RunRecord) -> dict[str, Any]:
@@ -253,4 +260,5 @@ def result(storage: Storage, record: RunRecord) -> dict[str, Any]:
         "metrics": {name: value["estimate"] for name, value in values.items()},
         "power": power_line(dataclasses.asdict(record.gate) if record.gate else None),
         "report": storage.uri(record.report) if record.report else None,
+        "folds": folds_of(record),
     }

@@ -38,10 +38,16 @@ class Steps(click.Command):
 @click.argument("dataset", metavar="DATASET")
 @training_options
 @click.option("--run-id", required=True, help="Name of the run.")
+@click.option(
+    "--fold",
+    type=click.IntRange(1, 20),
+    default=None,
+    help="Of train: this fold alone, beside others in processes of their own; without it all that are missing.",
+)
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, /, stage: str, dataset: str, run_id: str, as_json: bool, **given: Any
+    context: click.Context, /, stage: str, dataset: str, run_id: str, fold: int | None, as_json: bool, **given: Any
 ) -> None:
     """Run one STAGE: validate, train, evaluate, push or report.
 
@@ -65,6 +71,8 @@ def command(
         joined = stages.result(storage, join(storage, folder, cluster, console.log))
         console.emit(joined, as_json, lambda: click.echo("train: done"))
         return
+    if fold is not None and stage != "train":
+        raise UsageError(f"step {stage} has no folds.", "Only `step train` takes --fold.")
     if stage == "validate":
         frozen = (
             run_record.read(storage, folder).dataset_dir if run_record.exists(storage, folder) else None
@@ -75,6 +83,14 @@ def command(
     else:
         refuse_options(context)
         run_record.read(storage, folder)
+    if fold is not None:
+        from pipelines.fold_step import train_one
+
+        with result_left_behind(storage, folder):
+            train_one(storage, folder, fold, console.log)
+        document = {**stages.result(storage, run_record.read(storage, folder)), "fold": fold}
+        console.emit(document, as_json, lambda: click.echo(f"fold {fold}: done"))
+        return
     with run_record.lock(storage, folder, f"histoline step {stage} {dataset} {given['task']}") as held:
         run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]), held.check)
         with result_left_behind(storage, folder):
@@ -92,7 +108,7 @@ def refuse_options(context: click.Context) -> None:
     Raises:
         UsageError: One was given.
     """
-    allowed = {"stage", "dataset", "workspace", "task", "run_id", "metadata", "as_json"}
+    allowed = {"stage", "dataset", "workspace", "task", "run_id", "metadata", "as_json", "fold"}
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
         if parameter.name not in allowed and source == click.core.ParameterSource.COMMANDLINE:

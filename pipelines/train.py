@@ -44,6 +44,26 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Any other field of the recipe, such as phases.0.learning_rate=1e-3; repeatable.",
             ),
             click.option(
+                "--folds",
+                type=click.IntRange(2, 20),
+                default=None,
+                help="Decide by so many folds by patient, each tested by a model that has not seen it, instead of by"
+                " the test split.",
+            ),
+            click.option(
+                "--holdout",
+                type=click.Choice(("none", "test")),
+                default=None,
+                help="test: keep the data set's test split out of all folds, to measure the served model on it.",
+            ),
+            click.option(
+                "--on-infeasible",
+                type=click.Choice(("fail", "train-only")),
+                default=None,
+                help="Of a class with fewer patients than folds: fail (the default), or train on it and measure the"
+                " others.",
+            ),
+            click.option(
                 "--gate-policy",
                 type=click.Choice(("better", "non-inferior", "auto")),
                 default=None,
@@ -91,6 +111,9 @@ def overrides(given: dict[str, Any], phases: int) -> dict[str, str]:
     found = dict(pairs("--set", given["changes"]))
     fields = {"epochs": f"phases.{phases - 1}.epochs", "batch_size": "batch_size", "seed": "seed"}
     fields |= {"weights": "options.weights", "gate_policy": "gate.policy"}
+    if given["folds"]:
+        found |= {"decision": "folds", "folds": str(given["folds"])}
+    fields["holdout"] = "holdout"
     return found | {field: given[name] for name, field in fields.items() if given[name] not in ("", None)}
 
 
@@ -134,6 +157,8 @@ def settle(storage: Storage, dataset: str, given: dict[str, Any], data: str | No
     if changed:
         config = run_inputs.choose_config(*chosen, changed, folder=PRESETS_FOLDER)
     options: dict[str, Any] = {}
+    if given["on_infeasible"]:
+        options["on_infeasible"] = given["on_infeasible"]
     if given["accept_drift"]:
         options["accept_drift"] = given["accept_drift"]
     if given["drift_thresholds"]:
@@ -218,9 +243,11 @@ def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given
             console.emit(result, as_json, lambda: click.echo("This worker's part is done; the chief goes on."))
             return
     inputs = settle(storage, dataset, given)
+    refuse_cluster_of_folds(inputs, cluster is not None)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
     if tensorboard:
-        console.log(f"curves: {tensorboard_command(storage.work_folder() / folder)}")
+        curves = storage.work_folder() / folder / ("folds" if inputs.folds else "tensorboard")
+        console.log(f"curves: {tensorboard_command(curves)}")
     with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}") as held:
         run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]), held.check)
         with result_left_behind(storage, folder):
@@ -232,17 +259,29 @@ def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given
     console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
 
 
-def tensorboard_command(run_dir: Path) -> str:
+def refuse_cluster_of_folds(inputs: Inputs, cluster: bool) -> None:
+    """Refuses to train folds as one model on several machines.
+
+    Raises:
+        UsageError: Both were asked for.
+    """
+    if cluster and inputs.folds is not None:
+        raise UsageError(
+            "TF_CONFIG makes several machines train one model, and folds are several models.",
+            "Unset TF_CONFIG, and train the folds side by side: histoline step train --fold N on each machine.",
+        )
+
+
+def tensorboard_command(curves: Path) -> str:
     """The command line that shows a run's curves; TensorBoard lies beside this interpreter.
 
     Args:
-        run_dir: Folder of the run on this machine.
+        curves: Folder of the curves on this machine.
     """
     import shlex
 
     program = Path(sys.executable).with_name("tensorboard")
-    logs = run_dir / "tensorboard"
-    return shlex.join([str(program) if program.exists() else "tensorboard", "--logdir", str(logs)])
+    return shlex.join([str(program) if program.exists() else "tensorboard", "--logdir", str(curves)])
 
 
 @contextlib.contextmanager

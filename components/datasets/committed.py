@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from components.core.array_types import Integers
 from components.datasets import manifest as manifests
 from components.datasets.manifest import Manifest
 from components.errors import DataError
 from components.images.decode import shrink_factor
 from components.storage.base import Storage
 from components.storage.open import open_storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +29,14 @@ class Split:
         name: `train`, `eval` or `test`.
         shards: Local files, in the manifest's order.
         by_class: Patches per class in label order.
+        offsets: Of each shard the byte offsets, rising, of the records that belong to the split; empty where all of
+            them do.
     """
 
     name: str
     shards: tuple[Path, ...]
     by_class: tuple[int, ...]
+    offsets: tuple[Integers, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def count(self) -> int:
@@ -44,11 +52,13 @@ class DatasetFiles:
         folder: Where it lies; a local copy where it came from gs://.
         manifest: Its manifest, checked.
         splits: By name.
+        part: Digest of who is where, if it is split otherwise than it was committed; else empty.
     """
 
     folder: Path
     manifest: Manifest
     splits: dict[str, Split]
+    part: str = ""
 
     @property
     def name(self) -> str:
@@ -98,6 +108,18 @@ class DatasetFiles:
         table = pq.read_table(self.folder / "patches.parquet", columns=["group_id", "split"])
         pairs = table.group_by(["group_id", "split"]).aggregate([]).to_pylist()
         return sorted({row["group_id"] for row in pairs if row["split"] in splits})
+
+    def table(self, split: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of the sidecars of a split, in the order in which its records are read.
+
+        Args:
+            split: `train`, `eval` or `test`.
+            columns: Of `schemas.tables.sidecar`.
+        """
+        from components.datasets.sidecars import read_sidecars
+
+        shards = self.manifest.shards(split)
+        return read_sidecars([self.folder / self.manifest.sidecar(shard) for shard in shards], columns)
 
 
 def open_dataset(dataset_dir: str | Path, cache_dir: Path | None = None) -> DatasetFiles:

@@ -7,8 +7,9 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 from __future__ import annotations
 
 import functools
+import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,7 +50,7 @@ def framed_size(length: int) -> int:
     return HEADER_BYTES + length + FOOTER_BYTES
 
 
-def read_record(file: BinaryIO) -> bytes | None:
+def read_record(file: BinaryIO | mmap.mmap) -> bytes | None:
     """Reads the record at the file's position; None at the end of the file.
 
     Raises:
@@ -102,3 +103,20 @@ def read_at(path: str | Path, offset: int) -> bytes:
     if data is None:
         raise CorruptRecord(f"no record at byte {offset}")
     return data
+
+
+def read_chosen(path: str | Path, offsets: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """Yields (byte offset, record) of the records that begin at some offsets, every checksum verified.
+
+    What lies between them is not read, so that few records of a large file cost little.
+
+    Raises:
+        CorruptRecord: As `read_at`.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        for offset in offsets:
+            memory.seek(offset)
+            data = read_record(memory)
+            if data is None:
+                raise CorruptRecord(f"no record at byte {offset}")
+            yield offset, data

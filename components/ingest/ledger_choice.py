@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from components.core.regular_files import read_regular_text
+from components.datasets.fold_ledgers import EVERYONE, fold_path, read_fold_ledgers
 from components.datasets.latest_pointer import read_latest
 from components.errors import DataError, UsageError
 from components.ingest.config import IngestConfig
@@ -82,11 +83,6 @@ def read_previous(storage: Storage, config: IngestConfig) -> Previous:
     return dataclasses.replace(previous, latest=latest)
 
 
-def fold_path(config: IngestConfig, fold: int) -> str:
-    """File of a fold's ledger, relative to the workspace."""
-    return f"{config.home}/folds/{fold}.json"
-
-
 def _read_named(path: Path) -> Ledger:
     try:
         text = read_regular_text(path)
@@ -110,25 +106,16 @@ def _check_untouched(storage: Storage, dataset_dir: str, text: str, where: str) 
 
 
 def _read_folds(storage: Storage, config: IngestConfig) -> Previous:
-    first = fold_path(config, 1)
-    if not storage.exists(first):
+    ledgers = read_fold_ledgers(storage, config.home, config.folds)
+    if not ledgers:
         if config.folds:
             return Previous()
         raise UsageError(
-            f"There are no folds in {storage.uri(config.home)}/folds.",
+            f"There are no folds in {storage.uri(config.home)}/{EVERYONE}.",
             "Plan them first: histoline ingest ... --folds 5.",
         )
-    ledgers = [Ledger.from_json(storage.read_bytes(first).decode(), storage.uri(first))]
-    count = ledgers[0].folds
-    if config.folds and config.folds != count:
-        raise UsageError(
-            f"{storage.uri(config.home)}/folds holds {count} folds, --folds says {config.folds}.",
-            "Keep the number, or delete that folder to start anew.",
-        )
-    for number in range(2, count + 1):
-        path = fold_path(config, number)
-        ledgers.append(Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path)))
+    count = len(ledgers)
     if config.fold > count:
         raise UsageError(f"--fold {config.fold}: there are {count} folds.", f"Choose 1 to {count}.")
     chosen = max(config.fold, 1)
-    return Previous(ledgers[chosen - 1], storage.uri(fold_path(config, chosen)), tuple(ledgers))
+    return Previous(ledgers[chosen - 1], storage.uri(fold_path(config.home, chosen)), ledgers)

@@ -21,11 +21,12 @@ from components.core.json_documents import canonical
 from components.core.machine import give_memory_back
 from components.core.rejects import reject_table
 from components.datasets import manifest as manifests
+from components.datasets.fold_ledgers import fold_path
 from components.datasets.layout import ShardSpec
 from components.errors import DataError
 from components.ingest.config import IngestConfig
 from components.ingest.given import Given, read_given
-from components.ingest.ledger_choice import Previous, fold_path, read_previous
+from components.ingest.ledger_choice import Previous, read_previous
 from components.ingest.plan_files import PlanTables, write_plan
 from components.ingest.raw_patches import RawPatches, find_patches
 from components.ingest.shard_jobs import IngestPlan, WriteConfig
@@ -134,7 +135,7 @@ def make_plan(
         rows=pc.take(patches, arrow_arrays.numbers(order)),
         cuts=cuts,
         rejects=rejects,
-        fold_ledgers={fold_path(config, ledger.fold): ledger.to_json() for ledger in splits.folds},
+        fold_ledgers={fold_path(config.home, ledger.fold): ledger.to_json() for ledger in reversed(splits.folds)},
         path_map=raw.path_map,
         path_map_file=config.path_map_file,
     )

@@ -54,7 +54,7 @@ def write_plan(storage: Storage, plan: IngestPlan, tables: PlanTables, *, shards
     """
     if tables.path_map is not None and tables.path_map_file is not None:
         write_path_map(tables.path_map_file, tables.path_map)
-    for path, text in tables.fold_ledgers.items():
+    for path, text in tables.fold_ledgers.items():  # the first fold last: without it there are no folds
         storage.write_atomic(path, text.encode())
     if not shards:
         return

@@ -183,7 +183,7 @@ def split_intervals(
     labels: npt.ArrayLike,
     probability: npt.ArrayLike,
     groups: npt.ArrayLike,
-    threshold: float | None,
+    threshold: float | Array | None,
     plan: BootstrapPlan,
 ) -> tuple[dict[str, Interval], Resamples]:
     """All metrics of a split with intervals: what run.json and the report show.

@@ -21,7 +21,7 @@ def group_counts(cell: Array, index: Array, n_groups: int, n_cells: int) -> Arra
 
 
 def per_group_metrics(
-    labels: npt.ArrayLike, probability: npt.ArrayLike, groups: npt.ArrayLike, threshold: float | None = None
+    labels: npt.ArrayLike, probability: npt.ArrayLike, groups: npt.ArrayLike, threshold: float | Array | None = None
 ) -> tuple[Array, dict[str, Array]]:
     """Metrics of every patient on their own.
 

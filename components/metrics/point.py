@@ -233,7 +233,7 @@ def one_vs_rest_auc(labels: npt.ArrayLike, probability: npt.ArrayLike) -> Array:
     return np.array([roc_auc(y == k, p[:, k]) for k in range(p.shape[1])])
 
 
-def binary_metrics(labels: npt.ArrayLike, probability: npt.ArrayLike, threshold: float) -> dict[str, float]:
+def binary_metrics(labels: npt.ArrayLike, probability: npt.ArrayLike, threshold: float | Array) -> dict[str, float]:
     """All binary metrics of a split at the stored threshold.
 
     Args:

@@ -116,7 +116,7 @@ def _sums(labels: Array, probability: Array, index: Array, n_groups: int) -> Wei
 
 
 def weighted_binary(
-    labels: npt.ArrayLike, probability: npt.ArrayLike, index: Array, n_groups: int, threshold: float
+    labels: npt.ArrayLike, probability: npt.ArrayLike, index: Array, n_groups: int, threshold: float | Array
 ) -> WeightedMetrics:
     """All binary metrics of `components.metrics.point.binary_metrics`, under group weights.
 

@@ -22,19 +22,19 @@ COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 """Shares of the patches that are still answered, in the table."""
 
 
-def certainty(probability: npt.ArrayLike, threshold: float | None) -> Array:
+def certainty(probability: npt.ArrayLike, threshold: float | Array | None) -> Array:
     """How far a patch is from being called otherwise, [N]; only the order counts.
 
     Args:
         probability: P(positive) [N], or [N, C].
-        threshold: The stored cut of a binary model: certainty is the distance of the logits from it. Several classes:
-            the probability of the predicted one.
+        threshold: The stored cut of a binary model, one or each patch's own: certainty is the distance of the logits
+            from it. Several classes: the probability of the predicted one.
     """
     p = np.asarray(probability, float)
     if p.ndim == 2:
         highest: Array = p.max(axis=1)
         return highest
-    cut = np.array([np.nan if threshold is None else threshold])
+    cut = np.atleast_1d(np.asarray(np.nan if threshold is None else threshold, float))
     distance: Array = np.abs(scores_from_probability(p) - scores_from_probability(cut))
     return distance
 

@@ -29,7 +29,7 @@ class ScoredSplit:
         labels: Class numbers, [N].
         groups: Group of each patch, [N] str.
         probability: P(positive) [N], or [N, C].
-        threshold: The stored cut; None for several classes.
+        threshold: The stored cut, one or each patch's own, [N]; None for several classes.
         magnification: Objective magnification of each patch, [N]; -1 where unknown.
         tumor_type: [N] str, empty where unknown.
     """
@@ -37,7 +37,7 @@ class ScoredSplit:
     labels: Array
     groups: Array
     probability: Array
-    threshold: float | None
+    threshold: float | Array | None
     magnification: Array
     tumor_type: Array
 
@@ -46,12 +46,14 @@ class ScoredSplit:
         """Class numbers at the stored threshold, or by argmax, [N]."""
         if self.threshold is None:
             return np.asarray(self.probability.argmax(axis=1))
-        return (self.probability >= np.float32(self.threshold)).astype(int)
+        return (self.probability >= np.asarray(self.threshold, np.float32)).astype(int)
 
     def at(self, rows: Array) -> ScoredSplit:
         """The part where `rows` (bool [N]) holds."""
         arrays = ("labels", "groups", "probability", "magnification", "tumor_type")
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+        cut = self.threshold
+        own = {"threshold": cut[rows]} if isinstance(cut, np.ndarray) else {}
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in arrays}, **own)
 
 
 def with_intervals(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
@@ -83,7 +85,10 @@ def patient_level(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
     whole = patients(split.labels, split.probability, split.groups)
     if whole is None or len(whole.labels) == len(split.labels):
         return {}
-    values, resamples = split_intervals(whole.labels, whole.probability, whole.names, split.threshold, plan)
+    cut = split.threshold
+    if isinstance(cut, np.ndarray):  # the patches of a patient were all scored by one model
+        cut = cut[np.unique(split.groups, return_index=True)[1]]
+    values, resamples = split_intervals(whole.labels, whole.probability, whole.names, cut, plan)
     return {
         "patches": len(split.labels),
         "groups": resamples.groups,
@@ -117,7 +122,10 @@ def recognition(split: ScoredSplit, plan: BootstrapPlan) -> dict[str, Any]:
 
 
 def calibration(
-    splits: Mapping[str, ScoredSplit], temperature: float | None, bias: float | Sequence[float] | None
+    splits: Mapping[str, ScoredSplit],
+    temperature: float | None,
+    bias: float | Sequence[float] | None,
+    before: Mapping[str, Array] | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """ECE, log loss and Brier score of each split, as served and without temperature and bias.
 
@@ -125,12 +133,15 @@ def calibration(
         splits: Name to split.
         temperature: Of the model, None where it does not say.
         bias: Likewise; models had none before there was one.
+        before: Probabilities without both, of splits that several models have scored.
     """
     found: dict[str, dict[str, dict[str, float]]] = {"served": {}, "uncalibrated": {}}
     for name, split in splits.items():
-        before = undo_calibration(split.probability, temperature or 1.0, 0.0 if bias is None else bias)
+        raw = (before or {}).get(name)
+        if raw is None:
+            raw = undo_calibration(split.probability, temperature or 1.0, 0.0 if bias is None else bias)
         found["served"][name] = reliability(split.labels, split.probability)
-        found["uncalibrated"][name] = reliability(split.labels, before)
+        found["uncalibrated"][name] = reliability(split.labels, raw)
     return found
 
 

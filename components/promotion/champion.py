@@ -25,6 +25,9 @@ SCHEMA = "champion.schema.json"
 PROMOTION = "assets.extra/promotion.json"
 """A version's own entry, inside its folder."""
 
+OUT_OF_FOLD = "assets.extra/out_of_fold.parquet"
+"""In a version that was decided by folds: what the fold that had not seen a patch said of it."""
+
 LIVE = "saved_model.pb"
 """The file that makes a version folder a model."""
 
@@ -54,6 +57,7 @@ class Promotion:
         recipe_digest: Of what makes the model (`TrainingConfig.making_digest`); empty in entries of before it was kept.
         source_digest: Of the code that made it; likewise.
         unproven: Why it was promoted although its data set is not proved to be patient-disjoint; else empty.
+        decision_by: What was decided by: one test `split`, or `folds` by patient, out of which `metrics` then are.
     """
 
     version: int
@@ -74,6 +78,7 @@ class Promotion:
     recipe_digest: str = ""
     source_digest: str = ""
     unproven: str = ""
+    decision_by: str = "split"
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Promotion:

@@ -21,40 +21,31 @@ from components.datasets.sidecars import digest_of_split
 from components.errors import DataError
 from components.metrics import summary
 from components.metrics.bootstrap import BootstrapPlan
-from components.metrics.colour_baseline import fit_baseline
 from components.promotion import champion as champions
-from components.promotion import error_maps, scoring_process
+from components.promotion import error_maps, fold_inputs, scoring_process
 from components.promotion.evaluation_inputs import EvaluationInputs, read_inputs
 from components.promotion.floors import with_own_floors
+from components.promotion.fold_inputs import FoldInputs
+from components.promotion.fold_scores import keep_out_of_fold, score_folds
 from components.promotion.gate import decide
-from components.promotion.gate_facts import Making, disjointness, gate_policy, opponents
+from components.promotion.gate_facts import (
+    Making,
+    disjointness,
+    gate_policy,
+    opponents,
+    other_way,
+    way_warning,
+)
 from components.promotion.gate_types import GateInputs, GateModel, GatePolicy
 from components.promotion.prediction_tables import comparison_table, probability_values
+from components.promotion.scores import Scores, colour_baseline
 from components.promotion.served_model import model_digest
 from components.promotion.test_set_reuse import count_look, names_of
 from components.storage.base import Storage
 from components.training import run_record
-from components.training.run_types import RunRecord
-from schemas.tables import COLOUR_COLUMNS
+from components.training.run_types import LookCount, RunRecord
 
 PREDICTIONS, COMPARISON = "predictions.parquet", "comparison.parquet"
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What the fresh process found; no predictions where the candidate can't be scored.
-
-    Attributes:
-        answers: Whether the exported model answers as it must.
-        predictions: predictions.parquet of the candidate.
-        promoted: `champion` and `best_ever` to probabilities on test.
-        baseline: The colour baseline's probabilities on test.
-    """
-
-    answers: Mapping[str, Any]
-    predictions: pa.Table | None
-    promoted: Mapping[str, Array]
-    baseline: Array
 
 
 def evaluate(
@@ -91,20 +82,20 @@ def evaluate(
     champion = champions.load(storage, champions.home(record.dataset, record.task))
     if champion and champion.pushed(record.run_id) and record.decision == "promoted":
         return record  # against itself it would be refused, although its version is there
-    inputs = read_inputs(storage, run_dir, record, manifest, champion)
-    test_digest = digest_of_split(inputs.test)
-    looks = count_look(
-        storage, record.dataset, record.task, test_digest=test_digest, groups=_texts(inputs.test, "group_id").tolist(),
-        names=names_of(manifest), run_id=record.run_id,
-    )  # fmt: skip
+    reads = fold_inputs.read_inputs if record.decision_by == "folds" else read_inputs
+    inputs = reads(storage, run_dir, record, manifest, champion)
+    looks = _count_looks(storage, inputs)
+    test_digest = looks.test_digest
     floors = {**(floors_report or {}), "blessed": blessed}
     floors.setdefault("reason", "" if blessed else "the Evaluator did not bless it")
     storage.sweep(run_dir)  # what a killed try left
     scratch = storage.scratch(run_dir)
     try:
-        scores = _score(inputs, scratch, predictor)
+        score = score_folds if isinstance(inputs, FoldInputs) else _score
+        scores = score(inputs, scratch, predictor)
         changes = judge(inputs, scores, floors, looks.count)
         _commit_tables(storage, run_dir, scratch, inputs, scores)
+        out_of_fold = keep_out_of_fold(storage, run_dir, scratch, inputs, scores)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return run_record.update(
@@ -112,7 +103,7 @@ def evaluate(
         run_dir,
         **changes,
         looks=looks,
-        digests={"model": model_digest(inputs.model_dir), "test_split": test_digest},
+        digests={"model": model_digest(inputs.model_dir), "test_split": test_digest, **out_of_fold},
         paths={
             "model": f"{run_dir}/model",
             "predictions": f"{run_dir}/{PREDICTIONS}",
@@ -139,7 +130,7 @@ def _manifest(storage: Storage, record: RunRecord) -> Manifest:
 
 def _score(inputs: EvaluationInputs, out: Path, predictor: scoring_process.Predictor) -> Scores:
     """Has candidate, champion and best ever scored, and fits the colour baseline."""
-    others = {name: str(model.folder) for name, model in inputs.promoted.items()}
+    others = {name: str(model.folder) for name, model in inputs.comparable.items()}
     request = scoring_process.Request(
         model_dir=str(inputs.model_dir),
         model_version=inputs.record.run_id,
@@ -158,21 +149,22 @@ def _score(inputs: EvaluationInputs, out: Path, predictor: scoring_process.Predi
         predictions = pq.read_table(out / scoring_process.PREDICTIONS)
         table = pq.read_table(out / scoring_process.OTHERS)
         promoted = {name: probability_values(table.column(name)) for name in others}
-    return Scores(answers, predictions, promoted, _colour_baseline(inputs))
+    baseline = colour_baseline(inputs.record.config, inputs.train, inputs.test, inputs.n_classes)
+    return Scores(answers, predictions, promoted, baseline)
 
 
-def _colour_baseline(inputs: EvaluationInputs) -> Array:
-    """Probabilities of the colour baseline on the test patches, fitted on train."""
-    labels = inputs.train.column("label").to_numpy()
-    config = inputs.record.config
-    # Whatever evens out the classes for the network evens them out for the baseline.
-    balanced = "balanced" in (config.get("class_weights"), config.get("sampling"))
-    fitted = fit_baseline(_colours(inputs.train), labels, inputs.n_classes, balanced=balanced)
-    return fitted.predict(_colours(inputs.test))
+def _count_looks(storage: Storage, inputs: EvaluationInputs) -> LookCount:
+    """Counts this run as a look at what is measured; the count of what decides."""
 
+    def count(table: pa.Table) -> LookCount:
+        return count_look(
+            storage, inputs.record.dataset, inputs.record.task, test_digest=digest_of_split(table),
+            groups=_texts(table, "group_id").tolist(), names=names_of(inputs.manifest), run_id=inputs.record.run_id,
+        )  # fmt: skip
 
-def _colours(table: pa.Table) -> Array:
-    return np.stack([table.column(name).to_numpy() for name in COLOUR_COLUMNS], axis=1)
+    if "holdout" in inputs.tables:
+        count(inputs.tables["holdout"])
+    return count(inputs.test)
 
 
 def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], look: int = 1) -> dict[str, Any]:
@@ -186,14 +178,20 @@ def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], l
     """
     policy = gate_policy(inputs.record.config.get("gate") or {}, _making(inputs), _making_of_champion(inputs))
     groups = _texts(inputs.test, "group_id")
-    models, warnings = opponents(inputs.promoted, inputs.manifest, scores.promoted, groups)
+    models, warnings = opponents(inputs.comparable, inputs.manifest, scores.promoted, groups)
+    warnings += [way_warning(name, model.entry) for name, model in inputs.promoted.items() if name not in models]
     measured: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
     measured |= {"patient_level": {}, "selective": {}}
     if scores.predictions is not None:
         measured = _measure(inputs, scores.predictions, policy)
         asked = inputs.record.config.get("floors") or {}
         test = np.bincount(inputs.test.column("label").to_numpy(), minlength=inputs.n_classes)
-        floors = with_own_floors(floors, asked, inputs.record.task, measured["metrics"]["test"]["values"], test)
+        floors = with_own_floors(
+            floors, asked, inputs.record.task, measured["metrics"]["test"]["values"], test,
+            every=isinstance(inputs, FoldInputs),
+        )  # fmt: skip
+        if isinstance(inputs, FoldInputs):
+            measured["folds"] = inputs.measured(_of_split(scores.predictions, "test"))
     decision = decide(_gate_inputs(inputs, scores, floors, groups, models, look), policy)
     entries = {name: model.entry for name, model in inputs.promoted.items()}
     return {
@@ -248,6 +246,7 @@ def _gate_inputs(
         disjointness_reason=leak,
         group_unit=inputs.manifest.group_unit,
         look=look,
+        incomparable=other_way(inputs.record.decision_by, inputs.promoted.get("champion")),
     )
 
 
@@ -281,12 +280,12 @@ def _measure(inputs: EvaluationInputs, predictions: pa.Table, policy: GatePolicy
     multiclass = inputs.n_classes > 2
     plan = BootstrapPlan(policy.resamples, policy.confidence, pool=multiclass, seed=policy.seed)
     splits = {}
-    for name, table in {"eval": inputs.eval, "test": inputs.test}.items():
+    for name, table in inputs.tables.items():
         splits[name] = summary.ScoredSplit(
             labels=table.column("label").to_numpy(),
             groups=_texts(table, "group_id"),
             probability=_of_split(predictions, name),
-            threshold=None if multiclass else float(inputs.facts["threshold"]),
+            threshold=inputs.threshold(name),
             magnification=table.column("magnification").to_numpy(),
             tumor_type=_texts(table, "tumor_type"),
         )
@@ -299,7 +298,9 @@ def _measure(inputs: EvaluationInputs, predictions: pa.Table, policy: GatePolicy
         "slices": summary.slices(splits["test"], list(inputs.manifest.classes)),
         "calibration": {
             **(inputs.record.calibration or {}),
-            **summary.calibration(splits, inputs.facts.get("temperature"), inputs.facts.get("bias")),
+            **summary.calibration(
+                splits, None, None, {name: inputs.uncalibrated(name, s.probability) for name, s in splits.items()}
+            ),
         },
     }
 

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from components.core.array_types import Array
 from components.datasets.manifest import Manifest
 from components.datasets.sidecars import read_split, shard_files
+from components.metrics.calibration import undo_calibration
 from components.promotion import champion as champions
 from components.promotion.champion import Champion, Promotion
 from components.promotion.scoring_process import SPLITS
@@ -32,6 +36,7 @@ class PromotedModel:
         trained_on: Groups that it was fitted or tuned on; None where it does not say.
         fitted_on: Groups that it was fitted on; None where it does not say.
         by_gate: The gate first promoted it; not a hand.
+        measured_on: Groups that it was measured on out of fold; None where it was decided by a test split.
     """
 
     entry: Promotion
@@ -39,6 +44,11 @@ class PromotedModel:
     trained_on: frozenset[str] | None
     fitted_on: frozenset[str] | None = None
     by_gate: bool = True
+    measured_on: frozenset[str] | None = None
+
+    def groups_beyond(self, groups: Array) -> int:
+        """How many groups it was measured on out of fold that are not among some."""
+        return len((self.measured_on or frozenset()) - frozenset(np.unique(groups).tolist()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +64,8 @@ class EvaluationInputs:
         trained_on: Groups that it was fitted or tuned on.
         problem: What is wrong with either, as a clause; empty where nothing is.
         shards: Split to local (shard, sidecar) files, for eval and test.
-        train: Groups, labels and colour features of the train split.
-        eval: Columns `MEASURED` of the eval split.
+        train: Groups, labels and colour features of what the model was fitted on.
+        eval: Columns `MEASURED` of the eval split; None where there is none that all was tuned on.
         test: Columns `MEASURED`, names, pixel hashes and colour features of the test split.
     """
 
@@ -68,13 +78,37 @@ class EvaluationInputs:
     problem: str
     shards: Mapping[str, list[tuple[str, str]]]
     train: pa.Table
-    eval: pa.Table
+    eval: pa.Table | None
     test: pa.Table
 
     @property
     def n_classes(self) -> int:
         """Classes of the task."""
         return len(self.manifest.classes)
+
+    @property
+    def tables(self) -> dict[str, pa.Table]:
+        """What is measured, by name."""
+        return {**({} if self.eval is None else {"eval": self.eval}), "test": self.test}
+
+    @property
+    def comparable(self) -> dict[str, PromotedModel]:
+        """The promoted models that were decided by what this run is decided by."""
+        return {n: model for n, model in self.promoted.items() if model.entry.decision_by == self.record.decision_by}
+
+    def threshold(self, split: str) -> float | Array | None:
+        """Cut of the model, or of each patch's own model, on one of `tables`; None for several classes."""
+        return None if self.n_classes > 2 else float(self.facts["threshold"])
+
+    def uncalibrated(self, split: str, probability: Array) -> Array:
+        """Probabilities of one of `tables` without temperature and bias."""
+        return undone(probability, self.facts)
+
+
+def undone(probability: Array, facts: Mapping[str, Any]) -> Array:
+    """Probabilities of a model without the temperature and bias that it says it has."""
+    bias = facts.get("bias")
+    return undo_calibration(probability, facts.get("temperature") or 1.0, 0.0 if bias is None else bias)
 
 
 def read_inputs(
@@ -97,11 +131,11 @@ def read_inputs(
         return read_split(storage, record.dataset_dir, manifest, split, columns)
 
     model_dir = storage.local_tree(f"{run_dir}/model")
-    facts, trained_on, problem = _own_facts(model_dir, record.content_digest)
+    facts, trained_on, problem = own_facts(model_dir, record.content_digest)
     return EvaluationInputs(
         record=record,
         manifest=manifest,
-        promoted=_promoted_models(storage, champions.home(record.dataset, record.task), champion),
+        promoted=promoted_models(storage, champions.home(record.dataset, record.task), champion),
         model_dir=model_dir,
         facts=facts,
         trained_on=trained_on,
@@ -119,16 +153,32 @@ def _local_shards(storage: Storage, dataset_dir: str, manifest: Manifest, split:
     return list(zip(local[::2], local[1::2], strict=True))
 
 
-def _promoted_models(storage: Storage, home: str, champion: Champion | None) -> dict[str, PromotedModel]:
+def promoted_models(storage: Storage, home: str, champion: Champion | None) -> dict[str, PromotedModel]:
+    """Champion and best ever, those that there are.
+
+    Raises:
+        DataError: One is gone or damaged.
+    """
     models = {}
     for name, entry in champions.compared(champion).items():
         folder = champions.version_dir(storage, home, entry.version)
         by_gate = champion is not None and champion.origin(entry).promoted_by == "gate"
-        models[name] = PromotedModel(entry, folder, read_train_groups(folder), read_fitted_groups(folder), by_gate)
+        measured_on = _measured_on(folder) if entry.decision_by == "folds" else None
+        models[name] = PromotedModel(
+            entry, folder, read_train_groups(folder), read_fitted_groups(folder), by_gate, measured_on
+        )
     return models
 
 
-def _own_facts(model_dir: Path, content_digest: str) -> tuple[dict[str, Any], frozenset[str], str]:
+def _measured_on(folder: Path) -> frozenset[str]:
+    """Groups that a version decided by folds was measured on; none where it does not say."""
+    file = folder / champions.OUT_OF_FOLD
+    if not file.is_file():
+        return frozenset()
+    return frozenset(pq.read_table(file, columns=["group_id"])["group_id"].to_pylist())
+
+
+def own_facts(model_dir: Path, content_digest: str) -> tuple[dict[str, Any], frozenset[str], str]:
     """The model's own facts, the groups that it was trained on, and what is wrong with either."""
     try:
         facts = read_facts(model_dir)

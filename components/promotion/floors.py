@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.core.array_types import Array
-from components.training.recipe_parts import LOWER_IS_BETTER, OWN_FLOORS
+from components.training.recipe_parts import FLOORS, LOWER_IS_BETTER, OWN_FLOORS
 
 TITLES = {"auc": "AUC", "pr_auc": "PR-AUC", "macro_f1": "macro-F1"}
 
@@ -46,6 +46,8 @@ def with_own_floors(
     task: str,
     figures: Mapping[str, Mapping[str, Any]],
     by_class: Array,
+    *,
+    every: bool = False,
 ) -> dict[str, Any]:
     """The Evaluator's report with the floors that TFMA can't decide, on the run's own figures of test.
 
@@ -58,6 +60,7 @@ def with_own_floors(
         task: `binary` or `subtype`.
         figures: Metric to interval, on test.
         by_class: Test patches of each class, [C].
+        every: Whether all floors are decided here, beside what the Evaluator says: of folds it has no figures.
     """
     majority = float(by_class.max() / by_class.sum())
 
@@ -68,7 +71,8 @@ def with_own_floors(
             return None
         return float(estimate - majority) if over else float(estimate)
 
-    own = {name: check_floor(name, value(name), bound) for name, bound in floors.items() if name in OWN_FLOORS[task]}
+    mine = FLOORS[task] if every else OWN_FLOORS[task]
+    own = {name: check_floor(name, value(name), bound) for name, bound in floors.items() if name in mine}
     for name, item in own.items():
         if name == "accuracy_over_majority" and item["detail"]:
             item["detail"] += f" (the commonest class makes up {majority:.3f} of test)"

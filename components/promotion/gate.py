@@ -41,7 +41,10 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     sound = _soundness(inputs)
     checks = [*sound, _baseline_check(inputs, policy, comparisons.get("baseline"))]
     code = "first_model"
-    if inputs.champion is not None:
+    if inputs.incomparable:
+        code = "other_decision"
+        checks.append(Check(code, False, inputs.incomparable))
+    elif inputs.champion is not None:
         code, check = _champion_check(inputs, policy, comparisons)
         checks.append(check)
     verdict = checks[-1]

@@ -76,7 +76,8 @@ def _check_scores(inputs: GateInputs, models: Mapping[str, GateModel]) -> None:
                 f" shape {array.shape}.",
                 "All models must be scored on the same test patches with the same classes.",
             )
-        if name != "candidate" and not np.isfinite(array).all():
+        counted = array if model.scored is None else array[np.asarray(model.scored, bool)]
+        if name != "candidate" and not np.isfinite(counted).all():
             raise UsageError(f"The {name} gave probabilities that are not finite.", "Roll back or retrain it.")
 
 
@@ -86,6 +87,10 @@ def _comparison(
     """The candidate against one model, on the groups that this one was not trained on."""
     labels, groups = np.asarray(inputs.labels), np.asarray(inputs.groups).astype(str)
     keep = ~np.isin(groups, list(other.trained_on)) if other.trained_on else np.ones(groups.size, bool)
+    left_out = int(np.unique(groups[~keep]).size)
+    if other.scored is not None:
+        keep &= np.asarray(other.scored, bool)
+    unpaired = int(np.unique(groups).size) - int(np.unique(groups[keep]).size) - left_out + other.others
     first, second = (np.asarray(model.probability)[keep] for model in (candidate, other))
     result = paired_difference(labels[keep], first, second, groups[keep], plan)
     difference = result.difference
@@ -102,18 +107,20 @@ def _comparison(
         name=other.name,
         result=result,
         groups=int(np.unique(groups[keep]).size),
-        left_out=int(np.unique(groups[~keep]).size),
+        left_out=left_out,
         smallest_detectable=detectable,
         look=look,
         confidence=wanted,
         low=low,
         high=high,
+        unpaired=unpaired,
     )
 
 
 def _same_answers(first: GateModel, second: GateModel) -> bool:
     """Whether two entries are one model, as the champion mostly is the best ever: then one comparison serves."""
-    return first.trained_on == second.trained_on and np.array_equal(first.probability, second.probability)
+    same = np.array_equal(first.probability, second.probability, equal_nan=True)
+    return first.trained_on == second.trained_on and same
 
 
 def detectable_difference(comparisons: Mapping[str, Comparison]) -> float | None:

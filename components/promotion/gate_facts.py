@@ -10,6 +10,7 @@ import numpy as np
 
 from components.core.array_types import Array
 from components.datasets.manifest import Manifest
+from components.promotion.champion import Promotion
 from components.promotion.evaluation_inputs import PromotedModel
 from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
 from components.training.recipe_parts import Gate
@@ -105,6 +106,11 @@ def opponents(
         entry, trained_on = model.entry, model.trained_on
         if entry.caveat:
             warnings.append(f"Version {entry.version} ({name.replace('_', ' ')}): {entry.caveat}")
+        scored = None
+        if entry.decision_by == "folds":  # each patch was answered by a model that has never seen it
+            trained_on = frozenset()
+            found = scores.get(name)
+            scored = None if found is None else ~np.isnan(found.reshape(len(found), -1)).any(axis=1)
         if trained_on is None or (entry.group_unit, entry.group_key) != (manifest.group_unit, manifest.key_fingerprint):
             # Nobody can tell which of today's groups it saw, so it may have seen any.
             trained_on = frozenset(test_groups.tolist())
@@ -114,5 +120,26 @@ def opponents(
             )
         # A model that failed to load leaves no scores of the others; the gate then compares nothing.
         blank = np.zeros(0, np.float32)
-        models[name] = GateModel(str(entry.version), scores.get(name, blank), trained_on, model.by_gate)
+        answers, others = scores.get(name, blank), model.groups_beyond(test_groups)
+        models[name] = GateModel(str(entry.version), answers, trained_on, model.by_gate, scored, others)
     return models, warnings
+
+
+def other_way(decision_by: str, champion: PromotedModel | None) -> str:
+    """Why a champion can't be compared with what was decided otherwise, as a clause; empty where it can."""
+    if champion is None or champion.entry.decision_by == decision_by:
+        return ""
+    ways = {"split": "by one test split", "folds": "by folds, out of which its figures are"}
+    return (
+        f"the champion {champion.entry.version} was decided {ways[champion.entry.decision_by]}, this run"
+        f" {ways[decision_by].partition(',')[0]}: their figures are not of the same patients, and only histoline models"
+        " promote changes the way of deciding"
+    )
+
+
+def way_warning(name: str, entry: Promotion) -> str:
+    """What has to be said of a promoted model that is not compared with."""
+    return (
+        f"Version {entry.version} ({name.replace('_', ' ')}) was decided by {entry.decision_by}, this run was not: no"
+        " figure of it is compared with."
+    )

@@ -74,12 +74,17 @@ class GateModel:
         trained_on: Groups that the model was fitted or tuned on (train and eval), of whichever data set
             version.
         by_gate: Promoted by the gate, which has shown it better than colours; not by hand.
+        scored: Patches that it gave an answer to, bool [N]: out of fold it has none for patients that it never had.
+            None: all.
+        others: Groups that it answered for and that are not among the current ones.
     """
 
     name: str
     probability: npt.ArrayLike
     trained_on: frozenset[str] = frozenset()
     by_gate: bool = True
+    scored: npt.ArrayLike | None = None
+    others: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +107,8 @@ class GateInputs:
         disjointness_reason: If not disjoint, why, as a clause.
         group_unit: What a group is called: "patient" or "slide".
         look: Which look at the test split this is, 1 for the first; see `components.metrics.error_spending`.
+        incomparable: Why the champion's figures can't be compared with the candidate's, as a clause; empty where they
+            can.
     """
 
     labels: npt.ArrayLike
@@ -118,6 +125,7 @@ class GateInputs:
     disjointness_reason: str = ""
     group_unit: str = "patient"
     look: int = 1
+    incomparable: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +145,7 @@ class Comparison:
         confidence: Of the limits that decide, as that look asks for.
         low: Lower limit of the difference at that confidence; None likewise.
         high: Upper limit likewise.
+        unpaired: Groups left out because only one of both models was measured on them.
     """
 
     against: str
@@ -149,6 +158,7 @@ class Comparison:
     confidence: float
     low: float | None
     high: float | None
+    unpaired: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,8 @@ def figures(inputs: GateInputs, comparison: Comparison) -> str:
     on = count(comparison.groups, inputs.group_unit)
     if comparison.left_out:
         on += f", leaving out {comparison.left_out} that the other model was trained on"
+    if comparison.unpaired:
+        on += f", leaving out {comparison.unpaired} that only one of both was measured on"
     look = f" at look {comparison.look}" if comparison.look > 1 else ""
     return (
         f"{METRICS[metric_of(inputs)]} {first.estimate:.3f} against {second.estimate:.3f}, difference"

@@ -82,6 +82,7 @@ def render(record: RunRecord, manifest: Manifest, entry: Promotion) -> str:
         by_patient={name: by_patient[name] for name in ("auc", "macro_f1", "accuracy") if name in by_patient},
         spread=spread.get(spread_metric) or {},
         spread_metric=spread_metric,
+        held_out=record.figures("holdout").get(record.gate.metric if record.gate else ""),
         warnings=[
             *test.get("warnings", []), *record.warnings, *([WEAK_EVIDENCE] if record.weak_evidence else []),
         ],

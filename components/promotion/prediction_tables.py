@@ -44,9 +44,9 @@ def predictions_schema(n_classes: int) -> pa.Schema:
 
 
 def predictions_table(
-    columns: Mapping[str, Any], probability: Array, model_version: str, n_classes: int
+    columns: Mapping[str, Any], probability: Array, model_version: str, n_classes: int, fold: Array | None = None
 ) -> pa.Table:
-    """predictions.parquet of one model.
+    """predictions.parquet of one model, or of the models of folds.
 
     Args:
         columns: patch_id, group_id, slide_id, split (each a column or list of str) and label (numbers; negative
@@ -54,6 +54,7 @@ def predictions_table(
         probability: [N] or [N, C].
         model_version: RUN_ID or VERSION.
         n_classes: C.
+        fold: Fold whose model scored each patch, [N]; 0 for the served model. None: no such column.
     """
     label = np.asarray(columns["label"], np.int32)
     # Through bytes, not a mask: `pa.array` would load pandas.
@@ -62,7 +63,8 @@ def predictions_table(
     made["label"] = pa.Array.from_buffers(pa.int32(), len(label), [known, pa.py_buffer(label)])
     made["probability"] = probability_column(probability)
     made["model_version"] = [model_version] * len(label)
-    return arrow_arrays.table(made, predictions_schema(n_classes))
+    table = arrow_arrays.table(made, predictions_schema(n_classes))
+    return table if fold is None else table.append_column("fold", arrow_arrays.numbers(np.asarray(fold, np.int32)))
 
 
 def comparison_table(patch_ids: Any, probabilities: Mapping[str, Array | None], n_classes: int) -> pa.Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from components.promotion import evaluation, model_card, scoring_process, versio
 from components.promotion.champion import Champion, Promotion
 from components.promotion.gate_facts import disjointness
 from components.promotion.served_model import model_digest
+from components.splits.fold_assignment import NAME
 from components.storage.base import Storage
 from components.training import run_record
 from components.training.run_types import GateRecord, RunRecord
@@ -247,6 +249,7 @@ def _entry(
         recipe_digest=record.digests.get("recipe", ""),
         source_digest=record.digests.get("source", ""),
         unproven=unproven,
+        decision_by=record.decision_by,
     )
 
 
@@ -268,10 +271,24 @@ def _publish_run(
         )
     manifest = manifests.load(storage, record.dataset_dir)
 
-    def card(made: Promotion, _: Path) -> str:
+    def card(made: Promotion, tree: Path) -> str:
+        if record.decision_by == "folds":
+            _carry_folds(storage, run_dir, record, tree)
         return model_card.render(record, manifest, made)
 
     return _publish(storage, home, source, champion, entry, card, clock, still_locked)
+
+
+def _carry_folds(storage: Storage, run_dir: str, record: RunRecord, tree: Path) -> None:
+    """Puts into a version what later candidates are compared with: who was in which fold, and what was said of whom."""
+    for name, target in ((Path(champions.OUT_OF_FOLD).name, champions.OUT_OF_FOLD), (NAME, f"assets.extra/{NAME}")):
+        data = storage.read_bytes(f"{run_dir}/{name}")
+        if name != NAME and hashlib.sha256(data).hexdigest() != record.digests.get("out_of_fold"):
+            raise DataError(
+                f"{storage.uri(run_dir)}/{name} is not what the run was decided by: it has changed.",
+                "Evaluate the run again (histoline step evaluate).",
+            )
+        (tree / target).write_bytes(data)
 
 
 def _kept_copy(storage: Storage, home: str, champion: Champion, target: Promotion) -> Path:

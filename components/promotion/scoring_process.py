@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -55,6 +56,9 @@ class Request:
         others: Name to folder of the models to score on test, such as `champion`.
         out: Existing folder for the answer.
         explain: Whether maps of the worst errors are wanted.
+        chosen: Split to a Parquet file of `COLUMNS` and `file`, in place of `shards`: the records that count, and the
+            shard that holds each.
+        also: Asked of the same process afterwards, each with an `out` of its own.
     """
 
     model_dir: str
@@ -66,14 +70,26 @@ class Request:
     others: Mapping[str, str]
     out: str
     explain: bool = False
+    chosen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    also: tuple[Request, ...] = ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that are asked about, `test` always."""
+        return tuple(split for split in SPLITS if split in self.shards or split in self.chosen)
 
     @classmethod
     def from_json(cls, text: str) -> Request:
         """Reads what `to_json` wrote."""
-        given = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Request:
+        """Reads plain JSON values."""
         pairs = {split: [(a, b) for a, b in files] for split, files in given["shards"].items()}
         sizes = {key: (given[key][0], given[key][1]) for key in ("source_size", "stored_size")}
-        return cls(**{**given, **sizes, "classes": tuple(given["classes"]), "shards": pairs})
+        also = tuple(cls.from_dict(each) for each in given.get("also", ()))
+        return cls(**{**given, **sizes, "classes": tuple(given["classes"]), "shards": pairs, "also": also})
 
     def to_json(self) -> str:
         """The request as text."""
@@ -85,11 +101,16 @@ Predictor = Callable[[Request], None]
 
 
 def predict(request: Request) -> None:
-    """Scores candidate and others and writes the three files. Loads TensorFlow.
+    """Scores candidate and others and writes the three files, for each request. Loads TensorFlow.
 
     Raises:
         DataError: Another model does not answer, or a shard is damaged.
     """
+    for each in (request, *request.also):
+        _predict_one(each)
+
+
+def _predict_one(request: Request) -> None:
     out, started = Path(request.out), time.monotonic()
     for name in (PREDICTIONS, OTHERS, ANSWERS, error_maps.NAME):
         (out / name).unlink(missing_ok=True)
@@ -98,7 +119,7 @@ def predict(request: Request) -> None:
         model = ServedModel(Path(request.model_dir))
         if model.classes != list(request.classes):
             raise NotServable(f"its classes are {', '.join(model.classes)}, not {', '.join(request.classes)}")
-        by_split = {split: _score(model, request, split) for split in SPLITS}
+        by_split = {split: _score(model, request, split) for split in request.splits}
     except NotServable as error:
         _answer(out, False, str(error), {}, started)
         return
@@ -143,6 +164,9 @@ def _records(request: Request, split: str, table: pa.Table) -> Iterator[bytes]:
     """Records of a split; proves on the way that they are those of the sidecars."""
     from components.datasets.tfrecord import CorruptRecord, read_records
 
+    if split in request.chosen:
+        yield from _chosen_records(table)
+        return
     offsets, row = table.column("offset").to_pylist(), 0
     for shard, _ in request.shards[split]:
         try:
@@ -162,7 +186,24 @@ def _records(request: Request, split: str, table: pa.Table) -> Iterator[bytes]:
         )
 
 
+def _chosen_records(table: pa.Table) -> Iterator[bytes]:
+    """The records that a table of chosen ones names, in its order."""
+    from components.datasets.tfrecord import CorruptRecord, read_chosen
+
+    rows = zip(table.column("file").to_pylist(), table.column("offset").to_pylist(), strict=True)
+    for shard, found in itertools.groupby(rows, key=lambda row: row[0]):
+        try:
+            for _, record in read_chosen(shard, [offset for _, offset in found]):
+                yield record
+        except (CorruptRecord, OSError, ValueError) as error:
+            raise errors.DataError(
+                f"{shard} is damaged: {error}.", "Run `histoline verify` on the data set and ingest it again."
+            ) from error
+
+
 def _table(request: Request, split: str) -> pa.Table:
+    if split in request.chosen:
+        return pq.read_table(request.chosen[split])
     return read_sidecars([Path(sidecar) for _, sidecar in request.shards[split]], COLUMNS)
 
 

@@ -33,7 +33,7 @@ class ErrorKind:
 
 
 def worst_errors(
-    labels: Array, groups: Array, probability: Array, threshold: float | None, count: int
+    labels: Array, groups: Array, probability: Array, threshold: float | Array | None, count: int
 ) -> list[ErrorKind]:
     """Every kind of error that can occur.
 
@@ -41,11 +41,11 @@ def worst_errors(
         labels: Class numbers [N].
         groups: Patient of each patch [N].
         probability: P(positive) [N], or [N, C].
-        threshold: Cut of a binary model.
+        threshold: Cut of a binary model, one or each patch's own.
         count: Patches to look at of each kind.
     """
     if probability.ndim == 1:
-        called = (probability >= np.float32(np.nan if threshold is None else threshold)).astype(int)
+        called = (probability >= np.asarray(np.nan if threshold is None else threshold, np.float32)).astype(int)
         # By the score itself: 1 - p of two small p may be the same number.
         doubt = np.where(called == 1, -probability, probability)
         kinds = [(0, 1), (1, 0)]

@@ -45,6 +45,7 @@ class SplitPredictions:
         labels: Class numbers, [N].
         probability: P(positive) [N], or [N, C].
         facts: Columns of patches.parquet in the same order (`PATCH_COLUMNS`), None where the data set is pruned.
+        fold: Fold whose model scored each patch, [N]; None where one model scored all.
     """
 
     split: str
@@ -54,16 +55,17 @@ class SplitPredictions:
     labels: Array
     probability: Array
     facts: Mapping[str, Array] | None
+    fold: Array | None = None
 
     def __len__(self) -> int:
         """Number of patches."""
         return len(self.labels)
 
-    def predicted(self, threshold: float | None) -> Array:
-        """Class numbers at the stored threshold, or by argmax, [N]."""
+    def predicted(self, threshold: float | Array | None) -> Array:
+        """Class numbers at the stored threshold (or each patch's own), or by argmax, [N]."""
         if self.probability.ndim == 2:
             return np.asarray(self.probability.argmax(axis=1))
-        return (self.probability >= np.float32(np.nan if threshold is None else threshold)).astype(int)
+        return (self.probability >= np.asarray(np.nan if threshold is None else threshold, np.float32)).astype(int)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Evidence:
         record: run.json.
         manifest: Of the data set; None where it is pruned or damaged.
         champion: Promotions of this data set and task; None where there were none.
-        splits: `eval` and `test`, those that were scored.
+        splits: `eval`, `test` and `holdout`, those that were scored.
         rivals: `champion` and `baseline`, those that were scored.
         rejects: rejects.parquet; None where the data set is pruned.
         images: Reads single patches and thumbnails of the data set when a page asks for them.
@@ -134,6 +136,15 @@ class Evidence:
     def threshold(self) -> float | None:
         """The stored cut; None for several classes and before the evaluation."""
         return None if self.multiclass else self.record.threshold
+
+    @property
+    def cuts(self) -> float | Array | None:
+        """What test patches were called by: the stored cut, or out of fold each patch's own, [N]."""
+        test, folds = self.test, self.record.folds
+        if self.threshold is None or test is None or test.fold is None or folds is None:
+            return self.threshold
+        by_fold = {member.fold: member.threshold for member in folds.members}
+        return np.array([by_fold.get(fold) or self.threshold for fold in test.fold.tolist()], np.float32)
 
     @property
     def unit(self) -> str:
@@ -235,14 +246,16 @@ def _splits(predictions: pa.Table, patches: pa.Table | None) -> dict[str, SplitP
     ids, groups, slides = (texts(predictions[name]) for name in ("patch_id", "group_id", "slide_id"))
     labels = predictions["label"].fill_null(-1).to_numpy().astype(int)
     probability = probability_values(predictions["probability"])
+    fold = predictions["fold"].to_numpy() if "fold" in predictions.column_names else None
     found = {}
-    for split in ("eval", "test"):
+    for split in ("eval", "test", "holdout"):
         rows = (of == split) & (labels >= 0)
         if rows.any():
             facts = _facts(ids[rows], patches)
             found[split] = SplitPredictions(
-                split, ids[rows], groups[rows], slides[rows], labels[rows], probability[rows], facts
-            )
+                split, ids[rows], groups[rows], slides[rows], labels[rows], probability[rows], facts,
+                None if fold is None or split != "test" else fold[rows],
+            )  # fmt: skip
     return found
 
 
@@ -289,6 +302,8 @@ def _rivals(
             if trained_on is None:  # it may have seen any of them
                 continue
             usable = ~np.isin(test.groups.astype(str), sorted(trained_on))
+            if record.decision_by == "folds":  # what it said was said out of fold, each fold at a cut of its own
+                usable, threshold = ~np.isnan(probability.reshape(len(test), -1)).any(axis=1), None
         left_out = len(np.unique(test.groups[~usable].astype(str)))
         found[key] = Rival(title, probability, threshold, usable, left_out)
     return found

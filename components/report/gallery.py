@@ -69,7 +69,7 @@ def binary(evidence: Evidence, per_panel: int) -> list[Panel]:
         evidence: With a test split.
         per_panel: Patches shown in each panel.
     """
-    test, cut = evidence.test, evidence.threshold
+    test, cut = evidence.test, evidence.cuts
     if test is None or cut is None or not per_panel:
         return []
     called, truth, score = test.predicted(cut) == 1, test.labels == 1, test.probability

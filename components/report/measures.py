@@ -214,7 +214,9 @@ def _slices(evidence: Evidence, test: SplitPredictions, by: str, column: Array, 
     if not known.any():
         return SliceTable(by, (), 0, columns)
     labels, probability, of = test.labels[known], test.probability[known], column[known]
-    cut = None if evidence.multiclass else float(np.float32(evidence.threshold or 0.0))
+    cuts = evidence.cuts
+    own = cuts[known] if isinstance(cuts, np.ndarray) else float(np.float32(cuts or 0.0))
+    cut = None if evidence.multiclass else own
     names, figures = per_group_metrics(labels, probability, of, cut)
     _, index = group_index(of)
     whole = by in (evidence.unit, "slide")

@@ -19,7 +19,17 @@ from components.metrics import point as m
 from components.promotion import gate_words
 from components.promotion.champion import unproven_caveat
 from components.promotion.model_card import RESEARCH_ONLY
-from components.report import dataset_card, explorer, figures, gallery, lineage, measures, slides, tfx_section
+from components.report import (
+    dataset_card,
+    explorer,
+    figures,
+    fold_section,
+    gallery,
+    lineage,
+    measures,
+    slides,
+    tfx_section,
+)
 from components.report.evidence import Evidence, collect
 from components.storage.base import Storage
 from components.training import run_record
@@ -167,6 +177,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "power": gate_words.power_line(dataclasses.asdict(record.gate) if record.gate else None),
         "decided_at": gate_words.percent(record.gate.confidence) if record.gate and record.gate.confidence else "95 %",
         "tfx": tfx_section.section(evidence),
+        "folds": fold_section.section(evidence),
     }
 
 
@@ -218,14 +229,16 @@ def _plots(evidence: Evidence) -> dict[str, Markup]:
             plots["learning_metric"] = figures.learning("learning", record.history, metric, best, watched)
     if test is None:
         return plots
-    certain = selective.certainty(test.probability, evidence.threshold)
-    curve = selective.risk_coverage(test.labels != test.predicted(evidence.threshold), certain)
+    certain = selective.certainty(test.probability, evidence.cuts)
+    curve = selective.risk_coverage(test.labels != test.predicted(evidence.cuts), certain)
     aurc = record.selective.get("test", {}).get("aurc", {}).get("estimate")
     if aurc is not None:
         plots["risk_coverage"] = figures.risk_coverage("risk", *curve, aurc)
-    # The served probability with temperature and bias undone is the one before them.
+    # The served probability with temperature and bias undone is the one before them; out of fold there is no one bias.
     bias = 0.0 if record.bias is None else record.bias
     before = calibration.undo_calibration(test.probability, record.temperature or 1.0, bias)
+    if evidence.record.decision_by == "folds":
+        before = test.probability
     raw, served = (calibration.reliability_bins(test.labels, p) for p in (before, test.probability))
     if evidence.multiclass:
         for kind in ("roc", "pr"):
@@ -248,7 +261,7 @@ def _confusion(evidence: Evidence) -> list[list[tuple[int, float]]] | None:
     test = evidence.test
     if test is None or (evidence.threshold is None and not evidence.multiclass):
         return None
-    counts = m.confusion_matrix(test.labels, test.predicted(evidence.threshold), len(evidence.classes))
+    counts = m.confusion_matrix(test.labels, test.predicted(evidence.cuts), len(evidence.classes))
     shares = m.ratio(counts, counts.sum(axis=1, keepdims=True))
     return [[(int(n), float(np.nan_to_num(s))) for n, s in zip(*row)] for row in zip(counts, shares)]
 

@@ -115,11 +115,12 @@ def read(storage: Storage, run_ids: Sequence[str]) -> tuple[Member, ...]:
         folder = run_record.find_run(storage, run_id)
         if folder is None:
             raise UsageError(f"There is no run {run_id!r} in {storage.root}.", "List them: histoline runs list.")
+        record = run_record.read(storage, folder)
         members.append(
             Member(
-                run_record.read(storage, folder),
+                record,
                 read_predictions(storage, folder).get("test"),
-                _trained_on(storage, folder),
+                _trained_on(storage, folder, record),
             )
         )
     first = members[0].record
@@ -139,7 +140,9 @@ def read(storage: Storage, run_ids: Sequence[str]) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def _trained_on(storage: Storage, folder: str) -> frozenset[str] | None:
+def _trained_on(storage: Storage, folder: str, record: RunRecord) -> frozenset[str] | None:
+    if record.decision_by == "folds":  # each patch was scored by a model that has never seen it
+        return frozenset()
     path = f"{folder}/model/{TRAIN_GROUPS}"
     if not storage.exists(path):
         return None

@@ -71,7 +71,7 @@ def slide_maps(evidence: Evidence, worst: int = WORST, best: int = BEST) -> Slid
         return None
     known = bool((test.slides.astype(str) != "").all())
     names, index = np.unique((test.slides if known else test.groups).astype(str), return_inverse=True)
-    right = (test.predicted(cut) == test.labels) & placed
+    right = (test.predicted(evidence.cuts) == test.labels) & placed
     count = np.bincount(index[placed], minlength=len(names))
     share = np.bincount(index, weights=right, minlength=len(names)) / np.maximum(count, 1)
     order = [int(i) for i in np.argsort(share, kind="stable") if count[i]]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from components.core.text import number, spaced
 from components.metrics import point as m
-from components.report.evidence import Evidence
+from components.report.evidence import Evidence, SplitPredictions
 from components.report.measures import TITLES
 from components.report.tfx_document import Anomaly, Execution, FeatureStatistics, TfxDocument
 
@@ -186,7 +186,7 @@ def figures(evidence: Evidence, tfma: Mapping[str, float | None], rows: Array | 
         tfma: Metric to TFMA's figure.
         rows: Test patches that they speak of, bool [N]; all of them where None.
     """
-    test = evidence.test
+    test = judged(evidence)
     found = []
     for name, tolerance in TOLERANCES.items():
         if name not in tfma:
@@ -203,6 +203,11 @@ def figures(evidence: Evidence, tfma: Mapping[str, float | None], rows: Array | 
         agrees = None if difference is None or tolerance is None else abs(difference) <= tolerance
         found.append(Figure(name, theirs, ours, difference, tolerance, agrees))
     return tuple(found)
+
+
+def judged(evidence: Evidence) -> SplitPredictions | None:
+    """What TFMA saw: the data set's test split, which of folds is what was held out of them."""
+    return evidence.splits.get("holdout") if evidence.record.decision_by == "folds" else evidence.test
 
 
 def _ours(name: str, labels: Array, probability: Array) -> float | None:
@@ -272,7 +277,7 @@ def _apart(row: SliceRow) -> float | None:
 
 def _column(evidence: Evidence, by: str) -> Array | None:
     """What each test patch is in a slicing, as text; None where that is no longer known."""
-    test = evidence.test
+    test = judged(evidence)
     if test is None:
         return None
     if by == "group":

@@ -37,6 +37,7 @@ class Position:
         best_epoch: Epoch (counted like `epoch`) with the best monitored value of all phases, 0 where there is none.
         best_value: That value.
         history: One number per finished epoch and metric.
+        kept: Of each phase that is over, after how many of its epochs its weights were taken.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Position:
     best_epoch: int = 0
     best_value: float = 0.0
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    kept: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def waited(self) -> int:

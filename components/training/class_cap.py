@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from components.core.array_types import Array
 from components.datasets.committed import DatasetFiles
+from components.datasets.layout import shard_path
 from components.datasets.tfrecord import read_at
 from components.errors import DataError
 from components.training.recipe_parts import ClassCap
@@ -83,27 +84,20 @@ def capped_classes(data: DatasetFiles, cap: ClassCap) -> CappedClasses | None:
     """What draws the training patches of an epoch; None where the recipe takes all of them.
 
     Raises:
-        DataError: patches.parquet does not agree with the manifest.
+        DataError: The sidecars do not agree with the manifest.
     """
     if not cap.count:
         return None
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(data.folder / "patches.parquet", columns=["split", "shard", "offset", "label", "group_id"])
-    table = table.filter(pc.equal(table["split"], "train"))
     split = data.splits["train"]
-    number = {path.name: i for i, path in enumerate(split.shards)}
-    shards = np.array([number[name] for name in table["shard"].to_pylist()])
-    offsets = table["offset"].to_numpy()
-    order = np.lexsort((offsets, shards))
-    labels = table["label"].to_numpy()[order].astype(np.int32)
+    table = data.table("train", ["split", "shard", "offset", "label", "group_id"])
+    labels = table["label"].to_numpy().astype(np.int32)
     if tuple(np.bincount(labels, minlength=len(split.by_class))) != split.by_class:
         raise DataError(
-            f"{data.folder}/patches.parquet and manifest.json do not agree on the training split.",
+            f"The sidecars and manifest.json of {data.folder} do not agree on the training split.",
             "Run histoline verify on the data set, then ingest again.",
         )
-    groups = table["group_id"].combine_chunks().dictionary_encode().indices.to_numpy()[order]
-    records = [(split.shards[shards[i]], int(offsets[i])) for i in order]
+    groups = table["group_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    files = zip(table["split"].to_pylist(), table["shard"].to_pylist(), table["offset"].to_pylist(), strict=True)
+    records = [(data.folder / shard_path(home, shard), offset) for home, shard, offset in files]
     by_class = tuple(min(count, cap.count) for count in split.by_class)
     return CappedClasses(cap, by_class, labels, groups, records)

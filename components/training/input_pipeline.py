@@ -11,7 +11,6 @@ run would have seen.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ from components.errors import DataError
 from components.training.class_cap import CappedClasses, capped_classes
 from components.training.image_graph import ImageSize
 from components.training.recipe_parts import ClassCap
-from components.training.split_records import READ_BUFFER, load, parsed, records
+from components.training.split_records import load, parsed, record_bytes, records, shard_records
 
 MEMORY_SHARE = 0.25
 """Share of the machine's free memory that the cached pixels of one split may take."""
@@ -98,7 +97,7 @@ class Reader:
             images, labels = self.images, tf.constant(self.labels)
             numbers = tf.data.Dataset.range(self.split.count).batch(batch_size)
             return numbers.map(lambda i: (tf.gather(images, i), tf.gather(labels, i))).prefetch(tf.data.AUTOTUNE)
-        return self._parsed(records(self.split.shards).batch(batch_size)).prefetch(tf.data.AUTOTUNE)
+        return self._parsed(records(self.split).batch(batch_size)).prefetch(tf.data.AUTOTUNE)
 
     def _epoch_by_place(self, epoch: tf.Tensor, batch_size: int, seed: int, balanced: bool) -> tf.data.Dataset:
         """An epoch whose images are picked one by one, from memory or by their places in the shards."""
@@ -129,16 +128,15 @@ class Reader:
 
     def _epoch_streamed(self, epoch: tf.Tensor, batch_size: int, seed: int, balanced: bool) -> tf.data.Dataset:
         count = self.split.count
-        buffer = max(batch_size, min(count, SHUFFLE_BYTES // max(1, _record_bytes(self.split))))
-        names = np.array([os.fspath(path) for path in self.split.shards])
+        buffer = max(batch_size, min(count, SHUFFLE_BYTES // max(1, record_bytes(self.split))))
+        files = len(self.split.shards)
 
-        def shard_order(number: Any) -> npt.NDArray[np.object_]:
-            shuffled: npt.NDArray[np.object_] = names[_rng(seed, int(number)).permutation(len(names))].astype(object)
-            return shuffled
+        def shard_order(number: Any) -> npt.NDArray[np.int64]:
+            return _rng(seed, int(number)).permutation(files)
 
-        shards = tf.ensure_shape(tf.numpy_function(shard_order, [epoch], tf.string), [len(names)])
+        shards = tf.ensure_shape(tf.numpy_function(shard_order, [epoch], tf.int64), [files])
         stream_seed = epoch + tf.constant(seed, tf.int64) * 1_000_003
-        stream = _interleave(shards)
+        stream = _interleave(self.split, shards)
         if balanced:
             present = [label for label, patches in enumerate(self.split.by_class) if patches]
             streams = [
@@ -236,10 +234,10 @@ def _rng(seed: int, epoch: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
 
 
-def _interleave(shards: tf.Tensor) -> tf.data.Dataset:
+def _interleave(split: Split, shards: tf.Tensor) -> tf.data.Dataset:
     """Serialised records of all shards, read side by side; in the same order at every run."""
     return tf.data.Dataset.from_tensor_slices(shards).interleave(
-        lambda shard: tf.data.TFRecordDataset(shard, buffer_size=READ_BUFFER),
+        lambda number: shard_records(split, number),
         cycle_length=READERS, block_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True,
     )  # fmt: skip
 
@@ -248,6 +246,3 @@ def _has_label(label: int) -> Callable[[tf.Tensor], tf.Tensor]:
     features = {"label": tf.io.FixedLenFeature([], tf.int64)}
     return lambda record: tf.equal(tf.io.parse_single_example(record, features)["label"], label)
 
-
-def _record_bytes(split: Split) -> int:
-    return sum(path.stat().st_size for path in split.shards) // max(1, split.count)

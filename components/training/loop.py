@@ -194,7 +194,11 @@ class Loop:
             self.training.average.keep()
             self.training.average.start()
         # The best so far stays the one to beat: a first epoch of fine-tuning is not better for being the first.
-        following = dataclasses.replace(position, phase=position.phase + 1, phase_epoch=0)
+        first = position.epoch - position.phase_epoch
+        kept = max(0, position.best_epoch - first) if position.best_epoch else position.phase_epoch
+        following = dataclasses.replace(
+            position, phase=position.phase + 1, phase_epoch=0, kept=[*position.kept, kept]
+        )
         if following.phase < len(self.config.phases):
             # Written only where another phase follows, with its weights to start from: the last phase's own
             # checkpoint stays, from which a run that was killed before the export finds its best epoch again.

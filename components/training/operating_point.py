@@ -12,7 +12,6 @@ import numpy as np
 from components.core.array_types import Array
 from components.core.machine import exact_float32
 from components.datasets.committed import DatasetFiles
-from components.datasets.sidecars import read_sidecars
 from components.errors import DataError
 from components.metrics import calibration
 from components.metrics.calibration_fit import fit_calibration, weights_bias
@@ -96,9 +95,7 @@ def eval_groups(data: DatasetFiles, labels: Array) -> Array:
     Raises:
         DataError: The sidecars hold other labels than the shards.
     """
-    manifest = data.manifest
-    files = [data.folder / manifest.sidecar(shard) for shard in manifest.shards("eval")]
-    table = read_sidecars(files, ("group_id", "label"))
+    table = data.table("eval", ("group_id", "label"))
     if not np.array_equal(table["label"].to_numpy(), labels):
         raise DataError(
             f"The sidecars of {data.folder} hold other labels of the eval split than its shards.",

@@ -72,6 +72,11 @@ class TrainingConfig:
             `sensitivity=X`; binary only.
         floors: Bounds of the Evaluator by metric (`FLOORS`); a ceiling where `LOWER_IS_BETTER`.
         gate: See `Gate`.
+        decision: What the gate decides by: the one test `split`, or `folds` by patient, of which each tests with a
+            model that trained on the others.
+        folds: How many, for `decision: folds`.
+        holdout: `test` keeps the data set's test split out of all folds, to measure the served model on; or `none`.
+        serve: What is served after folds: the `mean` of their models, or one `refit` on everyone.
     """
 
     title: str = ""
@@ -107,6 +112,10 @@ class TrainingConfig:
     threshold: str = "max_balanced_accuracy"
     floors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     gate: parts.Gate = parts.Gate()
+    decision: str = "split"
+    folds: int = 5
+    holdout: str = "none"
+    serve: str = "mean"
 
     def __post_init__(self) -> None:
         """Checks every field and brings it to its final type; raises UsageError."""
@@ -159,6 +168,11 @@ class TrainingConfig:
         put("threshold", parts.threshold(self.threshold))
         put("floors", parts.floors(self.floors, self.task))
         put("gate", parts.Gate.read(parts.plain(self.gate)))
+        for name, words in parts.DECISION.items():
+            put(name, choice(name, getattr(self, name) or words[0], words))
+        put("folds", number("folds", self.folds, 2, parts.MOST_FOLDS, integer=True))
+        if self.decision == "split" and self.holdout == "test":
+            raise wrong("holdout", "test", "none where decision is split: its test split is always held out")
 
     @property
     def epochs(self) -> int:

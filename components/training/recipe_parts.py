@@ -33,6 +33,10 @@ FLOORS = {task: {**TFMA_FLOORS[task], **OWN_FLOORS[task]} for task in TASKS}
 LOWER_IS_BETTER = frozenset({"log_loss"})
 """For these a floor is the largest value that passes, for all others the smallest."""
 
+DECISION = {"decision": ("split", "folds"), "holdout": ("none", "test"), "serve": ("mean", "refit")}
+"""Fields that say what the gate decides by, each with its words; the first is the default."""
+
+MOST_FOLDS = 20
 POLICIES = ("max_balanced_accuracy", "f1", "youden")
 VIEWS = (1, 2, 4, 8)
 SCHEDULES = ("constant", "cosine", "exponential")

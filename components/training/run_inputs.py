@@ -15,8 +15,10 @@ from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
 from components.datasets.manifest import Manifest
 from components.errors import UsageError
+from components.splits.fold_assignment import FoldAssignment
 from components.storage.base import Storage
 from components.training import presets, run_record
+from components.training.fold_plan import freeze_folds, frozen, settle_folds
 from components.training.recipe import TrainingConfig
 from components.training.run_types import RunRecord
 from components.training.source_digest import library_versions, source_digest
@@ -35,7 +37,8 @@ class Inputs:
         dataset_dir: Folder of the data set, relative to the workspace.
         manifest: Its manifest.
         config: The recipe.
-        options: What is no part of the recipe: `accept_drift`, `drift_thresholds`, `beam_args`.
+        options: What is no part of the recipe: `accept_drift`, `drift_thresholds`, `beam_args`, `on_infeasible`.
+        folds: Who is where, of a recipe that decides by folds.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class Inputs:
     manifest: Manifest
     config: TrainingConfig
     options: Mapping[str, Any]
+    folds: FoldAssignment | None = None
 
     def digest(self) -> str:
         """SHA-256 over data (by content), recipe and code: equal means that nothing has changed."""
@@ -53,6 +57,7 @@ class Inputs:
             self.manifest.content_digest,
             self.config.digest(),
             source_digest(),
+            *([self.folds.digest()] if self.folds else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -157,7 +162,7 @@ def settle(
 
     Raises:
         UsageError: They don't, or there is no data set.
-        DataError: The manifest is damaged.
+        DataError: The manifest is damaged, or a class has too few groups for so many folds.
     """
     folder, manifest = find_dataset(storage, dataset, task, data)
     width, height = manifest.stored_size
@@ -166,7 +171,10 @@ def settle(
     for split, facts in manifest.splits.items():
         if not facts.patches:
             raise UsageError(f"{storage.uri(folder)} has no patches in {split}.", "Ingest more patients.")
-    return Inputs(dataset, task, folder, manifest, config, options)
+    folds = None
+    if config.decision == "folds":
+        folds = settle_folds(storage, folder, manifest, config, str(options.get("on_infeasible", "fail")))
+    return Inputs(dataset, task, folder, manifest, config, options, folds)
 
 
 def freeze(storage: Storage, folder: str, inputs: Inputs) -> RunRecord:
@@ -211,7 +219,14 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> RunRecord:
         options=inputs.options,
         digests=digests,
     )
-    return run_record.update(storage, folder, versions={"histoline": __version__, **library_versions()})
+    changes: dict[str, Any] = {}
+    if inputs.folds is not None:
+        freeze_folds(storage, folder, inputs.folds)
+        changes = {"decision_by": "folds", "folds": frozen(inputs.folds, inputs.config.serve)}
+        changes["digests"] = {"folds": inputs.folds.digest()}
+    return run_record.update(
+        storage, folder, versions={"histoline": __version__, **library_versions()}, **changes
+    )
 
 
 def find_same(storage: Storage, folder: str, digest: str) -> RunRecord | None:

@@ -104,6 +104,60 @@ class GateRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class FoldRecord:
+    """One fold's model, and how it did on the groups that it has never seen.
+
+    Attributes:
+        fold: Its number, from 1.
+        train: Groups that it was fitted on.
+        eval: Groups that it was stopped, calibrated and cut on.
+        test: Groups that it is measured on.
+        patches: Of those.
+        epochs_run: Epochs that were trained.
+        temperature: Of its model.
+        threshold: Likewise; None for more than two classes.
+        figure: Primary metric on its own test groups; None where it can't be computed.
+    """
+
+    fold: int
+    train: int
+    eval: int
+    test: int
+    patches: int
+    epochs_run: int
+    temperature: float
+    threshold: float | None
+    figure: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldsRecord:
+    """The folds that a run decides by.
+
+    Attributes:
+        folds: How many.
+        holdout: `test` where the data set's test split takes part in none of them, else `none`.
+        serve: `mean` of their models, or one `refit` on everyone.
+        plan: Folder of their ledgers, relative to the workspace.
+        groups: That are tested, each in one fold.
+        train_only: Groups that are in train in every fold.
+        train_only_classes: Classes of too few groups, which are in train in every fold.
+        held_out: Groups that take part in no fold.
+        members: The folds' models; empty before the evaluation.
+    """
+
+    folds: int
+    holdout: Literal["none", "test"]
+    serve: Literal["mean", "refit"]
+    plan: str
+    groups: int
+    train_only: int
+    train_only_classes: tuple[str, ...]
+    held_out: int
+    members: tuple[FoldRecord, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class RunRecord:
     """run.json, field by field in the order of the file; `schemas/run.schema.json` is the contract.
 
@@ -162,6 +216,8 @@ class RunRecord:
         timings: Name to seconds.
         versions: Library to version.
         warnings: Sentences.
+        decision_by: What the gate decides by: the test `split`, or `folds`, whose pooled figures then stand as `test`.
+        folds: Of a run that decides by folds.
     """
 
     format: int
@@ -215,6 +271,8 @@ class RunRecord:
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    decision_by: Literal["split", "folds"] = "split"
+    folds: FoldsRecord | None = None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> RunRecord:

@@ -10,17 +10,17 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.core.array_types import Array
 from components.core.machine import cores
 from components.datasets.committed import Split
 from components.datasets.example import RawRecords
-from components.datasets.tfrecord import read_records
+from components.datasets.tfrecord import read_at, read_chosen, read_records
 from components.errors import DataError
 from components.training.image_graph import ImageSize, parse_training
 
@@ -33,10 +33,44 @@ MADV_POPULATE_WRITE = 23
 
 READ_BUFFER = 4 << 20
 
+BLOCK = 128
+"""Records that are picked from a shard at once where a split takes only some of its records."""
 
-def records(shards: tuple[Path, ...]) -> tf.data.Dataset:
+
+def records(split: Split) -> tf.data.Dataset:
     """Serialised records in the order of the shards."""
-    return tf.data.TFRecordDataset([os.fspath(path) for path in shards], buffer_size=READ_BUFFER)
+    if split.offsets:
+        return tf.data.Dataset.range(len(split.shards)).flat_map(lambda number: shard_records(split, number))
+    return tf.data.TFRecordDataset([os.fspath(path) for path in split.shards], buffer_size=READ_BUFFER)
+
+
+def shard_records(split: Split, number: tf.Tensor) -> tf.data.Dataset:
+    """The records of one shard that belong to a split, serialised, in their order.
+
+    Args:
+        split: The files.
+        number: Of the shard, int64 scalar.
+    """
+    if not split.offsets:
+        names = tf.constant([os.fspath(path) for path in split.shards])
+        return tf.data.TFRecordDataset(names[number], buffer_size=READ_BUFFER)
+    blocks = tf.constant([-(-len(offsets) // BLOCK) for offsets in split.offsets], tf.int64)
+
+    def read(shard: Any, block: Any) -> Array:
+        chosen = split.offsets[shard][block * BLOCK : (block + 1) * BLOCK]
+        return np.array([record for _, record in read_chosen(split.shards[shard], chosen.tolist())], object)
+
+    def pick(block: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(read, [number, block], tf.string), [None])
+
+    return tf.data.Dataset.range(blocks[number]).map(pick).unbatch()
+
+
+def record_bytes(split: Split) -> int:
+    """About how long a record of a split is."""
+    if split.offsets:
+        return len(read_at(split.shards[0], int(split.offsets[0][0])))
+    return sum(path.stat().st_size for path in split.shards) // max(1, split.count)
 
 
 def parsed(batches: tf.data.Dataset, image_format: str, size: ImageSize) -> tf.data.Dataset:
@@ -96,7 +130,7 @@ def _blocks(
         ValueError, tf.errors.OpError: A record is damaged.
     """
     if image_format != "raw":
-        batches = parsed(records(split.shards).batch(PARSE_BATCH), image_format, size).prefetch(tf.data.AUTOTUNE)
+        batches = parsed(records(split).batch(PARSE_BATCH), image_format, size).prefetch(tf.data.AUTOTUNE)
         yield from batches.as_numpy_iterator()
         return
     # Three times as fast as TensorFlow's parser, which copies each record several times.
@@ -105,8 +139,9 @@ def _blocks(
     pixels, labels = np.empty((PARSE_BATCH, *size.shape), np.uint8), np.empty(PARSE_BATCH, np.int32)
     flat = memoryview(pixels.data).cast("B")
     held = 0
-    for shard in split.shards:
-        for offset, record in read_records(shard):
+    for number, shard in enumerate(split.shards):
+        found = read_chosen(shard, split.offsets[number].tolist()) if split.offsets else read_records(shard)
+        for offset, record in found:
             try:
                 start, labels[held] = raw.find(record)
             except ValueError as error:

@@ -17,6 +17,7 @@ from components.datasets.committed import Split
 from components.errors import DataError
 from components.training.colour_spaces import TISSUE_SHARE, TO_SPACE, moments, tissue
 from components.training.image_graph import ImageSize, parse_training
+from components.training.split_records import shard_records
 from components.training.stain_normalisation import SMALLEST_STD, stains_of
 from components.training.stain_targets import SPACES, StainSpread, StainTarget, Vector
 
@@ -118,8 +119,8 @@ def _moments(split: Split, image_format: str, size: ImageSize, space: str) -> tu
 def _sample(split: Split, image_format: str, size: ImageSize) -> Iterator[npt.NDArray[np.float32]]:
     """Grey levels float32[N, P, 3], some patches at a time."""
     each = -(-SAMPLE // len(split.shards))
-    names = tf.data.Dataset.from_tensor_slices([str(path) for path in split.shards])
-    records = names.flat_map(lambda name: tf.data.TFRecordDataset(name).take(each)).take(SAMPLE)
+    numbers = tf.data.Dataset.range(len(split.shards))
+    records = numbers.flat_map(lambda number: shard_records(split, number).take(each)).take(SAMPLE)
     height, width, _ = size.shape
     for batch in records.batch(max(1, BATCH_PIXELS // (height * width))):
         images = parse_training(batch, image_format, size)[0].numpy()

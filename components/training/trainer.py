@@ -9,25 +9,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.datasets.committed import DatasetFiles, open_dataset
-from components.storage.atomic_files import TMP
 from components.training import models
-from components.training.cluster import read_cluster
 from components.training.recipe import TrainingConfig
-from components.training.tfx_arguments import check_schema, dataset_folder
-from components.training.training_process import train_apart
 
 if TYPE_CHECKING:
     from components.training.checkpoints import Position
+    from components.training.export import Serving
     from components.training.loop import Loop
+    from components.training.operating_point import Calibrated
 
 RESULT = "training.json"
 """In the exported model's assets.extra: history, calibration, seconds."""
@@ -35,6 +30,7 @@ RESULT = "training.json"
 Log = Callable[[str], None]
 Watch = Callable[["Position", int], None]
 """Gets where training stands after an epoch, and the epochs of all phases."""
+Calibrate = Callable[["Serving", "Loop", DatasetFiles, "dict[int, float] | None"], "Calibrated"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +53,7 @@ class TrainResult:
         threshold_note: How `sensitivity=X` was met, or that it was not; else empty.
         parameters: Weights of the network; None in models of before.
         pixels: Image area that the network works on for one image, over all its views; likewise.
+        phase_epochs: After how many epochs of each phase its weights were taken; empty in results of before.
     """
 
     history: dict[str, list[float]]
@@ -71,6 +68,7 @@ class TrainResult:
     threshold_note: str = ""
     parameters: int | None = None
     pixels: int | None = None
+    phase_epochs: list[int] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the model's folder is left out, it is where this lies."""
@@ -94,6 +92,7 @@ def train(
     *,
     log: Log = lambda line: None,
     watch: Watch | None = None,
+    calibrated: Calibrate | None = None,
 ) -> TrainResult:
     """Trains, calibrates and exports to `run_dir/model`.
 
@@ -103,6 +102,8 @@ def train(
         run_dir: Local folder of the run; gets model/, checkpoints/ and tensorboard/.
         log: Takes progress, a line at a time.
         watch: Told after each epoch, whose checkpoint is written by then; what it raises ends the training.
+        calibrated: Sets temperature, bias and threshold of the serving graph, and may leave more in the run's folder
+            before the model appears there; None: on the eval split.
 
     Raises:
         UsageError: Recipe, data set and machine do not fit together.
@@ -115,7 +116,7 @@ def train(
     config.check_data(data.name, data.task, height, width, data.label_region)
     key = run_key(config, data)
     done = read_result(run_dir)
-    if done is not None and _key_of(done.model_dir) == key:
+    if done is not None and key_of(done.model_dir) == key:
         log(f"{done.model_dir} is trained already ({done.epochs_run} epochs).")
         return done
 
@@ -126,13 +127,17 @@ def train(
 
     loop = prepare(config, data, run_dir, key, log)
     loop.watch = watch
-    history = loop.run().history
+    position = loop.run()
+    history = position.history
     facts = ModelFacts.of(config, data, models.stain_target(loop.model))
     serving = Serving(
         float32_copy(loop.model, config, data), ImageSize(data.source_size, data.stored_size), data.classes
     )
     weights = moved_prior(config, list(loop.train.split.by_class), list(loop.train.by_class))
-    fitted = calibrate(serving, loop.evaluation, data, config, weights)
+    if calibrated is None:
+        fitted = calibrate(serving, loop.evaluation, data, config, weights)
+    else:
+        fitted = calibrated(serving, loop, data, weights)
     result = TrainResult(
         history=history,
         epochs_run=len(history["loss"]),
@@ -141,6 +146,7 @@ def train(
         hardware=loop.hardware.describe(),
         parameters=loop.model.count_params(),
         pixels=models.pixels_per_image(loop.model),
+        phase_epochs=position.kept,
         **dataclasses.asdict(fitted),
     )
     save(serving, result.model_dir, facts, extra={RESULT: {"key": key, "result": result.to_dict()}})
@@ -169,6 +175,7 @@ def take_part(
 def run_key(config: TrainingConfig, data: DatasetFiles) -> str:
     """Tells whether a checkpoint or a finished model belongs to this recipe (judged as it may be) and these data."""
     text = f"{config.making_digest()}:{data.manifest.content_digest}:{data.manifest.plan_id}"
+    text += f":{data.part}" if data.part else ""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -219,47 +226,7 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     return Loop(config, model, training, hardware, readers["train"], readers["eval"], run_dir, key, log)
 
 
-def _key_of(model_dir: Path) -> str:
+def key_of(model_dir: Path) -> str:
+    """Which recipe and data an exported model is of, as `run_key` gives it."""
     document = json.loads((model_dir / "assets.extra" / RESULT).read_text(encoding="utf-8"))
     return str(document["key"])
-
-
-def run_fn(fn_args: Any) -> None:
-    """Entry point of TFX's Trainer (`run_fn='components.training.trainer.run_fn'`).
-
-    Args:
-        fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`. Its files name the data set, which must be as its schema
-            says; custom_config holds `config` (as `TrainingConfig.to_dict` gives it), `run_dir`, and `source_digest`,
-            which is there for TFX's cache key only.
-
-    Raises:
-        UsageError, DataError: See `train` and `components.training.tfx_arguments`.
-    """
-    given = fn_args.custom_config
-    run_dir = Path(given["run_dir"])
-    dataset_dir = dataset_folder(fn_args.train_files, fn_args.eval_files)
-    if fn_args.schema_path:
-        check_schema(fn_args.schema_path, open_dataset(dataset_dir))
-    config = TrainingConfig.from_dict(given["config"])
-
-    def log(line: str) -> None:
-        print(line, flush=True)
-
-    cluster = read_cluster()
-    if cluster is not None:
-        train_apart(config, dataset_dir, run_dir, cluster, log=log)
-    result = train(config, dataset_dir, run_dir, log=log)
-    _copy_tree(result.model_dir, Path(fn_args.serving_model_dir))
-    if (run_dir / "tensorboard").is_dir():
-        _copy_tree(run_dir / "tensorboard", Path(fn_args.model_run_dir))
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    """Copies a folder so that the target, if it is there, is whole."""
-    tmp = target.parent / TMP / uuid.uuid4().hex
-    tmp.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, tmp)
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(tmp, target)
-    tmp.parent.rmdir()

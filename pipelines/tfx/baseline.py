@@ -37,7 +37,9 @@ class Baseline:
     reason: str = ""
 
 
-def choose(storage: Storage, dataset: str, task: str, classes: Sequence[str], home: Path) -> Baseline:
+def choose(
+    storage: Storage, dataset: str, task: str, classes: Sequence[str], home: Path, decision_by: str = "split"
+) -> Baseline:
     """The champion as an artifact.
 
     Args:
@@ -46,6 +48,7 @@ def choose(storage: Storage, dataset: str, task: str, classes: Sequence[str], ho
         task: Task.
         classes: Of the candidate, in label order.
         home: Folder that artifacts are made in.
+        decision_by: Of the candidate; a champion decided otherwise may have seen the patients that are evaluated.
     """
     try:
         champion = champions.load(storage, champions.home(dataset, task))
@@ -55,7 +58,8 @@ def choose(storage: Storage, dataset: str, task: str, classes: Sequence[str], ho
         model = champions.version_dir(storage, champions.home(dataset, task), version)
     except HistolineError as error:
         return Baseline(reason=error.what.rstrip("."))
-    problem = _problem(model, classes)
+    theirs = champion.current.decision_by
+    problem = f"it was decided by {theirs}" if theirs != decision_by else _problem(model, classes)
     if problem:
         return Baseline(version=version, reason=f"champion {version} can't stand beside it: {problem}")
     folder = home / f"{version}-{model_digest(model)[:16]}"

@@ -73,14 +73,17 @@ def AnomalyGate(
 @component
 def PromotionGate(
     model: InputArtifact[standard_artifacts.Model],
-    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
-    floors: InputArtifact[standard_artifacts.ModelBlessing],
     examples: InputArtifact[standard_artifacts.Examples],
     workspace: Parameter[str],
     run_folder: Parameter[str],
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation] = None,
+    floors: InputArtifact[standard_artifacts.ModelBlessing] = None,
 ) -> None:
-    """Predicts in a fresh process and lets the gate decide; its blessing is what the Pusher obeys."""
+    """Predicts in a fresh process and lets the gate decide; its blessing is what the Pusher obeys.
+
+    Without an evaluation by TFMA the floors are the gate's own figures alone.
+    """
     from components.promotion.evaluation import evaluate
     from components.storage.open import open_storage
     from components.training import run_record
@@ -88,7 +91,9 @@ def PromotionGate(
 
     storage = open_storage(workspace)
     record = run_record.read(storage, run_folder)
-    report = read_evaluation(Path(evaluation.uri), record.task, record.config["floors"])
+    report = {"blessed": True, "reason": ""}
+    if evaluation is not None:
+        report = read_evaluation(Path(evaluation.uri), record.task, record.config["floors"])
     decision = evaluate(storage, run_folder, report["blessed"], report).decision
     promoted = decision == "promoted"
     os.makedirs(blessing.uri, exist_ok=True)

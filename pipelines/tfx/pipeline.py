@@ -60,6 +60,8 @@ class PipelineConfig:
         source_digest: Of the code, so that changed code is no cache hit.
         baseline: Folder of a model that TFMA shows beside the candidate, named by its content; empty for none.
         beam_args: Flags for Beam.
+        folds: Digest of the folds that the gate decides by; empty where it decides by the test split.
+        judged: Whether TFMA judges the served model: only where there is a test split that it has not seen.
     """
 
     name: str
@@ -79,6 +81,8 @@ class PipelineConfig:
     source_digest: str
     baseline: str = ""
     beam_args: tuple[str, ...] = ("--runner=FnApiRunner",)
+    folds: str = ""
+    judged: bool = True
 
 
 def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
@@ -112,38 +116,28 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         run_folder=config.run_folder,
     )
     trainer = Trainer(
-        run_fn="components.training.trainer.run_fn",  # by path: a module file would be built into a wheel with pip
+        run_fn="components.training.run_fn.run_fn",  # by path: a module file would be built into a wheel with pip
         examples=examples.outputs["result"],
         schema=schema.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "config": dict(config.training), "run_dir": config.run_dir, "source_digest": config.source_digest,
+            "workspace": config.workspace, "run_folder": config.run_folder, "folds": config.folds,
         },  # fmt: skip
     )
     trainer.add_upstream_node(anomaly)
-    champion: list[Any] = []
-    if config.baseline:
-        champion.append(
-            Importer(
-                source_uri=config.baseline, artifact_type=standard_artifacts.Model, reimport=False
-            ).with_id("Champion")
-        )
-    evaluator = Evaluator(
-        examples=examples.outputs["result"],
-        example_splits=["test"],
-        model=trainer.outputs["model"],
-        baseline_model=champion[0].outputs["result"] if champion else None,
-        schema=schema.outputs["schema"],
-        eval_config=eval_config(tfma, config.task, config.floors, config.slices),
-    )
+    judges: list[Any] = []
+    judged: dict[str, Any] = {}
+    if config.judged:
+        judges = _evaluator(config, examples, trainer, schema)
+        judged = {"evaluation": judges[-1].outputs["evaluation"], "floors": judges[-1].outputs["blessing"]}
     gate = PromotionGate(
         model=trainer.outputs["model"],
-        evaluation=evaluator.outputs["evaluation"],
-        floors=evaluator.outputs["blessing"],
         examples=examples.outputs["result"],
         workspace=config.workspace,
         run_folder=config.run_folder,
+        **judged,
     )
     pusher = Pusher(
         model=trainer.outputs["model"],
@@ -160,8 +154,7 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         validator,
         anomaly,
         trainer,
-        *champion,
-        evaluator,
+        *judges,
         gate,
         pusher,
     ]
@@ -173,6 +166,26 @@ def create_pipeline(config: PipelineConfig) -> pipeline.Pipeline:
         metadata_connection_config=config.store.connection(),
         beam_pipeline_args=embedded_args(config.beam_args),
     )
+
+
+def _evaluator(config: PipelineConfig, examples: Any, trainer: Any, schema: Any) -> list[Any]:
+    """TFMA's Evaluator on the test split, after the champion where one stands beside the candidate."""
+    champion: list[Any] = []
+    if config.baseline:
+        champion.append(
+            Importer(
+                source_uri=config.baseline, artifact_type=standard_artifacts.Model, reimport=False
+            ).with_id("Champion")
+        )
+    evaluator = Evaluator(
+        examples=examples.outputs["result"],
+        example_splits=["test"],
+        model=trainer.outputs["model"],
+        baseline_model=champion[0].outputs["result"] if champion else None,
+        schema=schema.outputs["schema"],
+        eval_config=eval_config(tfma, config.task, config.floors, config.slices),
+    )
+    return [*champion, evaluator]
 
 
 def embedded_args(beam_args: Sequence[str]) -> list[str]:

@@ -114,6 +114,8 @@ class StageNodes:
             metadata_store.open_store(self._store)  # tells what is wrong before TFX is imported
         from pipelines.tfx.pipeline import UNCACHED, create_pipeline
 
+        if self.record.decision_by == "folds":
+            remote_run.bring_folds(self.storage, self.folder)
         config = self._pipeline_config(name)
         if self._runner is None or config.baseline != self._config.baseline:
             self._config = config
@@ -144,10 +146,10 @@ class StageNodes:
         root = Path(self.work.root)
         home = root / "artifacts" / f"{record.dataset}-{record.task}"
         manifest = manifests.load(self.storage, record.dataset_dir)
-        beside = ""
-        if stage == "evaluate":
+        beside, judged = "", record.decision_by == "split" or record.config.get("holdout") == "test"
+        if stage == "evaluate" and judged:
             chosen = baseline.choose(
-                self.storage, record.dataset, record.task, manifest.classes, home / "baseline"
+                self.storage, record.dataset, record.task, manifest.classes, home / "baseline", record.decision_by
             )
             beside = chosen.folder
             self._beside = tfx_document.BesideModel(chosen.version, chosen.reason)
@@ -172,6 +174,8 @@ class StageNodes:
             source_digest=source_digest(),
             baseline=beside,
             beam_args=tuple(record.options.get("beam_args") or ("--runner=FnApiRunner",)),
+            folds=record.digests.get("folds", ""),
+            judged=judged,
         )
 
     def _kinds(self, dataset_dir: str) -> tuple[int, int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.promotion import evaluation
+from components.promotion import scores
 from schemas.tables import COLOUR_COLUMNS
 
 
@@ -24,12 +22,11 @@ from schemas.tables import COLOUR_COLUMNS
 def test_the_colour_baseline_gets_the_recipes_class_weights(config, balanced, monkeypatch):
     rng = np.random.default_rng(0)
     table = pa.table({"label": rng.integers(0, 2, 60), **{name: rng.normal(size=60) for name in COLOUR_COLUMNS}})
-    inputs = SimpleNamespace(record=SimpleNamespace(config=config), train=table, test=table, n_classes=2)
-    asked, fit = [], evaluation.fit_baseline
+    asked, fit = [], scores.fit_baseline
 
     def watched(*args, **options):
         asked.append(options["balanced"])
         return fit(*args, **options)
 
-    monkeypatch.setattr(evaluation, "fit_baseline", watched)
-    assert evaluation._colour_baseline(inputs).shape == (60,) and asked == [balanced]
+    monkeypatch.setattr(scores, "fit_baseline", watched)
+    assert scores.colour_baseline(config, table, table, 2).shape == (60,) and asked == [balanced]
