@@ -20,6 +20,7 @@ from pipelines.options import SEEDS, json_option
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Equal seeds give equal bytes.")
 @click.option("--workers", type=int, default=None, help="Processes; all cores by default.")
 @click.option("--nested-copy", is_flag=True, help="idc: add the second copy of the tree that the real download has.")
+@click.option("--real-proportions", is_flag=True, help="breakhis: patients by type as in the real data.")
 @json_option
 def command(
     dataset: str,
@@ -29,6 +30,7 @@ def command(
     seed: int,
     workers: int | None,
     nested_copy: bool,
+    real_proportions: bool,
     as_json: bool,
 ) -> None:
     """Draw H&E-like patches: the label is in the nuclei, a stain signature is in the patient."""
@@ -54,6 +56,7 @@ def command(
             seed=seed,
             workers=workers,
             nested_copy=nested_copy,
+            real_proportions=real_proportions,
             progress=progress,
         )
     finally:

@@ -168,8 +168,8 @@ class TrainingConfig:
         put("threshold", parts.threshold(self.threshold))
         put("floors", parts.floors(self.floors, self.task))
         put("gate", parts.Gate.read(parts.plain(self.gate)))
-        for name, words in parts.DECISION.items():
-            put(name, choice(name, getattr(self, name) or words[0], words))
+        for name, allowed in parts.DECISION.items():
+            put(name, choice(name, getattr(self, name) or allowed[0], allowed))
         put("folds", number("folds", self.folds, 2, parts.MOST_FOLDS, integer=True))
         if self.decision == "split" and self.holdout == "test":
             raise wrong("holdout", "test", "none where decision is split: its test split is always held out")

@@ -90,6 +90,7 @@ def generate(
     seed: int = 0,
     workers: int | None = None,
     nested_copy: bool = False,
+    real_proportions: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Draws a data set; equal arguments give equal bytes, whatever the number of workers.
@@ -104,6 +105,7 @@ def generate(
         seed: Not negative.
         workers: Processes; all cores that this process may use if None.
         nested_copy: IDC only: add the second copy of the tree that the download has been seen with.
+        real_proportions: BreakHis only: patients by type as in the real data, not as many of each.
         progress: Called with (images drawn, images in all) now and then.
 
     Raises:
@@ -111,7 +113,9 @@ def generate(
         TemporaryError: The disk is full.
     """
     output = Path(output)
-    plan = make_plan(dataset, patches=patches, groups=groups, seed=seed, nested_copy=nested_copy)
+    plan = make_plan(
+        dataset, patches=patches, groups=groups, seed=seed, nested_copy=nested_copy, real_proportions=real_proportions
+    )
     if workers is not None and workers < 1:
         raise UsageError(f"synth can't work with {workers} workers.", "Give 1 or more, or leave it out.")
     _check_output(output)
@@ -136,6 +140,7 @@ def make_plan(
     groups: int | None = None,
     seed: int = 0,
     nested_copy: bool = False,
+    real_proportions: bool = False,
 ) -> DrawingPlan:
     """Plans a data set without drawing it; arguments and errors as in `generate`."""
     if dataset not in DEFAULTS:
@@ -154,10 +159,12 @@ def make_plan(
         )
     if nested_copy and dataset != "idc":
         raise UsageError(f"Only idc comes with a nested copy, not {dataset}.", "Leave --nested-copy out.")
+    if real_proportions and dataset != "breakhis":
+        raise UsageError(f"Only breakhis has real proportions, not {dataset}.", "Leave --real-proportions out.")
     if dataset == "idc":
         return layouts.plan_idc(patches, groups, seed, nested_copy)
     if dataset == "breakhis":
-        return layouts.plan_breakhis(patches, groups, seed)
+        return layouts.plan_breakhis(patches, groups, seed, real_proportions)
     return layouts.plan_pcam(patches, groups, seed)
 
 

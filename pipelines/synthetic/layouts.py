@@ -28,6 +28,9 @@ BREAKHIS_TYPES = {
     "MC": ("malignant", "mucinous_carcinoma"),
     "PC": ("malignant", "papillary_carcinoma"),
 }
+BREAKHIS_CASES = {"A": 4, "F": 10, "PT": 3, "TA": 7, "DC": 38, "LC": 5, "MC": 9, "PC": 6}
+"""Patients of each type in the real data, 82 in all (Spanhol et al. 2016, table 1)."""
+
 PCAM_STRAY_TUMOUR = 0.04
 """Chance of tumour outside the centre, whatever the label: who can't tell the centre apart pays for it."""
 
@@ -231,7 +234,7 @@ def plan_pcam(patches: int, groups: int, seed: int) -> DrawingPlan:
     return DrawingPlan(drawings, joined, groups, (96, 96), (32, 32, 32, 32), ".tif")
 
 
-def plan_breakhis(patches: int, groups: int, seed: int) -> DrawingPlan:
+def plan_breakhis(patches: int, groups: int, seed: int, real_proportions: bool = False) -> DrawingPlan:
     """BreakHis in the official layout, 700x460 and a few 700x456, eight types, four magnifications.
 
     The first cases hold what the real data holds (from 16 cases on): a malignant case under two types with
@@ -242,9 +245,12 @@ def plan_breakhis(patches: int, groups: int, seed: int) -> DrawingPlan:
         patches: Number of images.
         groups: Number of cases (patients).
         seed: Equal seeds give equal plans.
+        real_proportions: As many cases of each type as in the real data, per 82; else as many of one as of another.
     """
     rng = np.random.default_rng([seed, 2])
     codes = list(BREAKHIS_TYPES)
+    if real_proportions:  # the first eight stay one of each type, which the special cases below count on
+        codes += [code for code, cases in BREAKHIS_CASES.items() for _ in range(cases - 1)]
     numbers = rng.choice(np.arange(2500, 30000), groups, replace=False)
     years = np.where(rng.random(groups) < 0.93, 14, 15)
     sizes = _group_sizes(patches, groups, rng) if patches % groups else np.full(groups, patches // groups)

@@ -52,11 +52,13 @@ def fold_run(
     )  # fmt: skip
     for fold in range(1, FOLDS + 1):
         model = fold_dir(shop.root / folder, fold) / "model"
-        shutil.copytree(shop.root / folder / "model", model)
+        cut = thresholds[fold - 1]
+        shutil.copytree(shop.model(**quality) if cut == 0.5 else shop.model(**quality, threshold=cut), model)
+        shutil.copytree(shop.root / folder / "model/assets.extra", model / "assets.extra", dirs_exist_ok=True)
         seen = [group for group, split in folds.split_of(fold).items() if split != "test" or group == leak]
         (model / "assets.extra" / "train_groups.json").write_text(json.dumps(seen))
         facts = json.loads((model / "assets.extra" / "histoline.json").read_text())
-        facts["threshold"] = thresholds[fold - 1]
+        facts["threshold"] = cut
         (model / "assets.extra" / "histoline.json").write_text(json.dumps(facts))
     return folder
 
@@ -127,7 +129,7 @@ def test_a_champion_by_folds_is_compared_out_of_fold_on_the_patients_that_both_h
     folds = plan(shop)
     gone, new = sorted(folds.groups)[:2]
     places = {group: place for group, place in folds.groups.items() if group != new}
-    folder = fold_run(shop, "old", folds=dataclasses.replace(folds, groups=places), noise=1.0, signal=0.3)
+    folder = fold_run(shop, "old", folds=dataclasses.replace(folds, groups=places), noise=1.0)
     shop.evaluate(folder)
     version = shop.push(folder)
     assert version is not None
@@ -156,7 +158,7 @@ def test_a_champion_by_folds_is_compared_out_of_fold_on_the_patients_that_both_h
 
 
 def test_the_way_of_deciding_changes_by_hand_only(shop: Workshop) -> None:
-    first, version = shop.train("split", signal=0.3, noise=1.0)
+    first, version = shop.train("split", noise=1.0)
     assert version is not None and first.decision_by == "split"
     folder = fold_run(shop, "folds")
     record = shop.evaluate(folder)

@@ -88,6 +88,7 @@ def save_model(
     noise: float = 0.0,
     signal: float = 1.0,
     skew: float = 0.0,
+    threshold: float = 0.5,
 ) -> Path:
     """Saves a SavedModel as the exporter does, without assets.extra.
 
@@ -99,6 +100,7 @@ def save_model(
         noise: Weight of what means nothing.
         signal: Weight of what does.
         skew: Added by `serve_bytes` only, to the last logit.
+        threshold: Of a binary model.
     """
     import tensorflow as tf
 
@@ -125,7 +127,7 @@ def save_model(
             probability = tf.nn.softmax(stack)
             if len(classes) == 2:
                 probability = probability[:, 1]
-                label = tf.cast(probability >= 0.5, tf.int64)
+                label = tf.cast(probability >= threshold, tf.int64)
             else:
                 label = tf.argmax(probability, axis=1)
             return {"probability": probability, "label": label, "label_name": tf.gather(self.names, label)}

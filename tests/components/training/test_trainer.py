@@ -16,7 +16,7 @@ import tensorflow as tf
 from components.datasets.committed import open_dataset
 from components.errors import DataError, UsageError
 from components.promotion.served_model import ServedModel
-from components.training import checkpoints, trainer
+from components.training import checkpoints, run_fn, trainer
 from components.training.trainer import read_result, train
 from pipelines.tfx.schema import write_schema
 from tests.support.training_help import dataset, python, recipe
@@ -151,7 +151,7 @@ def test_run_fn_hands_model_and_logs_to_tfx(trained: tuple[Path, list[str]], fol
         model_run_dir=str(tmp_path / "model_run" / "1"),
     )  # fmt: skip
     for _ in range(2):  # a retry overwrites
-        trainer.run_fn(args)
+        run_fn.run_fn(args)
     signatures = tf.saved_model.load(args.serving_model_dir).signatures
     assert signatures.keys() == {"serving_default", "serve_bytes", "bulk_inference"}
     assert (tmp_path / "artifact" / "Format-Serving" / "assets.extra" / "histoline.json").is_file()

@@ -265,3 +265,11 @@ def test_nuclei_tell_the_label_and_colour_does_not() -> None:
     assert auc(texture, patients, linear=True) > 0.85
     # The same colours seen in a random split know the patient, hence the prevalence: that is the cheat.
     assert auc(colour, np.arange(len(labels)), linear=False) > disjoint + 0.08
+
+
+def test_breakhis_can_have_the_real_proportions_of_patients() -> None:
+    plan = draw.make_plan("breakhis", groups=82, patches=656, real_proportions=True)
+    of_label = {label: {d.group for d in plan.drawings if d.label == label} for label in (0, 1)}
+    assert (len(of_label[0]), len(of_label[1])) == (24, 58), "benign and malignant patients of Spanhol et al. 2016"
+    with pytest.raises(UsageError, match="breakhis"):
+        draw.make_plan("idc", groups=8, patches=80, real_proportions=True)
