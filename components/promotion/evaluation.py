@@ -91,8 +91,10 @@ def evaluate(
     storage.sweep(run_dir)  # what a killed try left
     scratch = storage.scratch(run_dir)
     try:
-        score = score_folds if isinstance(inputs, FoldInputs) else _score
-        scores = score(inputs, scratch, predictor)
+        if isinstance(inputs, FoldInputs):
+            scores = score_folds(inputs, scratch, predictor)
+        else:
+            scores = _score(inputs, scratch, predictor)
         changes = judge(inputs, scores, floors, looks.count)
         _commit_tables(storage, run_dir, scratch, inputs, scores)
         out_of_fold = keep_out_of_fold(storage, run_dir, scratch, inputs, scores)

@@ -81,7 +81,9 @@ class FoldInputs(EvaluationInputs):
         """Out of fold each patch is cut at the threshold of the model that scored it."""
         if self.n_classes > 2 or split != "test":
             return super().threshold(split)
-        return np.array([float(member.facts["threshold"]) for member in self.members], np.float32)[self.fold - 1]
+        cuts: Array = np.array([float(member.facts["threshold"]) for member in self.members], np.float32)
+        own: Array = cuts[self.fold - 1]
+        return own
 
     def uncalibrated(self, split: str, probability: Array) -> Array:
         """Probabilities without temperature and bias of the models that gave them."""

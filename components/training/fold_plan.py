@@ -89,8 +89,8 @@ def frozen(folds: FoldAssignment, serve: str) -> FoldsRecord:
     tested = len(folds.fold_of())
     return FoldsRecord(
         folds=folds.folds,
-        holdout=folds.holdout,
-        serve=serve,
+        holdout=folds.holdout,  # type: ignore[arg-type]  # both by the recipe
+        serve=serve,  # type: ignore[arg-type]
         plan=folds.plan,
         groups=tested,
         train_only=len(folds.groups) - tested,

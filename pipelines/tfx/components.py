@@ -91,7 +91,7 @@ def PromotionGate(
 
     storage = open_storage(workspace)
     record = run_record.read(storage, run_folder)
-    report = {"blessed": True, "reason": ""}
+    report: dict[str, Any] = {"blessed": True, "reason": ""}
     if evaluation is not None:
         report = read_evaluation(Path(evaluation.uri), record.task, record.config["floors"])
     decision = evaluate(storage, run_folder, report["blessed"], report).decision
