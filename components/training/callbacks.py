@@ -147,7 +147,7 @@ def lost_layers(model: keras.Model) -> list[str]:
     return [layer.name for layer, whole in zip(held, finite, strict=True) if not whole]
 
 
-@tf.function
+@tf.function(autograph=False)
 def _finite(weights: list[list[Any]]) -> Any:
     """bool[L]: whether all weights of each layer are finite."""
     return tf.stack([tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in layer]) for layer in weights])

@@ -26,7 +26,8 @@ class ServingGraph(tf.Module):
         classes: Names in label order; two make it binary.
     """
 
-    # The first argument of every tf.function must be called self, or export takes it for an input.
+    # The first argument of every tf.function must be called self, or export takes it for an input. No function has a
+    # Python loop or branch over tensors: without AutoGraph, which looks for them, an export takes half the time.
 
     weights: list[Any]
     constants: list[Any]
@@ -49,23 +50,23 @@ class ServingGraph(tf.Module):
         """Temperature and bias as the graph has them."""
         return float(self.temperature.numpy()), self.bias.numpy().tolist()
 
-    @tf.function(input_signature=[EXAMPLES])
+    @tf.function(input_signature=[EXAMPLES], autograph=False)
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers serialised Examples, string[N]."""
         return self._answer(self._logits_of_examples(examples))
 
-    @tf.function(input_signature=[IMAGES])
+    @tf.function(input_signature=[IMAGES], autograph=False)
     def serve_bytes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers PNG, JPEG or BMP files, string[N]."""
         return self._answer(self._logits_of_files(images))
 
-    @tf.function(input_signature=[EXAMPLES])
+    @tf.function(input_signature=[EXAMPLES], autograph=False)
     def bulk_inference(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Answers serialised Examples, string[N], in numbers alone: TFX's BulkInferrer fails on strings."""
-        answer = self._answer(self._logits_of_examples(examples))
+        answer = self.serve_examples(examples)
         return {name: answer[name] for name in ("probability", "label")}
 
-    @tf.function(input_signature=[EXAMPLES, tf.TensorSpec([None], tf.int64, name="classes")])
+    @tf.function(input_signature=[EXAMPLES, tf.TensorSpec([None], tf.int64, name="classes")], autograph=False)
     def explain(self, examples: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """Where serialised Examples spoke for a class each, float32[N, H, W]: see `gradient_maps`. No signature."""
         return self._maps_of_examples(examples, classes)
