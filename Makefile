@@ -3,10 +3,14 @@
 .PHONY: help setup airflow airflowdown demo demo-retrain test test-dags e2e lint bench lock clean
 SHELL := /bin/bash
 export PYTHON310 PYTHON312
+# Compiled modules are kept, whatever the shell says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON := .venv/bin/python
-# Tests on all cores; a core that has nothing left takes over from another. Each process may hold a GiB of TensorFlow.
-PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+# Tests on all cores, whole modules at a time (tests/support/spreading.py). Each process may hold a GiB of
+# TensorFlow; end-to-end tests start servers and trainings of their own, and wait for them: two processes are enough.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PAIR := -n 2 --dist loadfile --no-loadscope-reorder
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +35,7 @@ test-dags: ## tests of the DAGs, in Airflow's own environment
 
 e2e: setup ## end-to-end tests: whole runs, Airflow in a browser, faults
 	@bash infra/airflow_setup.sh
-	$(PYTHON) -m pytest -m e2e $(ARGS)
+	$(PYTHON) -m pytest $(PAIR) -m e2e $(or $(ARGS),$(shell grep -rl --include='test_*.py' 'mark\.e2e' tests))
 
 airflow: setup ## start Airflow on 127.0.0.1 (builds .venv-airflow; ARGS="--workspace DIR"); stop: make airflowdown
 	.venv/bin/histoline airflow up $(ARGS)

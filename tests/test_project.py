@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.doctor_checks import locked_versions, normal_name
+from tests.support import spreading
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock", "infra/uv.lock")
@@ -129,3 +130,10 @@ def test_staged_package_leaves_tests_and_dags_out(tmp_path: Path) -> None:
         if path.is_file() and path.suffix in {".py", ".json", ".pbtxt", ".yaml", ".html", ".css", ".md"}
     }
     assert kept - set(shipped) == set()
+
+
+def test_modules_that_are_spread_by_name_are_there() -> None:
+    there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {*spreading.LONGEST, *spreading.TOGETHER, *spreading.TOGETHER.values()} <= there
+    assert spreading.group_of("tests/pipelines/tfx/test_promoted_run.py::test_x[a::b]") == "test_train"
+    assert spreading.place("tests/pipelines/test_train.py::test_x") < spreading.place("tests/test_docs.py::test_x")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ingest_help, model_help, report_help
-from tests.support.model_help import Workshop
+from tests.support.model_help import LoadedOnce, Workshop
 from tests.support.report_help import Studio
 from tests.support.train_help import Trained
 
@@ -30,9 +30,18 @@ def idc(home: Path) -> ingest_help.Result:
     return ingest_help.ingest(model_help.idc(home / "idc"), home / "made", ratios=(0.5, 0.2, 0.3))
 
 
+@pytest.fixture(scope="session")
+def loaded_once() -> LoadedOnce:
+    """What has been loaded of the gate's models."""
+    return LoadedOnce()
+
+
 @pytest.fixture
-def shop(tmp_path: Path, home: Path, idc: ingest_help.Result) -> Workshop:
-    """A workspace of the test's own, with models that are made once."""
+def shop(
+    tmp_path: Path, home: Path, idc: ingest_help.Result, loaded_once: LoadedOnce, monkeypatch: pytest.MonkeyPatch
+) -> Workshop:
+    """A workspace of the test's own, with models that are made once, and loaded once."""
+    monkeypatch.setattr("tensorflow.saved_model.load", loaded_once)
     (home / "models").mkdir(exist_ok=True)
     return Workshop(tmp_path / "workspace", idc, home / "models")
 

@@ -23,6 +23,7 @@ from components.training.run_types import RunRecord
 from pipelines import evaluate
 from pipelines.evaluate import make_report
 from tests.support import model_help, predict_help, train_help
+from tests.support.cli_help import invoke
 
 pytestmark = pytest.mark.integration
 
@@ -105,7 +106,7 @@ def test_on_its_own_data_only_the_test_patients_are_left(sites):
     assert record.looks.test_digest == record.digests["test_split"]
 
 
-def test_the_command_and_a_name_that_is_taken(sites, tmp_path):
+def test_the_command_and_a_name_that_is_taken(sites, capsys):
     workspace, model, own, other, _ = sites
     given = ("--model", model, "--data", other.folder, "--workspace", workspace, "--run-id", "cli", "--json")
     done = train_help.run("evaluate", *given)
@@ -113,8 +114,8 @@ def test_the_command_and_a_name_that_is_taken(sites, tmp_path):
     result = json.loads(done.stdout)
     assert result["decision"] is None and result["state"] == "done" and result["evaluation"]["left_out_groups"] == 2
     assert Path(result["report"]).is_file() and result["metrics"]["auc"] is not None
-    again = train_help.run("evaluate", "--model", model, "--data", own.plan_id, *given[4:])
-    assert again.returncode == 64 and "exists already" in again.stderr
+    assert invoke("evaluate", "--model", model, "--data", own.plan_id, *given[4:]) == 64
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_what_can_not_be_evaluated_is_told(sites, tmp_path):

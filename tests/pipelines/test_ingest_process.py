@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import ingest_help as help
 from tests.support import trees
+from tests.support.cli_help import invoke
 from tests.support.ingest_help import ingest
 
 KILL_IN_SHARD = """
@@ -105,9 +106,11 @@ class TestUserErrors:
         ],
     )
     def test_usage_is_64_and_says_what_to_do(
-        self, raw: Path, tmp_path: Path, more: tuple[str, ...], says: str
+        self, raw: Path, tmp_path: Path, more: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert says in error_text(help.run(*arguments(raw, tmp_path / "w", *more)), 64)
+        code = invoke("ingest", *arguments(raw, tmp_path / "w", *more))
+        said = capsys.readouterr()
+        assert says in error_text(subprocess.CompletedProcess([], code, said.out, said.err), 64)
 
     def test_unknown_names(self, raw: Path, tmp_path: Path) -> None:
         assert "idc, breakhis, pcam" in error_text(help.run("icd", "--input", raw), 64)

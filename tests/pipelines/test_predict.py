@@ -108,7 +108,7 @@ def test_the_champion_predicts_by_default_on_beam(tmp_path, promoted):
     assert "colours: no shift" in by_number.stdout
 
 
-@pytest.mark.integration
+@pytest.mark.e2e
 def test_sigkill_costs_only_what_was_under_way(tmp_path, promoted):
     _, workspace, _ = promoted
     raw = tmp_path / "raw"

@@ -13,6 +13,7 @@ import pytest
 from components.training import run_record, run_types
 from pipelines import stages
 from tests.support import train_help
+from tests.support.cli_help import invoke
 from tests.support.report_help import Studio
 
 pytestmark = pytest.mark.timeout(600)
@@ -35,29 +36,31 @@ def test_one_run_and_all_runs_without_tensorflow(studio: Studio, tmp_path: Path)
     assert done.returncode == 0 and len(done.stdout.split()) == 3, done.stderr
 
 
-def test_a_damaged_run_does_not_keep_the_others_from_their_pages(studio: Studio) -> None:
+def test_a_damaged_run_does_not_keep_the_others_from_their_pages(
+    studio: Studio, capsys: pytest.CaptureFixture[str]
+) -> None:
     (studio.root / "runs/idc/binary/good/run.json").write_text("{")
-    done = train_help.run("report", "--all", "--workspace", studio.root)
-    assert done.returncode == 65 and "good" in done.stderr
+    assert invoke("report", "--all", "--workspace", studio.root) == 65
+    assert "good" in capsys.readouterr().err
     assert (studio.root / "runs/idc/binary/poor/report/index.html").is_file()
     assert "damaged" in (studio.root / "runs/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("words", [[], ["good", "--all"], ["nobody"], ["../good"]])
-def test_wrong_usage(studio: Studio, words: list[str]) -> None:
-    done = train_help.run("report", *words, "--workspace", studio.root)
-    assert done.returncode == 64 and done.stdout == "" and done.stderr.strip()
+def test_wrong_usage(studio: Studio, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert invoke("report", *words, "--workspace", studio.root) == 64
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.strip()
 
 
 def test_promotion_and_rollback_rewrite_the_index(studio: Studio) -> None:
-    done = train_help.run("models", "promote", "poor", "--reason", "to <see>", "--workspace", studio.root)
-    assert done.returncode == 0, done.stderr
+    assert invoke("models", "promote", "poor", "--reason", "to <see>", "--workspace", studio.root) == 0
     index = studio.root / "runs/index.html"
     assert "of run poor, promoted by hand" in index.read_text(encoding="utf-8")
     page = (studio.root / "runs/idc/binary/poor/report/index.html").read_text(encoding="utf-8")
     assert "promoted by hand" in page and "to &lt;see&gt;" in page
-    done = train_help.run("models", "rollback", "idc", "--reason", "enough", "--workspace", studio.root)
-    assert done.returncode == 0, done.stderr
+    assert invoke("models", "rollback", "idc", "--reason", "enough", "--workspace", studio.root) == 0
     assert "of run good, version 1700000000 again" in index.read_text(encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ makes the model worse.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import zlib
@@ -151,6 +152,23 @@ def save_model(
     signatures = {"serving_default": module.serving_default, "serve_bytes": module.serve_bytes}
     tf.saved_model.save(module, str(folder), signatures=signatures)
     return folder
+
+
+class LoadedOnce:
+    """`tf.saved_model.load` for tests that score the same few models over and over: each content is loaded once."""
+
+    def __init__(self) -> None:
+        import tensorflow as tf
+
+        self._load = tf.saved_model.load
+        self._kept: dict[str, Any] = {}
+
+    def __call__(self, folder: str) -> Any:
+        files = [file for kind in ("saved_model.*", "variables/*") for file in sorted(Path(folder).glob(kind))]
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+        if digest not in self._kept:
+            self._kept[digest] = self._load(folder)
+        return self._kept[digest]
 
 
 class Workshop:

@@ -76,6 +76,33 @@ def with_statistics(model: Path, data: ingest_help.Result) -> Path:
     return model
 
 
+class Untrained:
+    """Raw folders, data sets and untrained models of a test session; what is made once is only read.
+
+    Args:
+        home: Where they lie.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._made: dict[str, tuple[Path, ingest_help.Result, Path]] = {}
+
+    def __call__(self, dataset: str, **options: Any) -> tuple[Path, ingest_help.Result, Path]:
+        """Raw folder, committed data set and exported model.
+
+        Args:
+            dataset: Name.
+            options: Of the ingest.
+        """
+        name = "-".join([dataset, *(str(value) for value in options.values())])
+        if name not in self._made:
+            folder = self._home / name
+            images = raw(folder / "raw", dataset)
+            data = ingest(images, folder / "ws", dataset, **options)
+            self._made[name] = images, data, export(folder / "model", data.folder)
+        return self._made[name]
+
+
 def here(config: Any, numbers: list[int]) -> None:
     """Works off parts in this process, without Beam."""
     for number in numbers:

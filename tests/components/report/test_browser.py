@@ -81,18 +81,24 @@ def opened(browser: Any, file: Path, width: int, scheme: str) -> tuple[Any, list
     asked: list[str] = []
     tab.on("console", lambda message: messages.append(message.text))
     tab.on("pageerror", lambda error: messages.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("request", lambda request: asked.append(request.url) if _elsewhere(request.url, file) else None)
     tab.goto(file.as_uri(), timeout=120_000)
-    return tab, messages, [url for url in asked if not url.startswith("data:") and url != file.as_uri()]
+    return tab, messages, asked
+
+
+def _elsewhere(url: str, file: Path) -> bool:
+    return not url.startswith("data:") and url != file.as_uri()
 
 
 @pytest.mark.parametrize("name", ["good", "poor", "failed", "index", "subtype", "hostile", "prediction", "sweep"])
 def test_at_every_width_and_scheme(browser: Any, pages: dict[str, Path], name: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
+    tab, messages, asked = opened(browser, pages[name], WIDTHS["desktop"], "light")
     for device, width in WIDTHS.items():
+        tab.set_viewport_size({"width": width, "height": 900})
         for scheme in ("light", "dark"):
-            tab, messages, asked = opened(browser, pages[name], width, scheme)
+            tab.emulate_media(color_scheme=scheme)
             where = f"{name}, {device}, {scheme}"
             assert messages == [] and asked == [], where
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, where
@@ -101,7 +107,7 @@ def test_at_every_width_and_scheme(browser: Any, pages: dict[str, Path], name: s
                 tab.screenshot(path=f"{folder}/{name}-{device}-{scheme}.png", full_page=True)
             found = Axe().run(tab)
             assert found.violations_count == 0, f"{where}\n{found.generate_report()}"
-            tab.close()
+    tab.close()
 
 
 def test_in_a_sandboxed_frame(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
