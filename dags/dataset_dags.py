@@ -1,15 +1,18 @@
-"""A pair of Airflow DAGs for each data set of catalog.json: DATASET_ingest and DATASET_train.
+"""Four Airflow DAGs for each data set of catalog.json: DATASET_ingest, _train, _predict and _sweep.
 
-What they use unattended stands in settings.toml; how they are made, in histoline_dags/factory.py.
+What they use unattended stands in settings.toml; how they are made, in histoline_dags/.
 """
 
 from __future__ import annotations
 
 from histoline_dags.factory import ingest_dag, train_dag
+from histoline_dags.prediction import predict_dag
 from histoline_dags.settings import load
+from histoline_dags.sweep import sweep_dag
 
 SETTINGS = load()
 
 for name in SETTINGS.datasets:
-    for dag in (ingest_dag(SETTINGS, name), train_dag(SETTINGS, name)):
+    for make in (ingest_dag, train_dag, predict_dag, sweep_dag):
+        dag = make(SETTINGS, name)
         globals()[dag.dag_id] = dag

@@ -51,6 +51,8 @@ def build() -> dict[str, Any]:
                 "presets": {task: DEFAULTS[name, task] for task in adapter.tasks if (name, task) in DEFAULTS},
                 "ingest": ingest_fields(adapter),
                 "train": train_fields(adapter, [p for p in presets if p.dataset in ("", name)]),
+                "predict": predict_fields(adapter),
+                "sweep": sweep_fields(adapter),
             }
             for name, adapter in ADAPTERS.items()
         },
@@ -181,6 +183,68 @@ def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
         "force": _field(
             "--force", "Rules", "Train although nothing has changed", "Otherwise an unchanged run is skipped.", False,
             type="boolean",
+        ),
+    }  # fmt: skip
+
+
+def predict_fields(adapter: Adapter) -> dict[str, Any]:
+    """Form fields of DATASET_predict by name.
+
+    Args:
+        adapter: Of the data set.
+    """
+    return {
+        "input": _field(
+            "--input", "Data", "Input folder", "Absolute folder with PNG and TIFF images, in the data set's layout or"
+            " in any other.", "", type="string", path=True, maxLength=1000,
+        ),
+        "task": _task(adapter),
+        "groups_csv": _field(
+            "--groups-csv", "Data", "Patients of the patches", "CSV file with patch id and patient or slide, where the"
+            " folder says neither.", None, type=["null", "string"], path=True, maxLength=1000,
+        ),
+        "version": _field(
+            "--version", "Model", "Version", "VERSION or RUN_ID; empty for the champion.", None,
+            type=["null", "string"], maxLength=100, pattern="^(?:[A-Za-z0-9][A-Za-z0-9._-]*)?(?![\\s\\S])",
+        ),
+        "fail_on_drift": _field(
+            "--fail-on-drift", "Rules", "A shift of colours is a failure", "Otherwise the task `drift` is skipped with"
+            " a warning. The images are scored in either case.", False, type="boolean",
+        ),
+    }  # fmt: skip
+
+
+def sweep_fields(adapter: Adapter) -> dict[str, Any]:
+    """Form fields of DATASET_sweep by name.
+
+    Args:
+        adapter: Of the data set.
+    """
+    return {
+        "task": _task(adapter),
+        "recipes": _field(
+            "--recipes", "Search", "Recipes", "Names, separated by commas. Empty: all that were made for the data set.",
+            None, type=["null", "string"], maxLength=1000, pattern="^[A-Za-z0-9_., -]*(?![\\s\\S])",
+        ),
+        "search_file": _field(
+            "--search", "Search", "Search file", "YAML with recipes and the fields to search; empty: each recipe once.",
+            None, type=["null", "string"], path=True, maxLength=1000,
+        ),
+        "oracle": _field(
+            "--oracle", "Search", "Trials are drawn", "default: each recipe once, or at random with a search file.",
+            DEFAULT, type="string", enum=[DEFAULT, "list", "grid", "random"],
+        ),
+        "trials": _field(
+            "--trials", "Search", "Trials", "At most so many; empty for the search's own number.", None,
+            type=["null", "integer"], minimum=1, maximum=1000,
+        ),
+        "minutes": _field(
+            "--minutes", "Search", "Minutes of training", "In all; what runs then ends after its epoch. Empty: no"
+            " limit.", None, type=["null", "number"], minimum=0.1, maximum=20_160,
+        ),
+        "seed": _field(
+            "--seed", "Search", "Seed", "Of the order in which trials are drawn.", 0, type="integer", minimum=0,
+            maximum=2**31 - 1,
         ),
     }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 Context = Mapping[str, Any]
 log = logging.getLogger(__name__)
 LOOK_BACK = 50
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
@@ -25,6 +27,11 @@ def data_asset(dataset: str) -> Asset:
 def model_asset(dataset: str) -> Asset:
     """Asset of the champion models of a data set."""
     return Asset(name=f"histoline/{dataset}/model", uri=f"histoline/{dataset}/model")
+
+
+def recipe_asset(dataset: str) -> Asset:
+    """Asset of the recipes that sweeps have chosen for a data set."""
+    return Asset(name=f"histoline/{dataset}/recipe", uri=f"histoline/{dataset}/recipe")
 
 
 def alias(asset: Asset) -> AssetAlias:
@@ -77,6 +84,24 @@ def announce_model(context: Context, result: Mapping[str, Any], dataset: str) ->
         context["outlet_events"][alias(asset)].add(asset, extra=extra)
 
 
+def announce_recipe(context: Context, result: Mapping[str, Any], dataset: str) -> None:
+    """Announces the recipe that a sweep has chosen.
+
+    Args:
+        context: Of the choosing task.
+        result: Result of `histoline step sweep-choose`.
+        dataset: Name of the data set.
+
+    Raises:
+        AirflowSkipException: It has chosen none.
+    """
+    if result.get("winner") is None or not result.get("recipe"):
+        raise AirflowSkipException(f"Nothing was chosen: {result.get('reason') or 'no trial has a figure'}")
+    extra = {key: result[key] for key in ("task", "sweep_id", "winner", "recipe")}
+    asset = recipe_asset(dataset)
+    context["outlet_events"][alias(asset)].add(asset, extra=extra)
+
+
 def _last(context: Context, asset: Asset, task: str) -> dict[str, Any]:
     """What this DAG announced last for a task; events that people posted do not count."""
     ti = context["ti"]
@@ -111,6 +136,30 @@ def choose_data(context: Context, dataset: str, tasks: Mapping[str, Any], worksp
         if isinstance(found, tuple):
             return found
         log.warning("The event that triggered this run is ignored (%s); the latest data set is taken.", found)
+    return None
+
+
+def choose_recipe(context: Context, dataset: str, tasks: Mapping[str, Any], workspace: Path) -> tuple[str, str] | None:
+    """Task and file of the recipe whose event triggered this run, if it can be trusted: a sweep's own `winner.yaml`.
+
+    Args:
+        context: Of the task.
+        dataset: Name of the data set.
+        tasks: Those that it has.
+        workspace: The workspace.
+    """
+    try:
+        events = list(context["triggering_asset_events"][recipe_asset(dataset)])
+    except KeyError:
+        return None
+    for event in sorted(events, key=lambda e: e.timestamp, reverse=True)[:1]:
+        task, sweep = ((event.extra or {}).get(key) for key in ("task", "sweep_id"))
+        if isinstance(task, str) and task in tasks and isinstance(sweep, str) and PLAIN.fullmatch(sweep):
+            # The file is found by its place, whatever path the event names.
+            file = workspace / "sweeps" / dataset / task / sweep / "winner.yaml"
+            if file.is_file() and file.resolve() == workspace.resolve() / file.relative_to(workspace):
+                return task, str(file)
+        log.warning("The event of a recipe that triggered this run is ignored: no sweep of the workspace chose it.")
     return None
 
 

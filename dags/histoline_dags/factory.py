@@ -1,24 +1,29 @@
-"""Makes the pair of DAGs of a data set: DATASET_ingest and DATASET_train."""
+"""Makes DATASET_ingest and DATASET_train."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from histoline_dags.assets import alias, announce_data, announce_model, choose_data, data_asset, model_asset
-from histoline_dags.form import arguments, build_form
+from histoline_dags.assets import (
+    alias,
+    announce_data,
+    announce_model,
+    choose_data,
+    choose_recipe,
+    data_asset,
+    model_asset,
+    recipe_asset,
+)
+from histoline_dags.build import Context, build_dag, cron_of, limits, options
 from histoline_dags.ids import run_id
+from histoline_dags.light import NumbersOperator
 from histoline_dags.notify import WebhookNotifier
 from histoline_dags.operator import StepOperator
-from histoline_dags.settings import DatasetSettings, Settings
-from histoline_dags.settings_file import SettingsError
-from histoline_dags.stages import GPU_TASKS
-
-Context = Mapping[str, Any]
+from histoline_dags.settings import Settings
 
 INGEST_DOC = """{title}: reads the raw patches below the input folder and commits them as TFRecords whose splits never
 share a patient; new content announces the asset `histoline/{name}`, which starts `{name}_train`.
@@ -45,9 +50,9 @@ def ingest_dag(settings: Settings, name: str) -> DAG:
     asset = data_asset(name)
 
     def ingest(context: Context) -> list[str]:
-        return ["ingest", name, f"--workspace={settings.workspace}", *_options(own, "ingest", context)]
+        return ["ingest", name, f"--workspace={settings.workspace}", *options(own, "ingest", context)]
 
-    with _dag(settings, own, "ingest", INGEST_DOC, _cron(own, "ingest")) as dag:
+    with build_dag(settings, own, "ingest", INGEST_DOC, cron_of(own, "ingest")) as dag:
         StepOperator(
             task_id="ingest",
             dataset=name,
@@ -55,7 +60,7 @@ def ingest_dag(settings: Settings, name: str) -> DAG:
             after=lambda context, result: announce_data(context, result, name),
             inlets=[asset],
             outlets=[alias(asset)],
-            **_limits(own, "ingest"),
+            **limits(own, "ingest"),
         )
     return dag
 
@@ -72,8 +77,8 @@ def train_dag(settings: Settings, name: str) -> DAG:
     """
     own = settings.datasets[name]
     asset = model_asset(name)
-    data = [data_asset(name)]
-    cron = _cron(own, "train")
+    news = data_asset(name) | recipe_asset(name)
+    cron = cron_of(own, "train")
 
     def step(stage: str, task: str, context: Context) -> list[str]:
         ti = context["ti"]
@@ -81,17 +86,24 @@ def train_dag(settings: Settings, name: str) -> DAG:
         return ["step", stage, name, f"--workspace={settings.workspace}", f"--task={task}", f"--run-id={name_of_run}"]
 
     def validate(context: Context) -> list[str]:
-        options = _options(own, "train", context)
+        given = options(own, "train", context)
+        winner = choose_recipe(context, name, own.entry["tasks"], settings.workspace)
         chosen = choose_data(context, name, own.entry["tasks"], settings.workspace)
-        task = chosen[0] if chosen else context["params"]["task"]
+        task = winner[0] if winner else chosen[0] if chosen else context["params"]["task"]
+        if chosen and chosen[0] != task:
+            chosen = None
         if chosen is None and not (settings.workspace / "datasets" / name / task / "latest.json").is_file():
             raise AirflowSkipException(f"no data set committed yet: run {name}_ingest")
-        options = [option for option in options if not option.startswith("--task=")]
+        given = [option for option in given if not option.startswith("--task=")]
         preset = context["params"]["preset"]
-        if chosen and settings.presets.get(preset, {"task": task})["task"] != task:
+        if winner:
+            # The sweep has settled the recipe: nothing that the settings say of one is laid over it.
+            recipe = {field["option"] for field in own.entry["train"].values() if field["section"] == "Model"}
+            given = [f"--preset={winner[1]}", *(o for o in given if o.partition("=")[0] not in recipe)]
+        elif chosen and settings.presets.get(preset, {"task": task})["task"] != task:
             # The settings' recipe is for another task than the data that have just come.
-            options = [option for option in options if not option.startswith(("--preset=", "--model="))]
-        return [*step("validate", task, context), *([f"--data={chosen[1]}"] if chosen else []), *options]
+            given = [option for option in given if not option.startswith(("--preset=", "--model="))]
+        return [*step("validate", task, context), *([f"--data={chosen[1]}"] if chosen else []), *given]
 
     def later(stage: str) -> Any:
         def give(context: Context) -> list[str]:
@@ -101,18 +113,32 @@ def train_dag(settings: Settings, name: str) -> DAG:
 
         return give
 
-    timetable = AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=data) if cron else data
-    with _dag(settings, own, "train", TRAIN_DOC, timetable) as dag:
+    def fold(context: Context) -> list[str]:
+        command: list[str] = later("train")(context)
+        return [*command, f"--fold={context['task'].number}"]
+
+    timetable: Any = news
+    if cron:
+        timetable = AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=news)
+    with build_dag(settings, own, "train", TRAIN_DOC, timetable) as dag:
         common: dict[str, Any] = {"dataset": name}
         first = StepOperator(
-            task_id="validate", arguments=validate, after=_skip_unchanged, **common, **_limits(own, "validate")
+            task_id="validate", arguments=validate, after=_skip_unchanged, **common, **limits(own, "validate")
         )
-        train, evaluate = (
-            StepOperator(
-                task_id=stage, arguments=later(stage), pool=settings.gpu_pool, **common, **_limits(own, stage)
-            )
-            for stage in GPU_TASKS
+        device: dict[str, Any] = {"pool": settings.gpu_pool, **common}
+        numbers = NumbersOperator(task_id="folds", source="validate", key="folds", **limits(own, "folds"))
+        folds = StepOperator.partial(task_id="fold", arguments=fold, **device, **limits(own, "fold")).expand(
+            number=numbers.output
         )
+        # Without folds the mapped task is skipped, and this one trains all there is.
+        train = StepOperator(
+            task_id="train",
+            arguments=later("train"),
+            trigger_rule="none_failed_min_one_success",
+            **device,
+            **limits(own, "train"),
+        )
+        evaluate = StepOperator(task_id="evaluate", arguments=later("evaluate"), **device, **limits(own, "evaluate"))
         push = StepOperator(
             task_id="push",
             arguments=later("push"),
@@ -122,7 +148,7 @@ def train_dag(settings: Settings, name: str) -> DAG:
             on_success_callback=WebhookNotifier("promoted"),
             on_skipped_callback=WebhookNotifier("refused"),
             **common,
-            **_limits(own, "push"),
+            **limits(own, "push"),
         )
         # Runs after a refusal (push skipped), not after a failure: the run stays red and its stage makes the page.
         report = StepOperator(
@@ -130,55 +156,12 @@ def train_dag(settings: Settings, name: str) -> DAG:
             arguments=later("report"),
             trigger_rule="none_failed_min_one_success",
             **common,
-            **_limits(own, "report"),
+            **limits(own, "report"),
         )
-        first >> train >> evaluate >> push >> report
+        first >> numbers
+        [first, folds] >> train >> evaluate >> push >> report
         evaluate >> report
     return dag
-
-
-def _dag(settings: Settings, own: DatasetSettings, kind: str, doc: str, schedule: Any) -> DAG:
-    return DAG(
-        f"{own.name}_{kind}",
-        schedule=schedule,
-        # No start_date: with one, a cron slot that has passed would start at the first boot.
-        catchup=False,
-        is_paused_upon_creation=False,
-        max_active_runs=1,
-        params=build_form(own, kind, settings.data_roots),
-        tags=["histoline", own.name],
-        doc_md=" ".join(doc.format(name=own.name, title=own.entry["title"]).split()),
-        default_args={
-            "retries": settings.retries,
-            "retry_delay": timedelta(seconds=settings.retry_seconds),
-            "retry_exponential_backoff": 2.0,
-            "max_retry_delay": timedelta(minutes=10),
-            "pool": settings.pool,
-            "on_failure_callback": WebhookNotifier("failed"),
-        },
-    )
-
-
-def _cron(own: DatasetSettings, dag: str) -> str | None:
-    expression = own.cron[dag].strip()
-    if not expression:
-        return None
-    try:
-        CronTriggerTimetable(expression, timezone="UTC").validate()
-    except Exception as error:
-        raise SettingsError(f"settings.toml: {own.name}.cron.{dag} is {expression!r}: {error}") from None
-    return expression
-
-
-def _limits(own: DatasetSettings, task: str) -> dict[str, Any]:
-    return {"execution_timeout": timedelta(minutes=own.minutes[task])}
-
-
-def _options(own: DatasetSettings, dag: str, context: Context) -> list[str]:
-    try:
-        return arguments(own.entry[dag], context["params"], context["dag_run"].conf)
-    except ValueError as error:
-        raise AirflowFailException(f"{error}") from None
 
 
 def _skip_unchanged(context: Context, result: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ def build_form(settings: DatasetSettings, dag: str, roots: tuple[str, ...]) -> d
 
     Args:
         settings: Of the data set.
-        dag: `ingest` or `train`.
+        dag: Kind of the DAG, such as `train`.
         roots: Data roots.
 
     Raises:

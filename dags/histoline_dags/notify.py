@@ -1,4 +1,4 @@
-"""One webhook for what a person wants to hear of: a failed run, a refused model, a promoted one; never for skips."""
+"""One webhook for what a person wants to hear of: a failed run, a refused or promoted model, drift; never for skips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WebhookNotifier(BaseNotifier):
     It never fails a run: what goes wrong is a line of the log, without the address, which is a secret.
 
     Args:
-        event: `failed`, `refused` or `promoted`.
+        event: `failed`, `refused`, `promoted` or `drift`.
     """
 
     def __init__(self, event: str) -> None:
@@ -47,7 +47,7 @@ def build_message(event: str, context: Mapping[str, Any]) -> dict[str, Any] | No
     """The message; None where the task was skipped for want of work instead of by the gate.
 
     Args:
-        event: `failed`, `refused` or `promoted`.
+        event: `failed`, `refused`, `promoted` or `drift`.
         context: Of the task.
     """
     ti = context["ti"]

@@ -44,13 +44,23 @@ class StepOperator(BaseOperator):
         dataset: Name of the data set.
         arguments: Gives the command's arguments; may skip the task (AirflowSkipException).
         after: Called with the result of a command that ended well: may skip the task or announce an asset.
+        number: Of the fold or trial, where the task is mapped over several.
     """
 
     ui_color = "#e8eef7"
 
-    def __init__(self, *, dataset: str, arguments: Arguments, after: After | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        arguments: Arguments,
+        after: After | None = None,
+        number: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset
+        self.number = number
         self.arguments = arguments
         self.after = after
         self._step: StepProcess | None = None

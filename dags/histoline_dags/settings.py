@@ -19,13 +19,13 @@ DEFAULT_MINUTES = 1440.0
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSettings:
-    """What the pair of DAGs of a data set uses.
+    """What the DAGs of a data set use.
 
     Attributes:
         name: Of the data set.
         entry: What catalog.json says of it.
-        defaults: Values of form fields, by `ingest` and `train`.
-        cron: Cron expression (UTC) by `ingest` and `train`, empty for none.
+        defaults: Values of form fields, by DAG (`DAGS`).
+        cron: Cron expression (UTC) by DAG, empty for none.
         minutes: After which a task is ended, by task.
     """
 
@@ -107,11 +107,12 @@ def _dataset(
     }
     # A path of the settings may be relative; the form always shows the whole one.
     base = roots[0] if roots else str(PROJECT / "data")
-    for field, known in entry["ingest"].items():
-        if known.get("path") and defaults["ingest"][field]:
-            defaults["ingest"][field] = _whole(base, str(defaults["ingest"][field]))
-    if not defaults["ingest"]["input"]:
-        defaults["ingest"]["input"] = f"{base}/{name}"
+    for dag in DAGS:
+        for field, known in entry[dag].items():
+            if known.get("path") and defaults[dag][field]:
+                defaults[dag][field] = _whole(base, str(defaults[dag][field]))
+    defaults["ingest"]["input"] = defaults["ingest"]["input"] or f"{base}/{name}"
+    defaults["predict"]["input"] = defaults["predict"]["input"] or f"{base}/{name}-new"
     cron = dict.fromkeys(DAGS, "") | common.cron.model_dump(exclude_none=True) | own.cron.model_dump(exclude_none=True)
     minutes = dict.fromkeys(TASKS, DEFAULT_MINUTES) | common.minutes.by_task() | own.minutes.by_task()
     return DatasetSettings(name, entry, defaults, cron, minutes)

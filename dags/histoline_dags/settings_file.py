@@ -46,6 +46,8 @@ class Cron(Table):
 
     ingest: str | None = None
     train: str | None = None
+    predict: str | None = None
+    sweep: str | None = None
 
 
 class Limits(Table):
@@ -53,10 +55,15 @@ class Limits(Table):
 
     ingest: Minutes | None = None
     validate_: Annotated[Minutes | None, Field(alias="validate")] = None  # BaseModel has a method of that name
+    fold: Minutes | None = None
     train: Minutes | None = None
     evaluate: Minutes | None = None
     push: Minutes | None = None
     report: Minutes | None = None
+    predict: Minutes | None = None
+    plan: Minutes | None = None
+    trial: Minutes | None = None
+    choose: Minutes | None = None
 
     def by_task(self) -> dict[str, float]:
         """Minutes of the tasks that are named."""
@@ -64,10 +71,12 @@ class Limits(Table):
 
 
 class DatasetTable(Table):
-    """What is said of one data set: values of form fields by `ingest` and `train`, cron, minutes."""
+    """What is said of one data set: values of form fields by DAG, cron, minutes."""
 
     ingest: dict[str, Any] = {}
     train: dict[str, Any] = {}
+    predict: dict[str, Any] = {}
+    sweep: dict[str, Any] = {}
     cron: Cron = Cron()
     minutes: Limits = Limits()
 

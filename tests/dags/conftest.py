@@ -36,6 +36,9 @@ for _path in (DAGS, DAGS / "plugins"):
     sys.path.insert(0, str(_path))
 
 
+from world import hook, world  # noqa: E402, F401  (fixtures)
+
+
 def pytest_sessionfinish() -> None:
     """Leaves nothing behind."""
     shutil.rmtree(_HOME, ignore_errors=True)

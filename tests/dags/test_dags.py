@@ -15,10 +15,14 @@ from steps import environ_without
 
 from histoline_dags.factory import ingest_dag, train_dag
 from histoline_dags.form import arguments, path_pattern
+from histoline_dags.prediction import predict_dag
 from histoline_dags.settings import load
+from histoline_dags.stages import GPU_TASKS
+from histoline_dags.sweep import sweep_dag
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
-NAMES = {f"{dataset}_{kind}" for dataset in ("idc", "breakhis", "pcam") for kind in ("ingest", "train")}
+KINDS = ("ingest", "train", "predict", "sweep")
+NAMES = {f"{dataset}_{kind}" for dataset in ("idc", "breakhis", "pcam") for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def bag() -> Any:
     return DagBag(str(DAGS))
 
 
-def test_all_pairs_and_nothing_else(bag: Any) -> None:
+def test_all_four_and_nothing_else(bag: Any) -> None:
     assert bag.import_errors == {}
     assert set(bag.dags) == NAMES
 
@@ -65,18 +69,21 @@ def test_settings_of_every_dag(bag: Any, name: str) -> None:
 
 def test_what_uses_the_device_waits_for_it_and_nothing_else_does() -> None:
     settings = load({"HISTOLINE_POOL": "small", "HISTOLINE_GPU_POOL": "device"})
-    dags = [make(settings, name) for name in settings.datasets for make in (ingest_dag, train_dag)]
+    makers = (ingest_dag, train_dag, predict_dag, sweep_dag)
+    dags = [make(settings, name) for name in settings.datasets for make in makers]
     pools = {(dag.dag_id, task.task_id): task.pool for dag in dags for task in dag.tasks}
-    assert {place[1] for place, pool in pools.items() if pool == "device"} == {"train", "evaluate"}
+    assert {place[1] for place, pool in pools.items() if pool == "device"} == set(GPU_TASKS)
     assert all(pools[f"{name}_train", "train"] == "device" for name in settings.datasets)
-    assert {pool for place, pool in pools.items() if place[1] not in ("train", "evaluate")} == {"small"}
+    assert {pool for place, pool in pools.items() if place[1] not in GPU_TASKS} == {"small"}
 
 
 def test_shape_of_training(bag: Any) -> None:
     dag = bag.dags["idc_train"]
     edges = {task.task_id: task.downstream_task_ids for task in dag.tasks}
     assert edges == {
-        "validate": {"train"},
+        "validate": {"folds", "train"},
+        "folds": {"fold"},
+        "fold": {"train"},
         "train": {"evaluate"},
         "evaluate": {"push", "report"},
         "push": {"report"},
@@ -86,7 +93,7 @@ def test_shape_of_training(bag: Any) -> None:
     from airflow.sdk import AssetOrTimeSchedule
 
     assert isinstance(dag.timetable, AssetOrTimeSchedule)
-    assert [a.name for a in dag.timetable.asset_condition.objects] == ["histoline/idc"]
+    assert [a.name for a in dag.timetable.asset_condition.objects] == ["histoline/idc", "histoline/idc/recipe"]
 
 
 def test_shape_of_ingest(bag: Any) -> None:
@@ -153,6 +160,16 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("idc_ingest", {"max_per_class": -1}),
     ("idc_ingest", {"on_duplicate": "keep"}),
     ("idc_ingest", {"groups_csv": "groups.csv"}),
+    ("idc_predict", {"input": "relative"}),
+    ("idc_predict", {"input": "/data/../etc"}),
+    ("idc_predict", {"version": "../7"}),
+    ("idc_predict", {"fail_on_drift": "yes"}),
+    ("idc_sweep", {"recipes": "a;b"}),
+    ("idc_sweep", {"recipes": "/etc/x.yaml"}),
+    ("idc_sweep", {"oracle": "bayesian"}),
+    ("idc_sweep", {"trials": 0}),
+    ("idc_sweep", {"minutes": -1}),
+    ("idc_sweep", {"search_file": "x.yaml"}),
 ]
 GOOD: list[tuple[str, dict[str, Any]]] = [
     ("idc_train", {"epochs": None, "preset": "default", "accept_drift": "neuer Scanner: 10 %"}),
@@ -160,6 +177,9 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("idc_ingest", {"input": "/data/with space/..hidden/Ünicode", "max_faults": 1}),
     ("idc_ingest", {"input": "/data/idc/", "groups_csv": "/data/g.csv"}),
     ("idc_ingest", {"input": "gs://bucket/raw"}),
+    ("idc_predict", {"input": "/data/new", "version": "7", "fail_on_drift": True}),
+    ("idc_predict", {"version": ""}),
+    ("idc_sweep", {"recipes": "idc_quick, idc_lite0", "trials": 4, "minutes": 30, "search_file": "/data/s.yaml"}),
 ]
 
 

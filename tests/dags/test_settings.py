@@ -9,6 +9,7 @@ import pytest
 from histoline_dags.form import build_form
 from histoline_dags.settings import PROJECT, load
 from histoline_dags.settings_file import SettingsError
+from histoline_dags.stages import DAGS
 
 
 def settings(tmp_path: Path, text: str, **environ: str):
@@ -25,16 +26,17 @@ def test_the_committed_file() -> None:
     idc = found.datasets["idc"]
     assert idc.defaults["train"]["preset"] == "idc_cnn_105k"
     assert idc.defaults["ingest"]["input"] == f"{PROJECT}/data/idc"
-    assert idc.cron == {"ingest": "", "train": "0 3 * * 0"}
+    assert idc.cron == {"ingest": "", "train": "0 3 * * 0", "predict": "", "sweep": ""}
     assert found.datasets["pcam"].minutes["train"] == 2880 and idc.minutes["train"] == 1440
 
 
 def test_an_empty_file_leaves_defaults_that_work(tmp_path: Path) -> None:
     found = settings(tmp_path, "")
     for own in found.datasets.values():
-        for dag in ("ingest", "train"):
+        for dag in DAGS:
             assert build_form(own, dag, ())
         assert own.defaults["ingest"]["input"] == f"{PROJECT}/data/{own.name}"
+        assert own.defaults["predict"]["input"] == f"{PROJECT}/data/{own.name}-new"
 
 
 def test_the_environment_overrides(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
     )
     train = found.datasets["idc"].defaults["train"]
     assert (train["preset"], train["epochs"], train["force"]) == ("idc_quick", 7, True)
-    assert found.datasets["idc"].cron == {"ingest": "5 5 * * *", "train": ""}
+    assert found.datasets["idc"].cron == {"ingest": "5 5 * * *", "train": "", "predict": "", "sweep": ""}
     assert found.datasets["idc"].minutes["train"] == 1.5
     assert (found.pool, found.gpu_pool) == ("histoline_heavy", "histoline_gpu")
     assert found.workspace == Path("/v")

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from components.training.presets import DEFAULTS, names
-from pipelines import catalog, ingest, step
+from pipelines import catalog, ingest, predict, step, sweep_steps
 from pipelines.recipes import PRESETS_FOLDER
 from tests.support.cli_help import invoke
+
+
+COMMANDS = {"ingest": ingest.command, "train": step.command, "predict": predict.command, "sweep": sweep_steps.plan}
 
 
 def test_the_committed_file_is_up_to_date() -> None:
@@ -30,15 +33,14 @@ def test_a_stale_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def fields() -> list[Any]:
     found = []
     for dataset, entry in catalog.build()["datasets"].items():
-        for stage in ("ingest", "train"):
+        for stage in COMMANDS:
             found += [(dataset, stage, name, field) for name, field in entry[stage].items()]
     return found
 
 
 @pytest.mark.parametrize("dataset,stage,name,field", fields())
 def test_every_field_is_an_option_of_its_command(dataset: str, stage: str, name: str, field: dict[str, Any]) -> None:
-    command = ingest.command if stage == "ingest" else step.command
-    options = [text for parameter in command.params for text in parameter.opts]
+    options = [text for parameter in COMMANDS[stage].params for text in parameter.opts]
     assert field["option"] in options
     assert field["description"] and field["title"] and field["section"]
     if "enum" in field:

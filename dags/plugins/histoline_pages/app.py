@@ -15,6 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from histoline_dags.ids import run_id as pipeline_run_id
+from histoline_dags.stages import DAGS
 from histoline_pages import files, pages
 from histoline_pages.facts import DagRunFacts, look_up, runs_under_way
 
@@ -22,6 +23,8 @@ CATALOG = Path(__file__).resolve().parents[2] / "catalog.json"
 NEWEST = 200
 LIVE = "<!-- live -->"
 """Where the page of all runs takes what only a server can know."""
+MADE_PAGES = {"predict": ("predictions", "predict"), "sweep": ("sweeps", "choose")}
+"""Kind of DAG to the workspace's folder of its pages, and the task that makes them."""
 
 HEADERS = {
     # No scripts, no forms, nothing from elsewhere, whatever a page contains; `allow-same-origin` only lets the
@@ -74,13 +77,15 @@ def build_app() -> FastAPI:
     @app.get("/dag-run/{dag_id}/{dag_run_id:path}")
     def dag_run(dag_id: str, dag_run_id: str, request: Request) -> Response:
         dataset, _, kind = dag_id.rpartition("_")
-        if kind not in ("ingest", "train") or dataset not in datasets():
+        if kind not in DAGS or dataset not in datasets():
             return _html(pages.foreign())
         facts = look_up(dag_id, dag_run_id)
         if facts is None:
             return _not_found()
         if kind == "ingest":
             return _html(ingest_page(workspace(), dataset, facts))
+        if kind in MADE_PAGES:
+            return _html(made_page(workspace(), dataset, kind, facts))
         return _html(train_page(workspace(), dataset, facts, _base(request)))
 
     @app.get("/runs/index.html")
@@ -144,6 +149,18 @@ def train_page(root: Path, dataset: str, facts: DagRunFacts, base: str) -> str |
         page = run_page(root, (dataset, task, name), facts, base)
         if page is not None:
             return page
+    return pages.nothing_yet(facts, name)
+
+
+def made_page(root: Path, dataset: str, kind: str, facts: DagRunFacts) -> str | bytes:
+    """The Report tab of DATASET_predict and DATASET_sweep: the page that their command has made, once it stands."""
+    home, task_of_page = MADE_PAGES[kind]
+    name = pipeline_run_id(facts.dag_id, facts.dag_run_id)
+    if facts.tasks.get(task_of_page) in ("success", "skipped"):
+        for task, _ in files.folders(root, home, dataset):
+            page = files.read_bytes(root, home, dataset, task, name, "index.html", limit=files.REPORT_BYTES)
+            if page is not None:
+                return page
     return pages.nothing_yet(facts, name)
 
 

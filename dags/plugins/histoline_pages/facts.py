@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from histoline_dags.ids import run_id
-from histoline_dags.stages import TASKS
+from histoline_dags.stages import MAPPED_TASKS, TASKS
+
+ORDER = (*TASKS[: TASKS.index("predict") + 1], "drift", *TASKS[TASKS.index("predict") + 1 :])
+"""Tasks whose results and failures are told, in the order in which they run."""
+
+WORST_FIRST = ("failed", "up_for_retry", "upstream_failed", "running", "queued", "scheduled")
+"""States by which a task that is mapped over several is told as one; any other is told where none of them has these."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class DagRunFacts:
         dag_id: Of the DAG.
         dag_run_id: Of the run.
         state: Airflow's word for it.
-        tasks: State by task; empty where it has none yet.
+        tasks: State by task; empty where it has none yet. Of a task that is mapped over several the worst one.
         results: What the tasks returned; whoever may write to Airflow may have written them.
     """
 
@@ -31,13 +37,16 @@ class DagRunFacts:
 
     def last_result(self) -> Mapping[str, Any]:
         """The result of the last stage that left one."""
-        return next((self.results[stage] for stage in reversed(TASKS) if stage in self.results), {})
+        return next((self.results[stage] for stage in reversed(ORDER) if stage in self.results), {})
 
     def first_bad(self) -> tuple[str, str]:
-        """Task and state of the first stage that failed or was skipped; empty texts where none did."""
+        """Task and state of the first stage that failed or was skipped; empty texts where none did.
+
+        Without folds their task is skipped, which says nothing.
+        """
         for state in ("failed", "up_for_retry", "skipped"):
-            for stage in TASKS:
-                if self.tasks.get(stage) == state:
+            for stage in ORDER:
+                if self.tasks.get(stage) == state and (state != "skipped" or stage not in MAPPED_TASKS):
                     return stage, state
         return "", ""
 
@@ -55,9 +64,9 @@ def look_up(dag_id: str, dag_run_id: str) -> DagRunFacts | None:
         if run is None:
             return None
         tasks = session.execute(
-            select(TaskInstance.task_id, TaskInstance.state).where(
-                TaskInstance.dag_id == dag_id, TaskInstance.run_id == dag_run_id
-            )
+            select(TaskInstance.task_id, TaskInstance.state)
+            .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == dag_run_id)
+            .order_by(TaskInstance.map_index)
         ).all()
         returned = session.execute(
             select(XComModel.task_id, XComModel.value).where(
@@ -68,9 +77,22 @@ def look_up(dag_id: str, dag_run_id: str) -> DagRunFacts | None:
             dag_id=dag_id,
             dag_run_id=dag_run_id,
             state=str(getattr(run.state, "value", run.state) or ""),
-            tasks={task: str(getattr(state, "value", state) or "") for task, state in tasks},
+            tasks=as_one([(task, str(getattr(state, "value", state) or "")) for task, state in tasks]),
             results={task: value for task, value in ((task, _result(value)) for task, value in returned) if value},
         )
+
+
+def as_one(states: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """State by task; of several by the same name the worst.
+
+    Args:
+        states: Task and state of each instance.
+    """
+    found: dict[str, str] = {}
+    for task, state in states:
+        both = [state, found.get(task, state)]
+        found[task] = next((worst for worst in WORST_FIRST if worst in both), both[1])
+    return found
 
 
 def runs_under_way() -> frozenset[str]:
