@@ -16,7 +16,8 @@ from histoline_dags.assets import choose_recipe, data_asset, recipe_asset
 from histoline_dags.ids import run_id
 
 pytestmark = pytest.mark.integration
-SHIFT = {"drifted": ["color/eosin_od"], "skipped": "", "text": "The colours have shifted.", "unit": "slide", "groups": 6}
+TEXT = "The colours have shifted."
+SHIFT = {"drifted": ["color/eosin_od"], "skipped": "", "text": TEXT, "unit": "slide", "groups": 6}
 CALM = {**SHIFT, "drifted": [], "text": ""}
 
 

@@ -13,7 +13,6 @@ from pipelines import catalog, ingest, predict, step, sweep_steps
 from pipelines.recipes import PRESETS_FOLDER
 from tests.support.cli_help import invoke
 
-
 COMMANDS = {"ingest": ingest.command, "train": step.command, "predict": predict.command, "sweep": sweep_steps.plan}
 
 
