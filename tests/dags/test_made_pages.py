@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_reports import RUN, client, facts, known, tab, workspace  # noqa: F401  (fixtures)
+from page_help import RUN, facts, tab
 
 from histoline_dags.ids import run_id
 from histoline_pages.facts import DagRunFacts, as_one
 
 
-def place(workspace: Path, home: str, dag_id: str) -> Path:  # noqa: F811
+def place(workspace: Path, home: str, dag_id: str) -> Path:
     folder = workspace / home / "idc" / "binary" / run_id(dag_id, RUN)
     folder.mkdir(parents=True)
     (folder / "index.html").write_text("<!doctype html>the page")
@@ -30,7 +30,7 @@ def place(workspace: Path, home: str, dag_id: str) -> Path:  # noqa: F811
     ],
 )
 def test_the_page_is_shown_once_its_task_has_made_it(
-    client: Any, workspace: Path, known: Any, kind: str, home: str, tasks: dict[str, str], shown: bool  # noqa: F811
+    client: Any, workspace: Path, known: Any, kind: str, home: str, tasks: dict[str, str], shown: bool
 ) -> None:
     dag_id = f"idc_{kind}"
     known[dag_id, RUN] = facts(dag_id, tasks=tasks, results={"predict": {"reason": "no image could be read"}})
@@ -42,7 +42,7 @@ def test_the_page_is_shown_once_its_task_has_made_it(
         assert "Failed in predict: no image could be read" in answer.text
 
 
-def test_a_skipped_prediction_says_why(client: Any, known: Any) -> None:  # noqa: F811
+def test_a_skipped_prediction_says_why(client: Any, known: Any) -> None:
     results = {"predict": {"reason": "no model of idc binary was promoted yet: run idc_train"}}
     known["idc_predict", RUN] = facts("idc_predict", tasks={"predict": "skipped", "drift": "skipped"}, results=results)
     assert "Skipped: no model of idc binary was promoted yet" in tab(client, "idc_predict").text
