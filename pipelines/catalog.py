@@ -169,6 +169,14 @@ def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
             "--seed", "Model", "Seed", "Of weights, shuffling and augmentation; empty for the recipe's.", None,
             type=["null", "integer"], minimum=0, maximum=2**31 - 1,
         ),
+        "folds": _field(
+            "--folds", "Model", "Folds", "Decide by so many folds by patient, each trained as a task of its own; empty:"
+            " as the recipe says, mostly by the test split.", None, type=["null", "integer"], minimum=2, maximum=20,
+        ),
+        "holdout": _field(
+            "--holdout", "Model", "Held out of all folds", "test: the test split, to measure the served model on it.",
+            DEFAULT, type="string", enum=[DEFAULT, "none", "test"],
+        ),
         "gate_policy": _field(
             "--gate-policy", "Rules", "Compared with the champion", "better: only what is shown to be better replaces"
             " it; non-inferior: also what is shown to be at most the recipe's margin below it; auto: the latter for a"

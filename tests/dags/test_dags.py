@@ -139,6 +139,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("idc_train", {"preset": "../../x.yaml"}),
     ("idc_train", {"model": "no_such"}),
     ("idc_train", {"epochs": 0}),
+    ("idc_train", {"folds": 1}),
     ("idc_train", {"epochs": "3"}),
     ("idc_train", {"epochs": 1.5}),
     ("idc_train", {"epochs": True}),
@@ -173,7 +174,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 ]
 GOOD: list[tuple[str, dict[str, Any]]] = [
     ("idc_train", {"epochs": None, "preset": "default", "accept_drift": "neuer Scanner: 10 %"}),
-    ("breakhis_train", {"task": "subtype", "model": "resnet50", "seed": 0}),
+    ("breakhis_train", {"task": "subtype", "model": "resnet50", "seed": 0, "folds": 5, "holdout": "test"}),
     ("idc_ingest", {"input": "/data/with space/..hidden/Ünicode", "max_faults": 1}),
     ("idc_ingest", {"input": "/data/idc/", "groups_csv": "/data/g.csv"}),
     ("idc_ingest", {"input": "gs://bucket/raw"}),
