@@ -190,12 +190,14 @@ def freeze(storage: Storage, folder: str, inputs: Inputs) -> RunRecord:
     """
     if run_record.exists(storage, folder):
         record = run_record.read(storage, folder)
+        # Fields that an older version did not know have the value that they then had.
+        frozen_config = {**json.loads(TrainingConfig().to_json()), **record.config}
         same = (
-            record.config == json.loads(inputs.config.to_json())
+            frozen_config == json.loads(inputs.config.to_json())
             and record.dataset_dir == inputs.dataset_dir
             and record.manifest_digest == inputs.manifest.manifest_digest
         )
-        if same and record.options == inputs.options:
+        if same and record.options == inputs.options and record.decision_by == inputs.config.decision:
             return record
         # Until training has begun nothing depends on what was frozen: drift may be accepted now, say.
         if "train" in record.stages:

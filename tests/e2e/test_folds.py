@@ -38,6 +38,7 @@ def test_killed_in_fold_2_it_goes_on_there_and_workers_share_the_folds(tmp_path:
     home = workspace / RUN
     while killed.poll() is None and not list((home / "folds/2/checkpoints").glob("*.npz")):
         time.sleep(0.05)
+    assert killed.poll() is None, killed.communicate()[0]
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     first = home / "folds/1/model/saved_model.pb"

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import DataError
+from components.errors import DataError, UsageError
 from components.promotion import champion as champions
 from components.promotion import evaluation
 from components.report import page
 from components.report.run_comparison import compare, read
 from components.splits.fold_assignment import NAME, FoldAssignment, FoldPlace
 from components.training import run_record
-from components.training.fold_plan import frozen, settle_folds
+from components.training.fold_plan import frozen, read_folds, settle_folds
 from components.training.fold_training import fold_dir
 from components.training.recipe import TrainingConfig
 from tests.support.model_help import Workshop, check_run
@@ -230,3 +230,57 @@ def test_a_class_of_too_few_patients_is_refused_with_the_table_or_trained_on(tmp
     folds = settle_folds(storage, folder, made.manifest, config, "train-only")
     assert folds.train_only_classes == ("adenosis",)
     assert sum(place.test == 0 for place in folds.groups.values()) == 2
+
+
+def test_train_and_ingest_plan_the_same_folds_and_new_patients_join_them(tmp_path: Path) -> None:
+    from components.storage.open import open_storage
+    from tests.support import ingest_help, trees
+
+    trees.idc_tree(tmp_path / "raw", 12, 2)
+    made, storage = ingest_help.ingest(tmp_path / "raw", tmp_path / "ws"), open_storage(tmp_path / "ws")
+    config = TrainingConfig(decision="folds", folds=3)
+    first = settle_folds(storage, str(made.folder.relative_to(tmp_path / "ws")), made.manifest, config)
+    for fold in (1, 3):
+        assert ingest_help.ingest(tmp_path / "raw", tmp_path / "ws", fold=fold).splits == first.split_of(fold)
+    trees.idc_tree(tmp_path / "raw", 16, 2)
+    grown = ingest_help.ingest(tmp_path / "raw", tmp_path / "ws")
+    folder = str(grown.folder.relative_to(tmp_path / "ws"))
+    second = settle_folds(storage, folder, grown.manifest, config)
+    assert len(second.groups) == 16 and second.groups.items() >= first.groups.items()
+    assert all(place.test for place in second.groups.values())
+    held = settle_folds(storage, folder, grown.manifest, dataclasses.replace(config, holdout="test"))
+    assert not set(held.held_out) & set(held.groups) and len(held.held_out) + len(held.groups) == 16
+    with pytest.raises(UsageError, match="holds 3 folds"):
+        settle_folds(storage, folder, grown.manifest, dataclasses.replace(config, folds=4))
+
+
+def test_a_run_freezes_its_folds_and_keeps_them(shop: Workshop) -> None:
+    from components.training import run_inputs
+
+    config = TrainingConfig(decision="folds", folds=FOLDS)
+    data = shop.dataset_dir.rpartition("/")[2]
+    inputs = run_inputs.settle(shop.storage, "idc", "binary", data, config, {})
+    folder = "runs/idc/binary/frozen"
+    record = run_inputs.freeze(shop.storage, folder, inputs)
+    check_run(record)
+    assert record.decision_by == "folds" and record.folds is not None and record.folds.groups == len(shop.splits)
+    assert read_folds(shop.storage, folder) == inputs.folds and record.digests["folds"] == inputs.folds.digest()
+    assert run_inputs.freeze(shop.storage, folder, inputs) == record
+    # Killed between run.json and what belongs to it, it is begun again.
+    run_record.update(shop.storage, folder, decision_by="split", folds=None)
+    assert run_inputs.freeze(shop.storage, folder, inputs).decision_by == "folds"
+
+
+def test_one_fold_is_asked_of_a_run_that_has_folds_and_is_validated(shop: Workshop) -> None:
+    from pipelines.fold_step import train_one
+    from pipelines.step import command
+
+    shop.run("plain")
+    with pytest.raises(UsageError, match="decides by its test split"):
+        train_one(shop.storage, "runs/idc/binary/plain", 1, print)
+    folder = fold_run(shop, "early")
+    with pytest.raises(UsageError, match="validate has not ended well"):
+        train_one(shop.storage, folder, 1, print)
+    with pytest.raises(UsageError, match="Only `step train` takes --fold"):
+        arguments = ["evaluate", "idc", "--run-id", "early", "--fold", "1", "--workspace", str(shop.root)]
+        command.main(arguments, standalone_mode=False)
