@@ -35,6 +35,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--weights", default="", help="imagenet, none or a weights file, for models with a backbone."
             ),
+            click.option(
+                "--backbone", default="", help="Of frozen_features: a word, or a SavedModel or Keras file of your own."
+            ),
             click.option("--seed", default="", help="Of initial weights, shuffling and augmentation."),
             click.option(
                 "--set",
@@ -110,7 +113,7 @@ def overrides(given: dict[str, Any], phases: int) -> dict[str, str]:
     """
     found = dict(pairs("--set", given["changes"]))
     fields = {"epochs": f"phases.{phases - 1}.epochs", "batch_size": "batch_size", "seed": "seed"}
-    fields |= {"weights": "options.weights", "gate_policy": "gate.policy"}
+    fields |= {"weights": "options.weights", "backbone": "options.backbone", "gate_policy": "gate.policy"}
     if given["folds"]:
         found |= {"decision": "folds", "folds": str(given["folds"])}
     fields["holdout"] = "holdout"

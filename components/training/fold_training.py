@@ -34,6 +34,7 @@ from components.training.trainer import RESULT, Log, TrainResult, key_of, read_r
 
 if TYPE_CHECKING:
     from components.training.export import Serving
+    from components.training.feature_fit import FeatureFit
     from components.training.loop import Loop
     from components.training.operating_point import Calibrated
 
@@ -90,7 +91,9 @@ def train_fold(
     folder = fold_dir(run_dir, fold)
     view = regroup(data, folds.split_of(fold))
 
-    def calibrated(serving: Serving, loop: Loop, data: DatasetFiles, weights: dict[int, float] | None) -> Calibrated:
+    def calibrated(
+        serving: Serving, loop: Loop | FeatureFit, data: DatasetFiles, weights: dict[int, float] | None
+    ) -> Calibrated:
         from components.training.operating_point import calibrate
 
         fitted = calibrate(serving, loop.evaluation, data, config, weights)
@@ -203,7 +206,9 @@ def _refit(
     watched = regroup(data, folds.split_of(1)).splits["eval"]
     everyone = dataclasses.replace(everyone, splits={**everyone.splits, "eval": watched})
 
-    def calibrated(serving: Serving, loop: Loop, data: DatasetFiles, weights: dict[int, float] | None) -> Calibrated:
+    def calibrated(
+        serving: Serving, loop: Loop | FeatureFit, data: DatasetFiles, weights: dict[int, float] | None
+    ) -> Calibrated:
         temperature = float(np.exp(np.mean([np.log(result.temperature) for result in results])))
         biases = np.array([0.0 if result.bias is None else result.bias for result in results])
         serving.set_calibration(temperature, np.mean(biases, axis=0).tolist())

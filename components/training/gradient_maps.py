@@ -16,8 +16,11 @@ from components.training.models.views import CropViews, TurnedViews
 if TYPE_CHECKING:
     import keras
 
-NO_FEATURES = ("Pooling", "Cropping", "Padding", "UpSampling")
-"""Layers whose output only repeats the feature maps below them, more coarsely or in part: the walk goes past them."""
+NO_FEATURES = (
+    "Pooling", "Cropping", "Padding", "UpSampling",
+    "Resize", "Rescaling", "CropViews", "TurnedViews", "Reinhard", "Macenko",
+)  # fmt: skip
+"""Layers whose output only repeats what is below them, feature maps or images: the walk goes past them."""
 
 
 class GradCam:

@@ -12,13 +12,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from components.core.array_types import Array
 from components.errors import DataError, UsageError
 from components.training import checkpoints, phases, workers
 from components.training.callbacks import EpochCallbacks, EpochLine, NanGuard, SeedPerEpoch
 from components.training.checkpoints import Position
+from components.training.epoch_summaries import write_summaries
 from components.training.fitted_model import FittedModel
 from components.training.hardware import Hardware
 from components.training.input_pipeline import Reader
@@ -216,7 +216,7 @@ class Loop:
         )
         position = self._judge(position, logs)
         if self.hardware.writes:
-            self._tensorboard(position.epoch, logs, rate)
+            write_summaries(self.run_dir, position.epoch, logs, rate)
         self._save(position)
         if self.watch is not None:
             self.watch(position, self.epochs)
@@ -248,19 +248,6 @@ class Loop:
             _assign(self.training.optimizer.variables, saved.optimizer)
         if self.training.average is not None:
             self.training.average.assign(saved.average)
-
-    def _tensorboard(self, epoch: int, logs: dict[str, float], rate: float) -> None:
-        """One point per epoch, numbered over all phases; Keras' own callback would begin anew with each."""
-        parts = {
-            "train": {**{k: v for k, v in logs.items() if not k.startswith("val_")}, "learning_rate": rate},
-            "validation": {k[4:]: v for k, v in logs.items() if k.startswith("val_")},
-        }
-        for part, values in parts.items():
-            writer = tf.summary.create_file_writer(str(self.run_dir / "tensorboard" / part))
-            with writer.as_default(step=epoch):
-                for name, value in values.items():
-                    tf.summary.scalar(f"epoch_{name}", value)
-            writer.close()
 
 
 def _values(variables: list[Any]) -> list[Array]:

@@ -101,6 +101,15 @@ def eval_groups(data: DatasetFiles, labels: Array) -> Array:
             f"The sidecars of {data.folder} hold other labels of the eval split than its shards.",
             "Run histoline verify on the data set, then ingest again.",
         )
+    return _groups(table)
+
+
+def split_groups(data: DatasetFiles, split: str) -> Array:
+    """Group of each patch of a split, in the order of its records, [N] str."""
+    return _groups(data.table(split, ("group_id",)))
+
+
+def _groups(table: Any) -> Array:
     return np.array(table["group_id"].to_pylist(), object).astype(str)
 
 

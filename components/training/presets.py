@@ -14,7 +14,8 @@ import yaml
 
 from components.core.field_checks import as_number, nearest, set_dotted
 from components.errors import UsageError
-from components.training.recipe import TrainingConfig
+from components.training.models import MODELS
+from components.training.recipe import OF_STEPS, TrainingConfig
 
 DEFAULTS = {
     ("idc", "binary"): "idc_cnn_105k",
@@ -110,5 +111,7 @@ def read(name_or_path: str, overrides: Mapping[str, str] | None = None, *, folde
         # Options belong to a model (that is why it is set first): another model starts from its own defaults.
         if key == "model" and value != tree.get("model"):
             tree["options"] = {}
+            if value in MODELS and not MODELS[value].phases:
+                tree = {name: given for name, given in tree.items() if name not in OF_STEPS}
         set_dotted(tree, key, value)
     return tree

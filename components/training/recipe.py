@@ -27,6 +27,12 @@ FRACTIONS = {"ema": 0.99999, "label_smoothing": 0.5, "focal": 10.0, "mixup": 10.
 COUNTS = {"warmup_steps": 0, "min_steps": 0, "steps_per_execution": 1}
 """Fields that hold numbers of steps, with their smallest value."""
 
+OF_STEPS = (
+    "phases", "optimizer", "weight_decay", "batchnorm", "ema", "warmup_steps", "min_steps", "label_smoothing", "focal",
+    "mixup", "sampling", "early_stopping", "augmentation", "stain_augmentation",
+)  # fmt: skip
+"""Fields that mean nothing for a model whose head is fitted at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -173,6 +179,13 @@ class TrainingConfig:
         put("folds", number("folds", self.folds, 2, parts.MOST_FOLDS, integer=True))
         if self.decision == "split" and self.holdout == "test":
             raise wrong("holdout", "test", "none where decision is split: its test split is always held out")
+        if not entry.phases:
+            defaults = {field.name: field.default for field in dataclasses.fields(self)}
+            for name in OF_STEPS:
+                if getattr(self, name) != defaults[name]:
+                    raise wrong(
+                        name, parts.plain(getattr(self, name)), f"left out: the head of {self.model} is fitted at once"
+                    )
 
     @property
     def epochs(self) -> int:
@@ -224,21 +237,21 @@ class TrainingConfig:
         return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
 
     def digest(self) -> str:
-        """SHA-256 over what changes the outcome: all but the title; a weights file counts by its content.
+        """SHA-256 over what changes the outcome: all but the title; files count by their content.
 
         Raises:
-            UsageError: The weights file is gone.
+            UsageError: A file is gone.
         """
         tree = self.to_dict()
         del tree["title"]
-        tree["options"]["weights"] = models.fingerprint(str(self.options["weights"]))
+        tree["options"] |= models.fingerprints(self.model, self.options)
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
     def making_digest(self) -> str:
         """SHA-256 over what makes the model: not its title, nor how it is judged (`gate`, `floors`).
 
         Raises:
-            UsageError: The weights file is gone.
+            UsageError: A file is gone.
         """
         default = TrainingConfig()
         return dataclasses.replace(self, gate=default.gate, floors=default.floors).digest()

@@ -21,6 +21,7 @@ from components.training.recipe import TrainingConfig
 if TYPE_CHECKING:
     from components.training.checkpoints import Position
     from components.training.export import Serving
+    from components.training.feature_fit import FeatureFit
     from components.training.loop import Loop
     from components.training.operating_point import Calibrated
 
@@ -30,7 +31,7 @@ RESULT = "training.json"
 Log = Callable[[str], None]
 Watch = Callable[["Position", int], None]
 """Gets where training stands after an epoch, and the epochs of all phases."""
-Calibrate = Callable[["Serving", "Loop", DatasetFiles, "dict[int, float] | None"], "Calibrated"]
+Calibrate = Callable[["Serving", "Loop | FeatureFit", DatasetFiles, "dict[int, float] | None"], "Calibrated"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +155,7 @@ def train(
     return result
 
 
-def take_part(
-    config: TrainingConfig, dataset_dir: str | Path, scratch: Path, *, log: Log = lambda line: None
-) -> None:
+def take_part(config: TrainingConfig, dataset_dir: str | Path, scratch: Path, *, log: Log = lambda line: None) -> None:
     """Trains as a worker of a cluster that is not its chief: nothing is kept here.
 
     Args:
@@ -179,8 +178,8 @@ def run_key(config: TrainingConfig, data: DatasetFiles) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str, log: Log) -> Loop:
-    """Reads the data and builds model and loop; the first thing that loads TensorFlow."""
+def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str, log: Log) -> Loop | FeatureFit:
+    """Reads the data and builds the model and what trains it; the first thing that loads TensorFlow."""
     import keras
     import tensorflow as tf
 
@@ -210,16 +209,16 @@ def prepare(config: TrainingConfig, data: DatasetFiles, run_dir: Path, key: str,
     sample = (readers["train"].split, data.image_format, readers["train"].size)
     target = stain_statistics.target(*sample, config.stain_normalisation)
     stains = stain_statistics.spreads(*sample, config.stain_augmentation)
+    shape = (data.stored_size[1], data.stored_size[0], 3)
+    around: dict[str, Any] = {"image_size": config.image_size, "views": config.views, "stain": target}
+    if not models.info(config.model).phases:
+        from components.training.feature_fit import FeatureFit
+
+        with precision("float32"):  # the served graph's own, so that the head sees its features
+            model = models.build(config.model, shape, len(data.classes), config.options, **around)
+        return FeatureFit(config, data, model, hardware, readers["train"], readers["eval"], run_dir, key, log)
     with hardware.scope(), precision(hardware.policy):
-        model = models.build(
-            config.model,
-            (data.stored_size[1], data.stored_size[0], 3),
-            len(data.classes),
-            config.options,
-            image_size=config.image_size,
-            views=config.views,
-            stain=target,
-        )
+        model = models.build(config.model, shape, len(data.classes), config.options, **around)
         training = training_model(model, config.augmentation, config.seed, config.mixup, stains)
         if hardware.replicas > 1:
             separate_replicas(training)

@@ -6,13 +6,13 @@ from components.training.models.registry import (
     build,
     check_size,
     check_weights,
+    fingerprints,
     info,
     logits_model,
     pixels_per_image,
     split_model,
     stain_target,
 )
-from components.training.models.weights import fingerprint
 
 __all__ = [
     "MODELS",
@@ -21,7 +21,7 @@ __all__ = [
     "build",
     "check_size",
     "check_weights",
-    "fingerprint",
+    "fingerprints",
     "info",
     "logits_model",
     "pixels_per_image",

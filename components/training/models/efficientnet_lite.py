@@ -96,27 +96,28 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     """
     from keras import layers
 
-    from components.training.models.resize import Resize
+    from components.training.models.resize import enlarged
 
-    height, width = images.shape[1:3]
-    scale = max(1.0, options["resize"] / min(height, width))
-    x = images
-    if scale > 1:
-        height, width = round(height * scale), round(width * scale)
-        x = Resize(height, width, name="resize")(x)
-    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(x)
-    made = backbone(options["variant"], (height, width))
+    x = scaled(enlarged(images, options["resize"]))
+    made = backbone(options, x.shape[1:3])
     x = layers.GlobalAveragePooling2D(name="average")(made(x))
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
     return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), made
 
 
-def backbone(variant: int, size: tuple[int, int]) -> keras.Model:
+def scaled(images: Any) -> Any:
+    """Grey levels 0-255 as the published weights want them."""
+    from keras import layers
+
+    return layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(images)
+
+
+def backbone(options: Mapping[str, Any], size: tuple[int, int]) -> keras.Model:
     """The network without its classifier, with random weights; its layers are named as in the published files.
 
     Args:
-        variant: 0, 1 or 2.
+        options: With `variant`: 0, 1 or 2.
         size: (height, width) in pixels.
 
     Returns:
@@ -131,7 +132,7 @@ def backbone(variant: int, size: tuple[int, int]) -> keras.Model:
     def convolve(x: Any, channels: int, name: str, kernel: int = 1, stride: int = 1) -> Any:
         return layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(x)
 
-    width, depth = SCALES[variant]
+    width, depth = SCALES[options["variant"]]
     images = keras.Input((*size, 3), name="pixels")
     x = layers.ReLU(6.0, name="stem_relu")(normalise(convolve(images, STEM, "conv_stem", 3, 2), "bn0"))
     number = 0

@@ -13,13 +13,17 @@ GREY_MEAN, GREY_STD = 180.0, 50.0
 bright background would otherwise leave all inputs of the first layer positive."""
 
 
+FILES = {"weights": "weights file", "file": "SavedModel or Keras file"}
+"""Kinds of options that may be a file, whose content counts, with what it holds."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
     """One setting of a model.
 
     Attributes:
         name: Key in a recipe's `options`.
-        kind: `float`, `int`, `choice` (among `choices`) or `weights` (a word among `choices`, or a file).
+        kind: `float`, `int`, `choice` (among `choices`), `weights` or `file` (a word among `choices`, or a file).
         default: Value where a recipe says nothing.
         help: One line for people.
         low: Smallest number.
@@ -42,9 +46,9 @@ class Option:
             UsageError: Wrong type or out of range.
         """
         field = f"options.{self.name}"
-        if self.kind == "weights":
+        if self.kind in FILES:
             if not isinstance(value, str) or not value:
-                raise wrong(field, value, f"{', '.join(map(str, self.choices))} or the path of a weights file")
+                raise wrong(field, value, f"{', '.join(map(str, self.choices))} or the path of a {FILES[self.kind]}")
             return value
         if self.kind == "choice" and isinstance(self.default, str):
             return choice(field, value, tuple(map(str, self.choices)))
@@ -70,6 +74,7 @@ class ModelInfo:
         backbone_parameters: Number of weights of the part that published weights fit, 0 where there is none.
         min_size: Smallest height and width of an image, in pixels.
         views: How many symmetries evaluation averages over where a recipe does not say.
+        phases: Whether it is trained by steps; else its head is fitted at once.
     """
 
     name: str
@@ -82,6 +87,7 @@ class ModelInfo:
     backbone_parameters: int = 0
     min_size: int = 32
     views: int = 1
+    phases: bool = True
 
     def check_options(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Fills in defaults and checks ranges.

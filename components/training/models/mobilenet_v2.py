@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import UsageError
 from components.training.models.info import ModelInfo, Option, dropout, weights
 
+if TYPE_CHECKING:
+    import keras
+
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 """Widths for which keras.applications publishes weights."""
+
+ALPHA = Option("alpha", "choice", 0.35, "Width of the backbone MobileNetV2", choices=ALPHAS)
 
 INFO = ModelInfo(
     name="mobilenet_v2",
@@ -25,7 +30,7 @@ INFO = ModelInfo(
     parameters=574_434,
     backbone_parameters=410_208,
     options=(
-        Option("alpha", "choice", 0.35, "Width of the backbone", choices=ALPHAS),
+        ALPHA,
         Option("resize", "int", 96, "Shorter side to which smaller images are resized, in pixels", 96, 224),
         Option("dense", "int", 128, "Units of the head's first dense layer, 0 for none", 0, 4096),
         dropout(0.2),
@@ -46,31 +51,39 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
     Returns:
         (logits [N, n_classes] of the layer `head_logits`, the backbone without weights loaded).
     """
-    import keras
     from keras import layers
 
-    from components.training.models.resize import Resize
+    from components.training.models.resize import enlarged
 
-    height, width = images.shape[1:3]
-    scale = max(1.0, options["resize"] / min(height, width))
-    x = images
-    if scale > 1:
-        height, width = round(height * scale), round(width * scale)
-        x = Resize(height, width, name="resize")(x)
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
-    backbone = keras.applications.MobileNetV2(
-        input_shape=(height, width, 3),
-        alpha=options["alpha"],
-        include_top=False,
-        weights=None,
-        name="backbone",
-    )
-    x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
+    x = scaled(enlarged(images, options["resize"]))
+    made = backbone(options, x.shape[1:3])
+    x = layers.GlobalAveragePooling2D(name="average")(made(x))
     if options["dense"]:
         x = layers.Dense(options["dense"], activation="relu", name="head_dense")(x)
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), backbone
+    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), made
+
+
+def scaled(images: Any) -> Any:
+    """Grey levels 0-255 as the published weights want them."""
+    from keras import layers
+
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(images)
+
+
+def backbone(options: Mapping[str, Any], size: tuple[int, int]) -> keras.Model:
+    """The network without its classifier, with random weights.
+
+    Args:
+        options: With `alpha`.
+        size: (height, width) in pixels.
+    """
+    import keras
+
+    return keras.applications.MobileNetV2(
+        input_shape=(*size, 3), alpha=options["alpha"], include_top=False, weights=None, name="backbone"
+    )
 
 
 def imagenet_file(options: Mapping[str, Any]) -> str:

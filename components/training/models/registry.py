@@ -12,21 +12,35 @@ from components.core.field_checks import choice
 from components.errors import UsageError
 from components.training.models import (
     cnn_105k,
+    convnext_tiny,
     efficientnet_lite,
+    efficientnet_v2_b0,
+    frozen_features,
     mobilenet_v2,
     pcam_cnn,
     resnet50,
     simple_cnn,
     weights,
 )
-from components.training.models.info import ModelInfo
+from components.training.models.info import FILES, ModelInfo
 from components.training.stain_targets import StainTarget
 
 if TYPE_CHECKING:
     import keras
 
 _MODULES: dict[str, ModuleType] = {
-    module.INFO.name: module for module in (cnn_105k, simple_cnn, mobilenet_v2, efficientnet_lite, resnet50, pcam_cnn)
+    module.INFO.name: module
+    for module in (
+        cnn_105k,
+        simple_cnn,
+        mobilenet_v2,
+        efficientnet_lite,
+        efficientnet_v2_b0,
+        convnext_tiny,
+        resnet50,
+        pcam_cnn,
+        frozen_features,
+    )
 }
 
 STAIN_LAYER, VIEWS_LAYER = "stain_normalisation", "turned_views"
@@ -104,12 +118,18 @@ def build(
     turns = TurnedViews(entry.views if views is None else views, name=VIEWS_LAYER)
     count *= turns.count(x.shape)
     module = _MODULES[name]
-    each, backbone = module.logits(turns(x), n_classes, checked)
+    if getattr(module, "POOLS_VIEWS", False):
+        each, backbone = module.logits(turns(x), n_classes, checked, MeanOverViews(count, name="mean_features"))
+        count = 1
+    else:
+        each, backbone = module.logits(turns(x), n_classes, checked)
     logits = MeanOverViews(count, name="logits")(each)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
     model = keras.Model(images, probabilities, name=name)
     if backbone is not None:
         weights.quicken_normalisation(backbone)
+    if getattr(module, "brings_weights", lambda options: False)(checked):
+        return model
     published = functools.partial(module.imagenet_file, checked) if backbone is not None else None
     weights.load(model, backbone, entry, checked["weights"], published, getattr(module, "load_published", None))
     return model
@@ -137,13 +157,34 @@ def pixels_per_image(model: keras.Model) -> int:
     """
     seen = [layer.output.shape[1:3] for layer in model.layers if layer.name in (VIEWS_LAYER, "resize")]
     areas = [int(math.prod(sides)) for sides in (model.input_shape[1:3], *seen)]
-    return max(areas[1:] or areas) * int(getattr(model.get_layer("logits"), "count", 1))
+    means = [layer for layer in model.layers if layer.name in ("mean_features", "logits")]
+    return max(areas[1:] or areas) * math.prod(int(getattr(layer, "count", 1)) for layer in means)
 
 
 def stain_target(model: keras.Model) -> StainTarget | None:
     """What a model of `build` normalises stains to, None where it leaves colours as they are."""
     found = [layer.target for layer in model.layers if layer.name == STAIN_LAYER]
     return found[0] if found else None
+
+
+def fingerprints(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """What stands in a recipe's digest for options that may be files: words as they are, files by their content.
+
+    Args:
+        name: Of the model.
+        options: Checked options.
+
+    Raises:
+        UsageError: A file is gone.
+    """
+    found = {}
+    for option in info(name).options:
+        value = str(options[option.name]) if option.kind in FILES else ""
+        if option.kind == "weights":
+            found[option.name] = weights.fingerprint(value)
+        elif option.kind == "file":
+            found[option.name] = value if value in option.choices else weights.tree_fingerprint(value)
+    return found
 
 
 def check_weights(name: str, options: Mapping[str, Any]) -> None:

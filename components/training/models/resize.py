@@ -1,4 +1,4 @@
-"""Bilinear resizing as a layer."""
+"""Bilinear resizing as a layer, and as what small images need before a backbone."""
 
 from __future__ import annotations
 
@@ -33,3 +33,15 @@ class Resize(keras.Layer):
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """Only height and width change."""
         return (input_shape[0], self.height, self.width, input_shape[3])
+
+
+def enlarged(images: Any, shorter_side: int) -> Any:
+    """Resizes images whose shorter side is below a length, in proportion, by a layer `resize`; others stay as they are.
+
+    Args:
+        images: KerasTensor [N, H, W, C].
+        shorter_side: In pixels.
+    """
+    height, width = images.shape[1:3]
+    scale = shorter_side / min(height, width)
+    return images if scale <= 1 else Resize(round(height * scale), round(width * scale), name="resize")(images)

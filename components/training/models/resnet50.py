@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.training.models.info import ModelInfo, Option, dropout, l2, weights
+
+if TYPE_CHECKING:
+    import keras
 
 INFO = ModelInfo(
     name="resnet50",
@@ -44,25 +47,42 @@ def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any
         (logits [N, n_classes] of the layer `head_logits`, the backbone without weights loaded).
     """
     import keras
-    from keras import layers, ops
+    from keras import layers
 
     from components.training.models.activity import MeanSquaredActivity
 
-    x = layers.Rescaling(1.0, offset=[-mean for mean in MEAN_BGR], name="rescale")(ops.flip(images, axis=-1))
-    backbone = keras.applications.ResNet50(
-        input_shape=tuple(x.shape[1:]), include_top=False, weights=None, name="backbone"
-    )
+    x = scaled(images)
+    made = backbone(options, x.shape[1:3])
     decay = keras.regularizers.L2(options["l2"]) if options["l2"] else None
-    for weight in backbone.trainable_weights:
+    for weight in made.trainable_weights:
         if weight.name == "kernel":
             weight.regularizer = decay
-    x = layers.GlobalAveragePooling2D(name="average")(backbone(x))
+    x = layers.GlobalAveragePooling2D(name="average")(made(x))
     if options["dropout"]:
         x = layers.Dropout(options["dropout"], name="head_dropout")(x)
     activity = MeanSquaredActivity(options["activity_l2"]) if options["activity_l2"] else None
     return layers.Dense(
         n_classes, kernel_regularizer=decay, activity_regularizer=activity, dtype="float32", name="head_logits"
-    )(x), backbone
+    )(x), made
+
+
+def scaled(images: Any) -> Any:
+    """Grey levels 0-255 as the published weights want them."""
+    from keras import layers, ops
+
+    return layers.Rescaling(1.0, offset=[-mean for mean in MEAN_BGR], name="rescale")(ops.flip(images, axis=-1))
+
+
+def backbone(options: Mapping[str, Any], size: tuple[int, int]) -> keras.Model:
+    """The network without its classifier, with random weights.
+
+    Args:
+        options: None are looked at.
+        size: (height, width) in pixels.
+    """
+    import keras
+
+    return keras.applications.ResNet50(input_shape=(*size, 3), include_top=False, weights=None, name="backbone")
 
 
 def imagenet_file(options: Mapping[str, Any]) -> str:

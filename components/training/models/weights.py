@@ -100,13 +100,33 @@ def fingerprint(weights: str) -> str:
     Raises:
         UsageError: There is no such file.
     """
-    if weights in WORDS:
-        return weights
+    return weights if weights in WORDS else _sha256(check_file(weights)).hexdigest()
+
+
+def tree_fingerprint(path: str) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder, such as a SavedModel.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    path = os.path.expanduser(path)
+    if os.path.isfile(path):
+        return _sha256(path).hexdigest()
+    files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+    if not files:
+        raise UsageError(f"{path!r} is neither a file nor a folder with files.", "Check the path.")
     digest = hashlib.sha256()
-    with open_regular(check_file(weights)) as file:
+    for file in files:
+        digest.update(f"{file.relative_to(path).as_posix()}\0".encode() + _sha256(str(file)).digest())
+    return digest.hexdigest()
+
+
+def _sha256(path: str) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
-    return digest.hexdigest()
+    return digest
 
 
 def fetch(url: str, info: ModelInfo) -> str:

@@ -37,7 +37,7 @@ def photographs() -> np.ndarray:
 )
 def test_published_weights_see_what_is_on_photographs(variant: int, parameters: int, classes: list[int]) -> None:
     path = lite.imagenet_file({"variant": variant})
-    backbone = lite.backbone(variant, (SIZE, SIZE))
+    backbone = lite.backbone({"variant": variant}, (SIZE, SIZE))
     lite.load_published(backbone, path)
     tensors = read_state_dict(path)
     features = np.asarray(backbone(photographs())).mean((1, 2))

@@ -15,7 +15,8 @@ from components.training.fitted_model import training_model
 from components.training.models import mobilenet_v2, registry
 from components.training.models.views import CropViews, MeanOverViews, TurnedViews, crop_offsets
 
-SMALL = [n for n in models.MODELS if n != "resnet50"]
+LARGE = ("resnet50", "convnext_tiny", "efficientnet_v2_b0", "frozen_features")
+SMALL = [n for n in models.MODELS if n not in LARGE]
 BUILT: dict[str, keras.Model] = {}
 
 
@@ -39,7 +40,10 @@ def images(name: str, count: int = 3) -> np.ndarray:
         ("simple_cnn", 61_533),
         ("mobilenet_v2", 574_434),
         ("efficientnet_lite", 3_415_586),
+        ("efficientnet_v2_b0", 5_921_874),
+        ("convnext_tiny", 27_821_666),
         ("resnet50", 23_604_104),
+        ("frozen_features", 3_417_474),
         ("pcam_cnn", 147_506),
     ],
 )
@@ -49,7 +53,8 @@ def test_parameter_counts(name: str, parameters: int) -> None:
 
 def test_every_model_is_pinned_and_says_where_it_comes_from() -> None:
     assert set(models.MODELS) == {
-        "cnn_105k", "simple_cnn", "mobilenet_v2", "efficientnet_lite", "resnet50", "pcam_cnn",
+        "cnn_105k", "simple_cnn", "mobilenet_v2", "efficientnet_lite", "efficientnet_v2_b0", "convnext_tiny",
+        "resnet50", "pcam_cnn", "frozen_features",
     }  # fmt: skip
     for name, entry in models.MODELS.items():
         assert entry.name == name and len(entry.source) > 40 and entry.title
