@@ -205,6 +205,33 @@ def test_from_the_form_to_the_report(person: Person, airflow: Airflow, raw: Path
     person.picture("dags")
 
 
+def test_a_folder_is_scored_with_the_champion(person: Person, airflow: Airflow, raw: Path) -> None:
+    from playwright.sync_api import expect
+
+    home = airflow.workspace / "models" / "idc" / "binary" / "champion.json"
+    if not home.exists():  # the gate may refuse so quick a model
+        (trained,) = (airflow.workspace / "runs" / "idc" / "binary").iterdir()
+        promote = [str(HISTOLINE), "models", "promote", trained.name, "--reason", "a test"]
+        subprocess.run([*promote, "--workspace", str(airflow.workspace)], check=True)
+    patients = sorted((raw / "idc").iterdir())[:3]
+    for patient in patients:
+        shutil.copytree(patient, raw / "new" / patient.name)
+    (raw / "new" / patients[0].name / "broken.png").write_bytes(b"no image")
+    form = person.log_in("admin").open_form("idc_predict", "Data")
+    form.locator("[name=element_input]").fill(str(raw / "new"))
+    person.picture("form-predict")
+    answer = person.send(form)
+    assert answer.ok, answer.text()
+    run = answer.json()["dag_run_id"]
+    assert airflow.finished("idc_predict", run) == "success", airflow.task_log("idc_predict", run, "predict")
+    frame = person.report_tab("idc_predict", run)
+    person.picture("report-predict")
+    assert airflow.tasks("idc_predict", run)["drift"]["state"] == "success"
+    expect(frame.get_by_role("heading", name="Slide maps")).to_be_visible()
+    expect(frame.get_by_role("cell", name="not an image", exact=True)).to_be_visible()
+    expect(frame.locator("body")).to_contain_text("Colours against the training data")
+
+
 def test_the_same_data_and_recipe_are_skipped_with_a_reason(person: Person, airflow: Airflow) -> None:
     from playwright.sync_api import expect
 
