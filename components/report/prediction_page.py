@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from components.core.text import plural
 from components.report import figures
 from components.report.page import environment
 from components.report.pixels import data_uri
+from components.storage.atomic_files import TMP
 from components.storage.base import Storage
 from components.storage.open import open_storage
 
@@ -55,7 +58,11 @@ def write(summary: Mapping[str, Any], rejects: Sequence[Mapping[str, str]], maps
     """
     shown = _maps(open_storage(maps), summary.get("slides", ())) if maps else []
     root, _, name = page.rpartition("/")
-    open_storage(root).write_atomic(name, render(summary, rejects, shown).encode("utf-8", "replace"))
+    storage = open_storage(root)
+    storage.write_atomic(name, render(summary, rejects, shown).encode("utf-8", "replace"))
+    if storage.is_local:
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            os.rmdir(os.path.join(storage.root, TMP))
 
 
 def render(summary: Mapping[str, Any], rejects: Sequence[Mapping[str, str]] = (), maps: Sequence[MapShown] = ()) -> str:

@@ -36,6 +36,7 @@ def test_it_says_what_was_found_and_runs_no_script(tmp_path: Path) -> None:
     rejects = [{"path": f"{n}/{HOSTILE}", "code": "truncated", "detail": "ends early"} for n in range(5)]
     page = tmp_path / "deep" / "index.html"
     prediction_page.write(summary(), rejects, str(tmp_path / "maps"), str(page))
+    assert list(page.parent.iterdir()) == [page]
     text = page.read_text()
     assert "<script" not in text and text.count("alert(1)") == prediction_page.MAX_EXAMPLES + 2
     for said in ("The colours have shifted.", "10 of 12 images scored", "eosin od", "+4.20", "data:image/png"):
