@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
@@ -15,8 +16,10 @@ from components.datasets.committed import open_dataset
 from components.datasets.tfrecord import read_records
 from components.errors import UsageError
 from components.metrics.calibration import apply_calibration
-from components.training import feature_fit, models
+from components.storage.open import open_storage
+from components.training import feature_fit, models, run_inputs
 from components.training.feature_head import Samples, fit_head, predict
+from components.training.fold_training import train_folds
 from components.training.input_pipeline import open_split
 from components.training.models import frozen_features
 from components.training.operating_point import split_groups
@@ -125,6 +128,23 @@ def test_a_saved_model_of_vectors_is_a_backbone_too(home: Path) -> None:
     assert models.build("frozen_features", (50, 50, 3), 2, dict(recipe(home / "vectors").options)).get_layer(
         "resize"
     ).output.shape == (None, 24, 24, 3)  # the file's own size
+
+
+def test_folds_share_the_features_and_are_fitted_again_on_everyone(home: Path) -> None:
+    config = recipe(home / "maps.keras", options={"resize": 40}, decision="folds", folds=2, serve="refit")
+    storage, place = open_storage(home / "ws"), "runs/idc/binary/folds"
+    run_inputs.freeze(storage, place, run_inputs.settle(storage, "idc", "binary", folder(home).name, config, {}))
+    lines: list[str] = []
+    data = open_dataset(folder(home))
+    result = train_folds(config, data, home / "ws" / place, log=lines.append)
+    told = [line for line in lines if "patches are cached" in line]
+    # Two folds and everyone, train and eval each: who is left out of one of two folds is trained on in the other.
+    assert len(told) == 6 and told[0].endswith("features of train: 0 of 40 patches are cached")
+    assert told[4] == "features of train: 96 of 96 patches are cached"
+    caches = [part.parent for part in (home / "ws" / "cache" / "features").glob("*/*.parquet")]
+    rows = {cache: sum(pq.read_metadata(part).num_rows for part in cache.glob("*.parquet")) for cache in set(caches)}
+    assert 96 in rows.values()  # nothing is computed or kept twice
+    assert result.threshold is not None and np.ptp(serve(result, folder(home))) > 0.3
 
 
 def test_files_count_by_their_content_and_what_is_none_is_said(home: Path, tmp_path: Path) -> None:
