@@ -310,7 +310,7 @@ def show(document: dict[str, Any], folder: str) -> None:
     figures = ", ".join(f"{k} {v:.3f}" for k, v in document["metrics"].items() if v is not None)
     click.echo(document["reason"] or document["state"])
     if figures:
-        click.echo(f"Test split:  {figures}")
+        click.echo(f"{'Out of fold:' if document.get('folds') else 'Test split: '} {figures}")
     if document["power"]:
         click.echo(f"Power:       {document['power']}")
     click.echo(f"Run:         {folder}")

@@ -111,9 +111,10 @@ def _front_matter(record: RunRecord) -> str:
         if figure["estimate"] is not None
     ]
     name = f"histoline-{record.dataset}-{record.task}"
+    split = "test" if record.decision_by == "split" else "out of fold"
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"name": record.dataset, "type": record.dataset, "split": "test"},
+        "dataset": {"name": record.dataset, "type": record.dataset, "split": split},
         "metrics": metrics,
     }
     document: dict[str, Any] = {
