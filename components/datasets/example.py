@@ -265,7 +265,7 @@ def decode_example(data: bytes) -> dict[str, FeatureValue]:
 
 
 def decode_pixels(features: dict[str, FeatureValue]) -> npt.NDArray[np.uint8]:
-    """uint8[H, W, 3] pixels of a parsed Example, raw or encoded.
+    """uint8[H, W, 3] pixels of a parsed Example, raw or encoded; an encoded edge patch is padded, as models do it.
 
     Raises:
         ValueError: Sizes contradict each other.
@@ -273,14 +273,17 @@ def decode_pixels(features: dict[str, FeatureValue]) -> npt.NDArray[np.uint8]:
     height, width = int(features["image/height"]), int(features["image/width"])
     raw = features.get("image/raw")
     if raw is None:
-        from components.images.decode import decode_rgb8
+        from components.core.rejects import Rejected
+        from components.images.decode import decode_rgb8, fit
 
         encoded = features["image/encoded"]
         assert isinstance(encoded, bytes)
         pixels = decode_rgb8(encoded, ".png")
-        if pixels.shape != (height, width, 3):
-            raise ValueError(f"image is {pixels.shape[1]}x{pixels.shape[0]}, the record says {width}x{height}")
-        return pixels
+        try:
+            return fit(pixels, (width, height), (width, height))
+        except Rejected:
+            found = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            raise ValueError(f"image is {found}, the record says {width}x{height}") from None
     assert isinstance(raw, bytes)
     if len(raw) != height * width * 3:
         raise ValueError(f"{len(raw)} bytes for {width}x{height} RGB")

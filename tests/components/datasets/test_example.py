@@ -18,6 +18,7 @@ from components.datasets.example import (
     encode_feature,
 )
 from schemas.tables import COLOUR_FEATURES
+from tests.support import trees
 
 
 def encode(pixels: np.ndarray, colour: np.ndarray, **fields: object) -> bytes:
@@ -124,6 +125,14 @@ def test_pixels_must_fill_the_stated_size():
     features = decode_example(b"\x0a" + bytes([len(entries)]) + entries)
     with pytest.raises(ValueError, match="27 bytes for 3x4"):
         decode_pixels(features)
+
+
+def test_an_encoded_edge_patch_is_padded_as_at_ingest():
+    image = trees.pixels("edge", 45, 50)
+    record = {"image/height": 50, "image/width": 50, "image/encoded": trees.image_bytes("edge", 45, 50)}
+    assert np.array_equal(decode_pixels(record), np.pad(image, ((0, 0), (0, 5), (0, 0)), mode="reflect"))
+    with pytest.raises(ValueError, match="image is 30x50, the record says 50x50"):
+        decode_pixels({**record, "image/encoded": trees.image_bytes("edge", 30, 50)})
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8))
