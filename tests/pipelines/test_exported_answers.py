@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,27 +14,8 @@ from components.datasets.sidecars import shard_files
 from components.promotion import error_maps, scoring_process
 from components.promotion.prediction_tables import probability_values
 from components.promotion.worst_errors import worst_errors
-from components.training.recipe import TrainingConfig
-from tests.support import ingest_help, model_help
 
 pytestmark = pytest.mark.integration
-
-
-def export(folder: Path, data: Path) -> Path:
-    """An untrained network, exported as training does it."""
-    import keras
-
-    from components.datasets.committed import open_dataset
-    from components.training import models
-    from components.training.export import ModelFacts
-    from tests.support.training_help import export_model
-
-    found = open_dataset(data)
-    config = TrainingConfig(task=found.task)
-    keras.utils.set_random_seed(1)
-    height, width = found.stored_size[1], found.stored_size[0]
-    model = models.build(config.model, (height, width, 3), len(found.classes), {})
-    return export_model(model, folder, ModelFacts.of(config, found), 1.3, 0.4)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +23,9 @@ def export(folder: Path, data: Path) -> Path:
     [("idc", {}), ("idc", {"image_format": "encoded"}), ("breakhis", {"task": "subtype"})],
     ids=["raw", "encoded", "halved"],
 )
-def test_an_exported_model_answers(tmp_path, dataset, options):
-    if dataset == "idc":
-        model_help.idc(tmp_path / "raw", 12, 2)
-    else:
-        model_help.breakhis(tmp_path / "raw", 3, 1)
-    made = ingest_help.ingest(tmp_path / "raw", tmp_path / "ws", dataset, **options)
+def test_an_exported_model_answers(tmp_path, untrained, dataset, options):
+    _, made, model = untrained(dataset, **options)
     manifest = made.manifest
-    model = export(tmp_path / "model", made.folder)
     here = "."
     shards = {
         split: [(str(made.folder / a), str(made.folder / b)) for a, b in shard_files(manifest, here, split)]

@@ -23,10 +23,8 @@ def emulator(monkeypatch, tmp_path) -> Iterator[str]:
         yield url
 
 
-def test_everything_may_lie_in_buckets(emulator, tmp_path):
-    raw = predict_help.raw(tmp_path / "raw", "idc")
-    data = predict_help.ingest(raw, tmp_path / "ws", "idc")
-    model = predict_help.export(tmp_path / "model", data.folder)
+def test_everything_may_lie_in_buckets(emulator, tmp_path, untrained):
+    raw, data, model = untrained("idc")
     predict_help.run(model, raw, tmp_path / "here.parquet")
     for folder, name in ((raw, "raw"), (data.folder, "data"), (model, "models/idc/7")):
         gcs.upload(folder, f"gs://work/{name}")

@@ -91,6 +91,7 @@ def test_the_version_carries_the_statistics_that_later_data_are_compared_with(tr
     assert told["splits"]["train"]["groups"] == trained.data.manifest.splits["train"].groups
 
 
+@pytest.mark.e2e
 def test_a_workspace_in_a_bucket_gives_the_same_model(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,8 +126,6 @@ def test_a_workspace_in_a_bucket_gives_the_same_model(
         assert not list((tmp_path / "cache").glob(f"work/*/{of_run}")), "nothing in it is of use any more"
         again = run(*args, path=no_tfx(tmp_path / "none"), HISTOLINE_CACHE=str(tmp_path / "elsewhere"))
         assert again.returncode == 0 and "nothing to do" in again.stderr, "another machine knows that it is over"
-
-
 
 
 def test_the_same_again_is_an_explained_no_op_that_loads_nothing(trained: Trained, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ LONGEST = (
     "test_train",
     "test_trainer",
     "test_two_devices",
+    "test_folds",
+    "test_sweep",
     "test_shared_metadata",
     "test_readme",
     "test_workers",

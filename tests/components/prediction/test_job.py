@@ -21,13 +21,10 @@ from tests.support import predict_help, trees
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+@pytest.fixture
+def made(untrained):
     """Raw folder, committed data set and model of IDC."""
-    root = tmp_path_factory.mktemp("predict")
-    raw = predict_help.raw(root / "raw", "idc")
-    data = predict_help.ingest(raw, root / "ws", "idc")
-    return raw, data, predict_help.export(root / "model", data.folder)
+    return untrained("idc")
 
 
 def rows(file: Path) -> dict[str, dict]:
@@ -39,10 +36,8 @@ def rows(file: Path) -> dict[str, dict]:
     [("idc", {}), ("idc", {"image_format": "encoded"}), ("breakhis", {"task": "subtype"}), ("pcam", {})],
     ids=["idc", "idc-encoded", "breakhis-halved", "pcam"],
 )
-def test_an_image_gets_the_probability_of_its_record(tmp_path, dataset, options):
-    raw = predict_help.raw(tmp_path / "raw", dataset)
-    data = predict_help.ingest(raw, tmp_path / "ws", dataset, **options)
-    model = predict_help.export(tmp_path / "model", data.folder)
+def test_an_image_gets_the_probability_of_its_record(tmp_path, untrained, dataset, options):
+    raw, data, model = untrained(dataset, **options)
     files = predict_help.run(model, raw, tmp_path / "files.parquet")
     records = predict_help.run(model, data.folder, tmp_path / "records.parquet")
     assert records["predicted"] == data.manifest.written
@@ -140,9 +135,9 @@ def test_what_was_accepted_with_the_model_is_said_of_its_predictions(tmp_path, m
 
 
 @pytest.fixture(scope="module")
-def told(made, tmp_path_factory):
+def told(untrained, tmp_path_factory):
     """The model again, with the statistics of its data as a promoted version carries them."""
-    _, data, model = made
+    _, data, model = untrained("idc")
     known = shutil.copytree(model, tmp_path_factory.mktemp("told") / "8")
     return predict_help.with_statistics(known, data)
 
@@ -240,10 +235,9 @@ def test_nothing_to_predict_is_an_error_that_says_why(tmp_path, made):
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
-def test_a_data_set_of_another_size_is_refused(tmp_path, made):
+def test_a_data_set_of_another_size_is_refused(tmp_path, untrained, made):
     _, _, model = made
-    raw = predict_help.raw(tmp_path / "raw", "pcam")
-    data = predict_help.ingest(raw, tmp_path / "ws", "pcam")
+    _, data, _ = untrained("pcam")
     with pytest.raises(UsageError, match="96x96.*takes 50x50.*--size 50x50"):
         predict_help.run(model, data.folder, tmp_path / "a.csv")
 
@@ -259,10 +253,8 @@ def test_a_damaged_shard_is_no_prediction(tmp_path, made):
         predict_help.run(model, folder, tmp_path / "a.csv")
 
 
-def test_a_kaggle_submission_has_the_samples_order(tmp_path):
-    raw = predict_help.raw(tmp_path / "raw", "pcam")
-    data = predict_help.ingest(raw, tmp_path / "ws", "pcam")
-    model = predict_help.export(tmp_path / "model", data.folder)
+def test_a_kaggle_submission_has_the_samples_order(tmp_path, untrained):
+    raw, _, model = untrained("pcam")
     ids = [trees.pcam_id(10_000 + i) for i in (2, 0, 1)]
     told = predict_help.run(model, raw / "test", tmp_path / "sub.csv", sample=ids)
     lines = (tmp_path / "sub.csv").read_text().splitlines()

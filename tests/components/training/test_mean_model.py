@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from components.datasets.committed import facts_json
 from components.errors import DataError, UsageError
@@ -45,29 +46,42 @@ def log_odds(probability: np.ndarray) -> np.ndarray:
 
 
 def test_what_is_served_is_the_mean_of_what_the_members_serve(pair: list[Path], tmp_path: Path) -> None:
-    serving = load_mean(pair)
+    # The members may be gone once they are loaded.
+    copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in pair]
+    serving = load_mean(copies)
+    for folder in copies:
+        shutil.rmtree(folder)
     pixels = images(9, SIDE, SIDE)
     asked = {"serving_default": raw(pixels), "serve_bytes": [png(image) for image in pixels]}
     of_members = [tf.saved_model.load(str(folder)) for folder in pair]
     single = [answers(loaded, "serving_default", raw(pixels))["probability"] for loaded in of_members]
     mean = np.mean([log_odds(p) for p in single], axis=0)
     assert np.abs(log_odds(single[0]) - log_odds(single[1])).min() > 0.1, "the members disagree"
+
+    def check(found: dict[str, Any], temperature: float, bias: float, threshold: float) -> None:
+        np.testing.assert_allclose(log_odds(found["probability"]), mean / temperature + bias, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(found["label"], found["probability"] >= np.float32(threshold))
+
     # Before its own calibration it is the mean, then what the calibration makes of it.
-    for temperature, bias, threshold in ((1.0, 0.0, 0.5), (1.6, 0.25, 0.6)):
-        serving.set_calibration(temperature, bias)
-        serving.threshold.assign(threshold)
-        out = export.save(serving, tmp_path / f"mean-{threshold}", facts(**SIZES))
-        loaded = tf.saved_model.load(str(out))
-        for name, values in asked.items():
-            found = answers(loaded, name, values)
-            np.testing.assert_allclose(log_odds(found["probability"]), mean / temperature + bias, rtol=0, atol=1e-6)
-            np.testing.assert_array_equal(found["label"], found["probability"] >= np.float32(threshold))
-        bulk = loaded.signatures["bulk_inference"](examples=tf.constant(raw(pixels)))
-        np.testing.assert_array_equal(bulk["probability"], found["probability"])
-        np.testing.assert_array_equal(serving.serve_pixels(pixels)["probability"], found["probability"])
+    for set_to in ((1.0, 0.0, 0.5), (1.6, 0.25, 0.6)):
+        serving.set_calibration(*set_to[:2])
+        serving.threshold.assign(set_to[2])
+        for served, values in zip((serving.serve_examples, serving.serve_bytes), asked.values()):
+            check({name: value.numpy() for name, value in served(tf.constant(values)).items()}, *set_to)
+    out = export.save(serving, tmp_path / "mean", facts(**SIZES))
+    loaded = tf.saved_model.load(str(out))
+    for name, values in asked.items():
+        found = answers(loaded, name, values)
+        check(found, *set_to)
+    bulk = loaded.signatures["bulk_inference"](examples=tf.constant(raw(pixels)))
+    np.testing.assert_array_equal(bulk["probability"], found["probability"])
+    np.testing.assert_array_equal(serving.serve_pixels(pixels)["probability"], found["probability"])
     told = json.loads((out / export.FACTS).read_text())
     assert (told["temperature"], told["bias"], told["threshold"]) == pytest.approx((1.6, 0.25, 0.6))
     assert loaded.explain(tf.constant(raw(pixels)), tf.ones(9, tf.int64)).shape == (9, SIDE, SIDE)
+    saved = saved_model_pb2.SavedModel.FromString((out / "saved_model.pb").read_bytes())
+    kinds = {node.user_object.identifier for node in saved.meta_graphs[0].object_graph_def.nodes}
+    assert not [kind for kind in kinds if "keras" in kind]
 
 
 def test_weights_are_stored_once_and_a_mean_may_be_a_member(pair: list[Path], tmp_path: Path) -> None:
@@ -84,20 +98,6 @@ def test_weights_are_stored_once_and_a_mean_may_be_a_member(pair: list[Path], tm
     found = log_odds(answers(outer, "serving_default", pixels)["probability"])
     np.testing.assert_allclose(found, 0.75 * first + 0.25 * second, atol=2e-6)
     assert len(outer.weights) == len({id(weight) for weight in outer.weights})
-
-
-def test_members_may_be_gone_once_the_mean_is_saved(pair: list[Path], tmp_path: Path) -> None:
-    copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in pair]
-    serving = load_mean(copies)
-    for folder in copies:
-        shutil.rmtree(folder)
-    out = export.save(serving, tmp_path / "mean", facts(**SIZES))
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel.FromString((out / "saved_model.pb").read_bytes())
-    kinds = {node.user_object.identifier for node in saved.meta_graphs[0].object_graph_def.nodes}
-    assert not [kind for kind in kinds if "keras" in kind]
-    assert answers(tf.saved_model.load(str(out)), "serving_default", raw(images(1, SIDE, SIDE)))["label"].shape == (1,)
 
 
 def test_several_classes_have_the_normalised_geometric_mean(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def history(run: Path) -> dict[str, list[float]]:
     return {k: v for k, v in result.history.items() if k != "seconds"}
 
 
+@pytest.mark.e2e
 def test_killed_in_epoch_2_and_run_again_it_ends_as_if_nothing_had_been(folder: Path, tmp_path: Path) -> None:
     # Two processes, same seed, same weights: determinism; one of them killed on its way: resume.
     config = recipe(
@@ -235,35 +236,3 @@ def test_a_checkpoint_of_another_network_is_told(folder: Path, tmp_path: Path) -
     checkpoints.save(tmp_path / "checkpoints", checkpoints.Position(key, 1, 0, 1), [np.ones(3)], [])
     with pytest.raises(DataError, match="another version of this model"):
         train(config, folder, tmp_path)
-
-
-TWO_DEVICES = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-"""
-
-
-def test_two_devices_train_one_model(folder: Path, tmp_path: Path) -> None:
-    code = (
-        TWO_DEVICES
-        + TRAIN
-        + """
-from components.errors import HistolineError
-try:
-    train(TrainingConfig.from_json(sys.argv[4]), sys.argv[2], Path(sys.argv[3]) / "odd")
-except HistolineError as error:
-    print("refused:", error)
-"""
-    )
-    # 13 patches or so in eval: the last batch leaves one device with few images, or none.
-    whole, odd = recipe(2, 1, batch_size=10).to_json(), recipe(1, batch_size=9).to_json()
-    done = python(code, whole, folder, tmp_path, odd)
-    assert done.returncode == 0, done.stderr
-    assert "2 CPUs side by side, float32" in done.stdout
-    result = read_result(tmp_path)
-    assert result is not None and result.epochs_run == 3
-    assert all(np.isfinite(v).all() for v in result.history.values())
-    assert result.history["val_auc"][-1] > 0.9
-    refused = done.stdout.partition("refused:")[2]
-    assert "which 2 devices can't share evenly" in refused and read_result(tmp_path / "odd") is None

@@ -78,21 +78,14 @@ def curve_of_one_process(config: TrainingConfig, data: Path, folder: Path) -> No
     assert not list((folder / "other").glob("*")), "only the chief writes"
 
 
-@pytest.mark.integration
-def test_two_workers_learn_as_one_process_does(tmp_path: Path) -> None:
-    data = training_help.dataset(tmp_path)
-    config = training_help.recipe(2, batch_size=16, class_weights="balanced", ema=0.9)
-    for worker in both(config, data, tmp_path):
-        worker.join(240)
-        assert worker.error is None, (worker.lines, worker.error)
-    curve_of_one_process(config, data, tmp_path)
-
-
 @pytest.mark.e2e
-def test_a_run_outlives_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workers_outlive_a_kill_and_learn_as_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training_process, "POLL_SECONDS", 0.1)
     data = training_help.dataset(tmp_path)
-    config = training_help.recipe(4, 4, batch_size=16, early_stopping=EarlyStopping("val_loss", 8))
+    given = {"class_weights": "balanced", "ema": 0.9, "early_stopping": EarlyStopping("val_loss", 8)}
+    config = training_help.recipe(4, 4, batch_size=16, **given)
     chief, other = both(config, data, tmp_path)
     while other.is_alive() and not any(line.startswith("epoch 2/") for line in other.lines):
         other.join(0.05)
