@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def conclude(storage: Storage, folder: str, log: Log, server: Server | None) -> 
         _note_in_lineage(storage, folder, sweep, server)
         held.check()
         records.update(storage, folder, state="done", choice=choice)
+        _clear(storage, folder, sweep)
     return write_page(storage, folder, log)
 
 
@@ -66,6 +68,13 @@ def write_page(storage: Storage, folder: str, log: Log) -> SweepRecord:
         sweep = records.update(storage, folder, report=path)
     log(f"page: {storage.uri(path)}")
     return sweep
+
+
+def _clear(storage: Storage, folder: str, sweep: SweepRecord) -> None:
+    """Deletes the checkpoints of all trials, which are many times as large as their models: none goes on."""
+    for trial in sweep.trials:
+        home = storage.work_folder() / records.trial_dir(folder, trial.number)
+        shutil.rmtree(home / "checkpoints", ignore_errors=True)
 
 
 def check_store(sweep: SweepRecord, server: Server | None) -> None:

@@ -185,7 +185,7 @@ def plan(dataset: str, sweep_id: str, as_json: bool, **given: Any) -> None:
     storage = open_storage(given["workspace"])
     folder = _folder(storage, dataset, given["task"], sweep_id)
     begin(storage, folder, given, adaptive=False)
-    document = result(storage, folder) | {"stage": "sweep-plan"}
+    document = result(storage, folder) | {"stage": "sweep-plan", "state": "done"}
     console.leave_result(document)
     console.emit(document, as_json, lambda: click.echo(f"sweep-plan: {len(document['trials'])} trials"))
 
