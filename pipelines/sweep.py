@@ -65,7 +65,7 @@ def command(
 
 def _size(sweep: SweepRecord) -> str:
     known = f"{len(sweep.trials)} trials" if sweep.trials else f"trials by {sweep.search.oracle}"
-    return f"{known} on {sweep.dataset} {sweep.task}, compared on eval by {sweep.group_unit}"
+    return f"{known} on {sweep.dataset} {sweep.task}, compared by {sweep.group_unit} on {sweep.where}"
 
 
 def _winner(
@@ -108,7 +108,7 @@ def _show(document: dict[str, Any]) -> None:
         for line in sorted(document["results"], key=lambda line: -(line["score"] or 0.0))
     ]  # fmt: skip
     columns = ("trial", "recipe", "values", "state", document["metric"], "time", "reason")
-    console.table("Trials, on eval", columns, rows, right=(0, 4, 5))
+    console.table(f"Trials, on {document['where']}", columns, rows, right=(0, 4, 5))
     click.echo(f"\n{document['reason']}")
     if document["run"]:
         click.echo(f"Gate:        {document['run']['reason'] or document['run']['state']}")

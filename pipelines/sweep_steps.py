@@ -14,6 +14,7 @@ from pipelines import console
 from pipelines.options import SEEDS, json_option, metadata_option, metadata_server, task_option, workspace_option
 
 if TYPE_CHECKING:
+    from components.datasets.manifest import Manifest
     from components.storage.base import Storage
     from components.sweeps.sweep_types import SweepRecord, Trial, TrialRecord
 
@@ -49,6 +50,12 @@ def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.FloatRange(min=0, min_open=True),
                 default=None,
                 help="Of training in all; what runs then ends after its epoch.",
+            ),
+            click.option(
+                "--folds",
+                type=click.IntRange(min=2),
+                default=None,
+                help="Score each trial by so many folds inside train and eval, instead of on eval.",
             ),
             click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of the oracle."),
             metadata_option,
@@ -94,10 +101,25 @@ def begin(storage: Storage, folder: str, given: Mapping[str, Any], *, adaptive: 
     if not begun:  # else its recipes are frozen, and their files may be gone
         search_space.check(search.recipes, search.fields, manifest, PRESETS_FOLDER)
         trials = plan.known_trials(search, manifest, PRESETS_FOLDER)
+    folds = given["folds"]
+    if folds and search.oracle == "hyperband":
+        raise UsageError("--folds and --oracle hyperband do not go together.", "Choose random or bayesian.")
     server = metadata_server(given["metadata"])
     options = {"metadata": server.place} if server is not None else {}
     with record.lock(storage, folder, f"histoline sweep {dataset} {task}"):
-        return record.begin(storage, folder, dataset_dir, manifest, search, None, options, trials)
+        if folds and not begun:
+            _freeze_folds(storage, folder, dataset_dir, manifest, folds)
+        return record.begin(storage, folder, dataset_dir, manifest, search, folds, options, trials)
+
+
+def _freeze_folds(storage: Storage, folder: str, dataset_dir: str, manifest: Manifest, folds: int) -> None:
+    """Plans the folds inside train and eval, those of `train --folds K --holdout test`."""
+    from components.training.fold_plan import freeze_folds, settle_folds
+
+    from components.training.recipe import TrainingConfig
+
+    config = TrainingConfig(task=manifest.task, decision="folds", folds=folds, holdout="test")
+    freeze_folds(storage, folder, settle_folds(storage, dataset_dir, manifest, config))
 
 
 def _search(dataset: str, task: str, given: Mapping[str, Any]) -> Any:
@@ -139,6 +161,7 @@ def result(storage: Storage, folder: str) -> dict[str, Any]:
         "content_digest": sweep.content_digest,
         "plan_id": sweep.plan_id,
         "metric": sweep.metric,
+        "where": sweep.where,
         "trials": [trial.number for trial in sweep.trials],
         "results": [_line(trial.number, trial.recipe, trial.values, known.get(trial.number)) for trial in sweep.trials],
         "winner": choice.winner if choice else None,

@@ -37,9 +37,9 @@ def intervals(name: str, rows: Sequence[Mapping[str, Any]], metric: str, unit: s
             axes.plot(row["estimate"], y, "D" if row["winner"] else "o", color=colour, markersize=6)
         axes.axvline(rows[0]["estimate"], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
         axes.set_yticks(range(len(rows)), [str(row["label"]) for row in rows])
-        axes.set(xlabel=f"{metric} on eval", ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xlabel=metric, ylim=(len(rows) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
-        return inline(figure, name, f"{metric} of each trial on eval with a 95 % interval by {unit}; diamond: chosen")
+        return inline(figure, name, f"{metric} of each trial with a 95 % interval by {unit}; diamond: chosen")
 
 
 def cost(name: str, rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
@@ -56,8 +56,8 @@ def cost(name: str, rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
             axes.plot(row["parameters"], row["estimate"], mark, color=colour, markeredgecolor=PAPER, markersize=8)
             axes.annotate(str(row["number"]), (row["parameters"], row["estimate"]), (5, 4), textcoords="offset points")
         _log_axis(axes)
-        axes.set(xlabel="weights of the network", ylabel=f"{metric} on eval")
-        return inline(figure, name, f"{metric} on eval against the number of weights, a point for each trial")
+        axes.set(xlabel="weights of the network", ylabel=metric)
+        return inline(figure, name, f"{metric} against the number of weights, a point for each trial")
 
 
 def slices(name: str, field: Field, rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
@@ -82,8 +82,8 @@ def slices(name: str, field: Field, rows: Sequence[Mapping[str, Any]], metric: s
             colour = ORANGE if row["winner"] else BLUE if row["done"] else GREY
             axes.plot(x, row["score"], "D" if row["winner"] else "o", color=colour, markersize=6,
                       markerfacecolor=colour if row["done"] else "none")  # fmt: skip
-        axes.set(xlabel=field.name, ylabel=f"{metric} on eval")
-        return inline(figure, name, f"{metric} on eval by {field.name}; hollow: ended early; diamond: chosen")
+        axes.set(xlabel=field.name, ylabel=metric)
+        return inline(figure, name, f"{metric} by {field.name}; hollow: ended early; diamond: chosen")
 
 
 def _log_axis(axes: Axes) -> None:

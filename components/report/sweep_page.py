@@ -174,7 +174,8 @@ def _plots(sweep: SweepRecord, lines: list[Line], done: list[Line]) -> dict[str,
         ]  # fmt: skip
         wide.append((
             sweep_figures.intervals("trials", rows, metric, sweep.group_unit),
-            f"{metric} on eval with 95 % intervals by {sweep.group_unit}; diamond: chosen; dotted: the best. These"
+            f"{metric} on {sweep.where}, with 95 % intervals by {sweep.group_unit}; diamond: chosen; dotted: the best."
+            " These"
             " intervals overlap far more than the trials differ: what they share is in each. The differences in the"
             " table are paired.",
         ))  # fmt: skip
@@ -192,7 +193,7 @@ def _plots(sweep: SweepRecord, lines: list[Line], done: list[Line]) -> dict[str,
     ]
     if histories:
         curves = figures.overlaid("curves", histories, f"val_{sweep.metric}")
-        small.append((curves, f"{metric} on eval after each epoch"))
+        small.append((curves, f"{metric} on eval after each epoch{', mean of the folds' if sweep.folds else ''}"))
     scored = [
         {"values": sweep.trials[line.number].values, "score": line.trial.score, "done": bool(line.value),
          "winner": line.winner}

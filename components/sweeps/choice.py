@@ -102,12 +102,13 @@ def _cost(candidate: Candidate) -> tuple[int, int, int]:
     return candidate.parameters, candidate.pixels, candidate.number
 
 
-def choose(ranked: Sequence[Ranked], unit: str) -> Choice:
+def choose(ranked: Sequence[Ranked], unit: str, where: str = "eval") -> Choice:
     """Applies the rule and says what it did.
 
     Args:
         ranked: Of `rank`.
         unit: What was drawn: patient, slide or image.
+        where: Whose patients they are.
     """
     best = ranked[0]
     within = [entry for entry in ranked if entry.within]
@@ -115,16 +116,17 @@ def choose(ranked: Sequence[Ranked], unit: str) -> Choice:
     return Choice(
         best=best.candidate.number,
         winner=winner.candidate.number,
-        reason=_reason(ranked, within, winner, unit),
+        reason=_reason(ranked, within, winner, unit, where),
         within=tuple(entry.candidate.number for entry in within),
         differences={str(entry.candidate.number): dataclasses.asdict(entry.difference) for entry in ranked},
     )
 
 
-def _reason(ranked: Sequence[Ranked], within: Sequence[Ranked], winner: Ranked, unit: str) -> str:
+def _reason(ranked: Sequence[Ranked], within: Sequence[Ranked], winner: Ranked, unit: str, where: str) -> str:
     best = ranked[0]
     metric = METRICS["auc" if best.candidate.probability.ndim == 1 else "macro_f1"]
-    head = f"{winner.candidate.label.capitalize()} is chosen, {metric} {number(winner.estimate)} on the {unit}s of eval"
+    head = f"{winner.candidate.label.capitalize()} is chosen, {metric} {number(winner.estimate)}"
+    head += f" on the {unit}s of {where}"
     if len(ranked) == 1:
         return f"{head}: no other trial was trained to its end."
     if winner is not best:

@@ -79,7 +79,7 @@ def decide(storage: Storage, folder: str, sweep: SweepRecord, trials: Mapping[in
         for t, p in zip(done, predicted)
     ]
     plan = BootstrapPlan(pool=len(sweep.classes) > 2)
-    return choose(rank(first.labels, first.groups, candidates, plan), sweep.group_unit)
+    return choose(rank(first.labels, first.groups, candidates, plan), sweep.group_unit, sweep.where)
 
 
 def _nothing(sweep: SweepRecord, trials: Mapping[int, TrialRecord]) -> tuple[str, str]:

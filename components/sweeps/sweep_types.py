@@ -162,6 +162,11 @@ class SweepRecord:
     run_id: str = ""
     report: str | None = None
 
+    @property
+    def where(self) -> str:
+        """Whose patients trials are compared on."""
+        return "eval" if self.folds is None else f"train and eval, in {self.folds} folds"
+
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> SweepRecord:
         """A document that follows the schema as a record."""

@@ -1,37 +1,26 @@
-"""One trial of a sweep: a recipe trained on train, scored by patient on eval; safe to repeat, also after SIGKILL."""
+"""One trial of a sweep: a recipe is trained, and scored by patient; safe to repeat, also after SIGKILL."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from components.core import json_documents
-from components.core.array_types import Array
 from components.datasets import manifest as manifests
 from components.datasets.committed import stage
-from components.datasets.sidecars import read_sidecars
-from components.datasets.tfrecord import read_records
-from components.errors import DataError, HistolineError, TemporaryError, UsageError
-from components.metrics.bootstrap import BootstrapPlan, split_intervals
+from components.errors import HistolineError, TemporaryError, UsageError
 from components.storage.base import HeldLock, Storage
 from components.sweeps import record as records
-from components.sweeps import stopping
+from components.sweeps import scoring, stopping
 from components.sweeps.sweep_types import SweepRecord, Trial, TrialFailure, TrialRecord
 from components.sweeps.tuning_data import TuningFiles, open_tuning
 from components.training.recipe import TrainingConfig
 from components.training.source_digest import source_digest
 
 Log = Callable[[str], None]
-COLUMNS = ("patch_id", "group_id", "slide_id", "label")
-BATCH_PIXELS = 1 << 22
 
 
 def run(storage: Storage, folder: str, number: int, *, log: Log, wait_seconds: float = 60) -> TrialRecord:
@@ -145,102 +134,62 @@ class _Work:
         self.record = dataclasses.replace(
             self.record, run_key=run_key(config, data), source_digest=source_digest()
         )
+        watched = f"val_{sweep.metric}"
+        if sweep.folds is not None:
+            from components.sweeps import fold_trial
+            from components.training.fold_plan import read_folds
+
+            folds = read_folds(self.storage, self.folder)
+            folded = fold_trial.train(config, data, folds, work, watched, self._look(whole=False), self.log)
+            scored = scoring.of_folds(folded.table, folded.probability, folded.centred)
+            found: dict[str, Any] = {name: getattr(folded, name) for name in ("curve", "parameters", "pixels")}
+            found["epochs_run"] = folded.epochs
+        else:
+            look = self._look(whole=True)
+            result = train(
+                config, data, work, log=self.log,
+                watch=lambda position, epochs: look(position.history.get(watched, [0.0]), epochs),
+            )  # fmt: skip
+            scored = scoring.of_model(result.model_dir, data, result.threshold)
+            found = {name: getattr(result, name) for name in ("epochs_run", "parameters", "pixels")}
+            found |= {"curve": tuple(result.history.get(watched, ())), "milliseconds": scored.milliseconds}
+        self._keep(scored)
+        return {
+            **found, "score": scored.figures[sweep.metric]["estimate"], "figures": scored.figures,
+            "patches": len(scored.probability), "groups": len(set(scored.table["group_id"].to_pylist())),
+            "epochs": max(found["epochs_run"], self.record.epochs),
+        }  # fmt: skip
+
+    def _look(self, *, whole: bool) -> stopping.Look:
+        """What looks at the trial after each epoch; the curve of a fold is no curve of the trial."""
+        sweep = self.sweep
         others = records.read_trials(self.storage, self.folder, sweep)
         others.pop(self.trial.number, None)
         left = seconds_left(others, sweep)
-        look = stopping.watch(
-            finished=lambda: list(records.read_trials(self.storage, self.folder, sweep).values()),
+
+        def note(curve: Sequence[float], epochs: int) -> None:
+            self._note(curve=tuple(curve) if whole else (), epochs_run=len(curve), epochs=epochs)
+
+        return stopping.watch(
+            finished=lambda: list(records.read_trials(self.storage, self.folder, sweep).values()) if whole else [],
             metric=sweep.metric,
             rung=self.trial.epochs,
             seconds_left=None if left is None else left - self.spent,
-            note=lambda curve, epochs: self._note(curve=tuple(curve), epochs_run=len(curve), epochs=epochs),
+            note=note,
         )
-        watched = f"val_{sweep.metric}"
-        result = train(
-            config, data, work, log=self.log,
-            watch=lambda position, epochs: look(position.history.get(watched, [0.0]), epochs),
-        )  # fmt: skip
-        curve = tuple(result.history.get(watched, ()))
-        scored = score(result.model_dir, data, result.threshold)
-        self._keep(scored)
-        return {
-            "score": scored.figures[sweep.metric]["estimate"], "figures": scored.figures,
-            "patches": len(scored.probability), "groups": len(set(scored.table["group_id"].to_pylist())),
-            "parameters": result.parameters, "pixels": result.pixels, "milliseconds": scored.milliseconds,
-            "curve": curve, "epochs_run": result.epochs_run, "epochs": max(result.epochs_run, self.record.epochs),
-        }  # fmt: skip
 
-    def _keep(self, scored: Scored) -> None:
-        """Writes the probabilities of the eval split."""
+    def _keep(self, scored: scoring.Scored) -> None:
+        """Writes the probabilities of the patches that trials are compared on."""
         import pyarrow.parquet as pq
 
         from components.promotion.prediction_tables import predictions_table
 
-        columns = {name: scored.table[name] for name in COLUMNS} | {"split": ["eval"] * len(scored.table)}
-        columns["label"] = scored.table["label"].to_numpy()
+        count = len(scored.table)
+        columns = {name: scored.table[name] for name in ("patch_id", "group_id")}
+        columns |= {"slide_id": [""] * count, "split": ["eval"] * count, "label": scored.table["label"].to_numpy()}
         name = f"{self.sweep.sweep_id}/{self.trial.number}"
         table = predictions_table(columns, scored.probability, name, len(self.sweep.classes))
         out = io.BytesIO()
         pq.write_table(table, out, compression="zstd")
         home = records.trial_dir(self.folder, self.trial.number)
         self.storage.write_atomic(f"{home}/{records.PREDICTIONS}", out.getvalue(), tmp_dir=f"{home}/.tmp")
-
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """What an exported model says of the eval split.
-
-    Attributes:
-        table: Columns `COLUMNS`, in the order of the records.
-        probability: P(positive) [N], or [N, C].
-        figures: Metric to interval.
-        milliseconds: That a patch took.
-    """
-
-    table: pa.Table
-    probability: Array
-    figures: dict[str, dict[str, Any]]
-    milliseconds: float
-
-
-def score(model_dir: Path, data: TuningFiles, threshold: float | None) -> Scored:
-    """Asks an exported model about the eval split, and measures its answers by patient.
-
-    Args:
-        model_dir: The SavedModel.
-        data: The data set.
-        threshold: Of the model; None for several classes.
-
-    Raises:
-        DataError: The model does not answer.
-    """
-    from components.promotion.served_model import NotServable, ServedModel
-
-    manifest = data.manifest
-    table = read_sidecars([data.folder / manifest.sidecar(shard) for shard in manifest.shards("eval")], COLUMNS)
-    width, height = data.stored_size
-    try:
-        model = ServedModel(model_dir)
-        started = time.monotonic()
-        probability = model.probabilities(_batches(data, max(1, min(256, BATCH_PIXELS // (width * height)))))
-        seconds = time.monotonic() - started
-    except NotServable as error:
-        raise DataError(f"The exported model can't be used: {error}.", "See the training history.") from error
-    labels = table["label"].to_numpy()
-    groups = np.array(table["group_id"].to_pylist(), object).astype(str)
-    plan = BootstrapPlan(pool=len(data.classes) > 2)
-    intervals, _ = split_intervals(labels, probability, groups, threshold, plan)
-    figures = json_documents.plain({name: dataclasses.asdict(value) for name, value in intervals.items()})
-    return Scored(table, probability, json.loads(json.dumps(figures)), round(1000 * seconds / len(labels), 3))
-
-
-def _batches(data: TuningFiles, size: int) -> Iterator[Sequence[bytes]]:
-    batch: list[bytes] = []
-    for shard in data.splits["eval"].shards:
-        for _, record in read_records(shard):
-            batch.append(record)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    if batch:
-        yield batch
