@@ -115,7 +115,6 @@ def begin(storage: Storage, folder: str, given: Mapping[str, Any], *, adaptive: 
 def _freeze_folds(storage: Storage, folder: str, dataset_dir: str, manifest: Manifest, folds: int) -> None:
     """Plans the folds inside train and eval, those of `train --folds K --holdout test`."""
     from components.training.fold_plan import freeze_folds, settle_folds
-
     from components.training.recipe import TrainingConfig
 
     config = TrainingConfig(task=manifest.task, decision="folds", folds=folds, holdout="test")

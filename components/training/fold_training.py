@@ -30,7 +30,7 @@ from components.storage.base import Storage
 from components.training.fold_plan import local_folds
 from components.training.recipe import TrainingConfig
 from components.training.recipe_parts import EarlyStopping
-from components.training.trainer import RESULT, Log, TrainResult, key_of, read_result, run_key, train
+from components.training.trainer import RESULT, Log, TrainResult, Watch, key_of, read_result, run_key, train
 
 if TYPE_CHECKING:
     from components.training.export import Serving
@@ -71,6 +71,7 @@ def train_fold(
     run_dir: Path,
     *,
     log: Log = lambda line: None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Trains one fold, whose lock the caller holds; does nothing where it is trained.
 
@@ -81,6 +82,7 @@ def train_fold(
         fold: Its number, from 1.
         run_dir: Local folder of the run.
         log: Takes progress, a line at a time.
+        watch: See `train`.
 
     Raises:
         UsageError: There is no such fold.
@@ -103,7 +105,7 @@ def train_fold(
     def line(text: str) -> None:
         log(f"fold {fold}/{folds.folds}: {text}")
 
-    result = train(config, view, folder, log=line, calibrated=calibrated)
+    result = train(config, view, folder, log=line, calibrated=calibrated, watch=watch)
     _forget()
     return result
 
