@@ -74,7 +74,8 @@ def _clear(storage: Storage, folder: str, sweep: SweepRecord) -> None:
     """Deletes the checkpoints of all trials, which are many times as large as their models: none goes on."""
     for trial in sweep.trials:
         home = storage.work_folder() / records.trial_dir(folder, trial.number)
-        shutil.rmtree(home / "checkpoints", ignore_errors=True)
+        for place in (home / "checkpoints", *home.glob("folds/*/checkpoints")):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def check_store(sweep: SweepRecord, server: Server | None) -> None:
