@@ -10,7 +10,7 @@ import click
 from components.core.text import number
 from pipelines import console
 from pipelines.options import json_option, metadata_server
-from pipelines.sweep_steps import begin, result, sweep_options
+from pipelines.sweep_steps import begin, refuse_cluster, result, sweep_options
 
 if TYPE_CHECKING:
     from components.storage.base import Storage
@@ -44,6 +44,7 @@ def command(
     from components.sweeps import record
     from pipelines import sweep_end, sweep_loop
 
+    refuse_cluster()
     storage = open_storage(given["workspace"])
     server = metadata_server(given["metadata"])
     folder = record.sweep_dir(dataset, given["task"], sweep_id or record.new_sweep_id())

@@ -112,6 +112,21 @@ def begin(storage: Storage, folder: str, given: Mapping[str, Any], *, adaptive: 
         return record.begin(storage, folder, dataset_dir, manifest, search, folds, options, trials)
 
 
+def refuse_cluster() -> None:
+    """Refuses to train a trial as one worker of several: trials are what machines share.
+
+    Raises:
+        UsageError: TF_CONFIG is set.
+    """
+    from components.training.cluster import VARIABLE, read_cluster
+
+    if read_cluster() is not None:
+        raise UsageError(
+            f"{VARIABLE} is set, but a trial trains on one machine.",
+            "Unset it, and start the same sweep (--sweep-id) on each machine: they share its trials.",
+        )
+
+
 def _freeze_folds(storage: Storage, folder: str, dataset_dir: str, manifest: Manifest, folds: int) -> None:
     """Plans the folds inside train and eval, those of `train --folds K --holdout test`."""
     from components.training.fold_plan import freeze_folds, settle_folds
@@ -228,6 +243,7 @@ def trial(
     from components.storage.open import open_storage
     from components.sweeps import trial as trials
 
+    refuse_cluster()
     if PARENT in os.environ:
         die_with_parent(int(os.environ[PARENT]))
     storage = open_storage(workspace)

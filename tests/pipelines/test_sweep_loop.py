@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import DataError, TemporaryError
+from components.errors import DataError, TemporaryError, UsageError
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.sweeps import conclude, record
 from components.sweeps.sweep_types import Search, Trial, TrialFailure, TrialRecord
-from pipelines import sweep_loop
+from pipelines import step, sweep, sweep_loop
 from tests.support import manifests
 
 FOLDER = "sweeps/idc/binary/one"
@@ -104,21 +104,21 @@ def test_time_that_is_spent_ends_the_sweep_and_more_time_goes_on_with_it(tmp_pat
 
     sweep_loop.run_trials(storage, FOLDER, lambda line: None, runner)
     assert ran == [0, 1]
-    sweep = record.read(storage, FOLDER)
-    record.update(storage, FOLDER, search=dataclasses.replace(sweep.search, minutes=9))
+    search = record.read(storage, FOLDER).search
+    record.update(storage, FOLDER, search=dataclasses.replace(search, minutes=9))
     sweep_loop.run_trials(storage, FOLDER, lambda line: None, runner)
     assert ran == [0, 1, 1, 2]
 
 
 def test_where_no_trial_was_trained_to_its_end_the_reasons_are_told(tmp_path: Path) -> None:
     storage = begun(tmp_path, 2, minutes=1)
-    sweep = record.read(storage, FOLDER)
+    begun_ = record.read(storage, FOLDER)
     with pytest.raises(DataError, match="within 1 minutes.*more --minutes"):
-        conclude.decide(storage, FOLDER, sweep, {})
+        conclude.decide(storage, FOLDER, begun_, {})
     for number in (0, 1):
         end(storage, number, "failed", score=None, error=TrialFailure(65, "loss became nan."))
     with pytest.raises(DataError, match="All 2 trials of sweep 'one' failed. trial 0: loss became nan"):
-        conclude.decide(storage, FOLDER, sweep, record.read_trials(storage, FOLDER, sweep))
+        conclude.decide(storage, FOLDER, begun_, record.read_trials(storage, FOLDER, begun_))
 
 
 def _work(root: Path, name: str) -> None:
@@ -153,3 +153,23 @@ def test_two_processes_work_on_one_sweep_and_no_trial_is_trained_twice(
     done = sorted(path.name for path in tmp_path.glob("?-?"))
     assert [name[0] for name in done] == list("01234567")
     assert {name[-1] for name in done} == {"a", "b"}
+
+
+def test_wrong_usage_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["idc", "--workspace", str(tmp_path)]
+    for arguments, message in (
+        (["--oracle", "random"], "needs fields to search"),
+        (["--recipes", "idc_cnn_105k", "--search", str(tmp_path / "none")], "can't be read"),
+        ([], "holds no data set to train on"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            sweep.command.main([*given, *arguments], standalone_mode=False)
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    with pytest.raises(UsageError, match="a trial trains on one machine"):
+        sweep.command.main(given, standalone_mode=False)
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(UsageError, match="can't be planned as steps"):
+        search = tmp_path / "search.yaml"
+        search.write_text("fields: {seed: {choice: [1, 2]}}")
+        plan = ["sweep-plan", *given, "--sweep-id", "s", "--search", str(search), "--oracle", "bayesian"]
+        step.command.main(plan, standalone_mode=False)
