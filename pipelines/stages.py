@@ -159,6 +159,11 @@ class Run:
 
         path = page.write(self.storage, self.folder)
         index.write(self.storage, f"run {self.folder.rsplit('/', 1)[1]}")
+        if "trial" in self.record.paths:
+            from pipelines import sweep_end
+
+            with contextlib.suppress(HistolineError):  # the run's own page is what matters here
+                sweep_end.link_winner(self.storage, self.record)
         self.log(f"report: {self.storage.uri(path)}")
 
     def _inputs(self) -> str:

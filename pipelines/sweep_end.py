@@ -18,6 +18,7 @@ from pipelines.tfx.metadata_store import Server
 
 if TYPE_CHECKING:
     from components.storage.base import Storage
+    from components.training.run_types import RunRecord
 
 Log = Callable[[str], None]
 
@@ -68,6 +69,24 @@ def write_page(storage: Storage, folder: str, log: Log) -> SweepRecord:
         sweep = records.update(storage, folder, report=path)
     log(f"page: {storage.uri(path)}")
     return sweep
+
+
+def link_winner(storage: Storage, run: RunRecord) -> None:
+    """Lets the page of the sweep whose winner a run took over lead to that run; does nothing for any other run.
+
+    Args:
+        storage: The workspace.
+        run: run.json.
+    """
+    folder, _, number = run.paths.get("trial", "").partition("/trials/")
+    if not folder or not storage.exists(f"{folder}/{records.NAME}"):
+        return
+    choice = records.read(storage, folder).choice
+    if choice is None or str(choice.winner) != number:
+        return
+    with records.lock(storage, folder, f"report of run {run.run_id}"):
+        records.update(storage, folder, run_id=run.run_id)
+    write_page(storage, folder, lambda line: None)
 
 
 def _clear(storage: Storage, folder: str, sweep: SweepRecord) -> None:

@@ -170,6 +170,8 @@ def result(storage: Storage, folder: str) -> dict[str, Any]:
     choice = sweep.choice
     return {
         "state": sweep.state,
+        "dataset": sweep.dataset,
+        "task": sweep.task,
         "sweep_id": sweep.sweep_id,
         "dataset_dir": storage.uri(sweep.dataset_dir),
         "content_digest": sweep.content_digest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ from components.datasets.committed import open_dataset
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.sweeps import record
-from components.sweeps.sweep_types import Search, Trial, TrialRecord
+from components.sweeps.sweep_types import Choice, Search, Trial, TrialRecord
 from components.training import run_inputs, run_record, trainer
 from components.training.recipe import TrainingConfig
 from components.training.source_digest import source_digest
-from pipelines import stages
+from pipelines import stages, sweep_end
 from tests.support.training_help import dataset, recipe
 
 SWEEP = "sweeps/idc/binary/s"
@@ -78,3 +79,19 @@ def test_of_no_other(storage: Storage, what: str) -> None:
     folder, lines = begun(storage, what, recipe(1, dataset="idc", seed=6 if what == "recipe" else 5))
     assert lines == [] and not (Path(storage.root) / folder / "model").exists()
     assert "trial" not in run_record.read(storage, folder).paths
+
+
+def test_the_sweeps_page_leads_to_the_run_that_took_its_winner_over(storage: Storage) -> None:
+    folder, _ = begun(storage, "scheduled", recipe(1, dataset="idc"))
+    run = run_record.read(storage, folder)
+    sweep_end.link_winner(storage, run)
+    assert record.read(storage, SWEEP).run_id == "s-winner"  # nothing is chosen yet
+    (Path(storage.root) / folder / "report").mkdir()
+    (Path(storage.root) / folder / "report/index.html").touch()
+    record.update(storage, SWEEP, choice=Choice(0, 0, "The only one.", (0,), {}))
+    sweep_end.link_winner(storage, run)
+    sweep = record.read(storage, SWEEP)
+    assert sweep.run_id == "scheduled" and sweep.report is not None
+    page = (Path(storage.root) / sweep.report).read_text()
+    link = re.search(r'href="([^"]+scheduled/report/index.html)"', page)
+    assert link and (Path(storage.root) / SWEEP / link[1]).resolve().is_file()
