@@ -34,12 +34,14 @@ def find(storage: Storage, dataset: str, task: str, key: str, source: str) -> Pa
     for sweep_id in reversed(storage.list_dirs(home)):
         folder = f"{home}/{sweep_id}"
         try:
-            trials = records.read_trials(storage, folder, records.read(storage, folder))
+            sweep = records.read(storage, folder)
+            trials = records.read_trials(storage, folder, sweep)
         except HistolineError:  # a damaged sweep is no reason to stop: the run trains its model itself
             continue
         for number, trial in trials.items():
             if trial.state == "done" and (trial.run_key, trial.source_digest) == (key, source):
-                place = storage.work_folder() / records.trial_dir(folder, number)
+                origin = sweep.trials[number].continues  # a chain of rungs is trained in the folder of its first
+                place = storage.work_folder() / records.trial_dir(folder, number if origin is None else origin)
                 if read_result(place) is not None:
                     return place
     return None

@@ -125,7 +125,7 @@ def choose(ranked: Sequence[Ranked], unit: str, where: str = "eval") -> Choice:
 def _reason(ranked: Sequence[Ranked], within: Sequence[Ranked], winner: Ranked, unit: str, where: str) -> str:
     best = ranked[0]
     metric = METRICS["auc" if best.candidate.probability.ndim == 1 else "macro_f1"]
-    head = f"{winner.candidate.label.capitalize()} is chosen, {metric} {number(winner.estimate)}"
+    head = f"T{winner.candidate.label[1:]} is chosen, {metric} {number(winner.estimate)}"
     head += f" on the {unit}s of {where}"
     if len(ranked) == 1:
         return f"{head}: no other trial was trained to its end."

@@ -66,6 +66,17 @@ def test_the_model_of_a_trial_with_the_same_recipe_is_taken_over(storage: Storag
     assert "trained already" in said[0]
 
 
+def test_a_chain_of_rungs_has_its_model_in_the_folder_of_its_first_trial(storage: Storage) -> None:
+    first = record.read(storage, SWEEP).trials[0]
+    record.update(storage, SWEEP, trials=(first, dataclasses.replace(first, number=1, continues=0)))
+    rung = record.read_trial(storage, SWEEP, 0)
+    assert rung is not None
+    record.write_trial(storage, SWEEP, dataclasses.replace(rung, number=1))
+    record.write_trial(storage, SWEEP, dataclasses.replace(rung, state="stopped"))
+    folder, lines = begun(storage, "last", recipe(1, dataset="idc"))
+    assert len(lines) == 1 and (Path(storage.root) / folder / "model").is_dir()
+
+
 @pytest.mark.parametrize("what", ["recipe", "code", "unfinished", "lost"])
 def test_of_no_other(storage: Storage, what: str) -> None:
     trial = record.read_trial(storage, SWEEP, 0)

@@ -20,7 +20,7 @@ NOISE = RNG.normal(0, 0.7, len(LABELS))
 
 def candidate(number: int, skill: float, parameters: int, pixels: int = 100, own_noise: float = 0.4) -> Candidate:
     scores = skill * LABELS + OWN + NOISE + np.random.default_rng(number).normal(0, own_noise, len(LABELS))
-    return Candidate(number, f"recipe-{number}", scores, parameters, pixels)
+    return Candidate(number, f"Recipe-{number}", scores, parameters, pixels)
 
 
 def test_the_simplest_within_one_standard_error_is_chosen_and_said() -> None:
@@ -30,6 +30,7 @@ def test_the_simplest_within_one_standard_error_is_chosen_and_said() -> None:
     assert [entry.within for entry in ranked] == [True, True, False]
     choice = choose(ranked, "patient")
     assert (choice.best, choice.winner, choice.within) == (0, 1, (0, 1))
+    assert choice.reason.startswith("Trial 1 (Recipe-1) is chosen, AUC ")
     assert "100,000 weights against 3,000,000" in choice.reason and "paired by patient" in choice.reason
     expected = paired_difference(LABELS, tiny.probability, large.probability, GROUPS, PLAN).difference
     assert choice.differences["2"] == dataclasses.asdict(expected)
