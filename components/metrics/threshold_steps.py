@@ -48,6 +48,7 @@ def threshold_steps(
     stored: float,
     plan: BootstrapPlan,
     steps: Sequence[float] = STEPS,
+    own: npt.ArrayLike | None = None,
 ) -> list[ThresholdStep]:
     """What a model would do at each of several thresholds and at its own.
 
@@ -61,6 +62,8 @@ def threshold_steps(
         stored: Threshold of the model.
         plan: How resamples are drawn.
         steps: Further thresholds.
+        own: Threshold of each patch by which the stored step calls it, [N], where several models have scored the
+            patches (folds), each with its own; None: all by `stored`.
 
     Returns:
         By rising threshold; a step that equals the stored threshold stands once.
@@ -69,15 +72,17 @@ def threshold_steps(
     resamples = plan_resamples(y, groups, 2, plan)
     found = []
     for cut in sorted({np.float32(step) for step in steps} | {np.float32(stored)}):
-        counts = group_counts(y * 2 + (p >= cut), resamples.index, resamples.groups, 4)
+        is_stored = bool(cut == np.float32(stored))
+        by = np.asarray(own, np.float32) if is_stored and own is not None else cut
+        counts = group_counts(y * 2 + (p >= by), resamples.index, resamples.groups, 4)
         tn, fp, fn, tp = counts.sum(axis=0)
         point = rates(tp, fp, tn, fn)
         tn_r, fp_r, fn_r, tp_r = weighted_counts(resamples.weights, counts).T
         drawn = rates(tp_r, fp_r, tn_r, fn_r)
         found.append(
             ThresholdStep(
-                threshold=stored if cut == np.float32(stored) else round(float(cut), 6),
-                stored=bool(cut == np.float32(stored)),
+                threshold=stored if is_stored else round(float(cut), 6),
+                stored=is_stored,
                 called=int(tp + fp),
                 missed=int(fn),
                 false_alarms=int(fp),

@@ -24,12 +24,14 @@ class Explorer:
     Attributes:
         steps: By rising threshold.
         start: Number of the one that is shown first: the stored one.
+        by_fold: Whether the stored one stands for the own thresholds of several models, each of other patients.
         figure: Curves with bands, and a mark for each step.
         style: Rules that show the panel and the mark of the step that is chosen.
     """
 
     steps: tuple[ThresholdStep, ...]
     start: int
+    by_fold: bool
     figure: Markup
     style: Markup
 
@@ -44,9 +46,12 @@ def explorer(evidence: Evidence, plan: BootstrapPlan) -> Explorer | None:
     test, cut = evidence.test, evidence.threshold
     if test is None or cut is None or evidence.multiclass:
         return None
-    steps = tuple(threshold_steps(test.labels, test.probability, test.groups.astype(str), cut, plan))
+    own = evidence.cuts if isinstance(evidence.cuts, np.ndarray) else None
+    groups = test.groups.astype(str)
+    steps = tuple(threshold_steps(test.labels, test.probability, groups, cut, plan, own=own))
     start = next(i for i, step in enumerate(steps) if step.stored)
-    return Explorer(steps, start, _figure(steps, f"P({evidence.classes[1]})"), _style(len(steps)))
+    figure = _figure(steps, f"P({evidence.classes[1]})", own is not None)
+    return Explorer(steps, start, own is not None, figure, _style(len(steps)))
 
 
 def _style(steps: int) -> Markup:
@@ -58,11 +63,13 @@ def _style(steps: int) -> Markup:
     return Markup("\n".join(rules))  # numbers alone
 
 
-def _figure(steps: Sequence[ThresholdStep], stated: str) -> Markup:
-    cuts = np.array([step.threshold for step in steps])
+def _figure(steps: Sequence[ThresholdStep], stated: str, by_fold: bool) -> Markup:
+    # Several thresholds are no point of a curve over one.
+    curve = [step for step in steps if not (step.stored and by_fold)]
+    cuts = np.array([step.threshold for step in curve])
     with drawing(5.4, 3.6) as (figure, axes):
         for name, colour, line in (("sensitivity", BLUE, "-"), ("specificity", ORANGE, "--")):
-            found = [step.figures[name] for step in steps]
+            found = [step.figures[name] for step in curve]
             low, high = (np.array([np.nan if v is None else v for v in side]) for side in (
                 [one.low for one in found], [one.high for one in found]
             ))  # fmt: skip
