@@ -1,4 +1,4 @@
-"""`histoline runs`: lists runs, shows one, and puts several side by side."""
+"""`histoline runs`: lists runs, shows one, puts several side by side, and sends them to MLflow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from components.core.text import number, spaced
 from components.errors import UsageError
 from pipelines import console
+from pipelines.mlflow_export import mlflow_option
 from pipelines.options import json_option, only_task_option, open_workspace, workspace_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group("runs")
 def command() -> None:
-    """List and show runs, or put several side by side."""
+    """List and show runs, put several side by side, or send them to MLflow."""
 
 
 @command.command("list")
@@ -123,6 +124,35 @@ def compare(run_ids: tuple[str, ...], page: str, workspace: str, as_json: bool) 
     console.emit(document, as_json, show)
 
 
+@command.command("export")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID [RUN_ID ...]")
+@mlflow_option
+@workspace_option()
+@json_option
+def export(run_ids: tuple[str, ...], mlflow: str, workspace: str, as_json: bool) -> None:
+    """Send runs to MLflow: recipe, curves, figures with intervals, digests, and the report.
+
+    A run that is there as it stands is not sent again; one that has changed replaces what was sent before.
+    """
+    from components.training import run_record
+    from pipelines import mlflow_export
+
+    if not mlflow:
+        raise UsageError("Where to?", "Give --mlflow http://HOST:5000, or HISTOLINE_MLFLOW.")
+    storage = open_workspace(workspace)
+    folders = {run_id: run_record.find_run(storage, run_id) for run_id in run_ids}
+    for run_id, folder in folders.items():
+        if folder is None:
+            raise UsageError(f"There is no run {run_id!r} in {workspace}.", "List them: histoline runs list.")
+    sent = [mlflow_export.export(storage, folder, mlflow) for folder in folders.values() if folder]
+
+    def show() -> None:
+        for done in sent:
+            click.echo(mlflow_export.said(done))
+
+    console.emit(sent, as_json, show)
+
+
 def _show(found: Comparison) -> None:
     from components.report.measures import TITLES
     from components.report.run_comparison import verdict_of
@@ -146,6 +176,14 @@ def _show(found: Comparison) -> None:
         )  # fmt: skip
     columns = ("run", f"{TITLES[found.metric]}, difference", "that is", f"{unit}s", "left out, trained on")
     console.table(f"\nAgainst {names[0]}, on the same {unit}s", columns, rows, right=(3, 4))
+    cut = [item for item in found.differences if item.at_threshold]
+    if cut:
+        table = [
+            (item.run_id, *(interval(dataclasses.asdict(value), sign=True) for value in item.at_threshold.values()))
+            for item in cut
+        ]
+        titles = (TITLES[name] for name in cut[0].at_threshold)
+        console.table("\nThe same at each run's own threshold", ("run", *titles), table)
     recipe = [(field, *(value or "–" for value in values)) for field, values in found.recipe.items()]
     if recipe:
         console.table("\nWhat differs between the recipes", ("field", *names), recipe)

@@ -11,7 +11,8 @@ from components.errors import UsageError
 from components.training.run_types import STAGES
 from pipelines import console
 from pipelines.options import json_option, metadata_server
-from pipelines.train import result_left_behind, settle, training_options
+from pipelines.train import settle, training_options
+from pipelines.whole_run import result_left_behind
 
 
 class Steps(click.Command):

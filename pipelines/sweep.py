@@ -81,7 +81,7 @@ def _winner(
     from components.training.recipe_parts import Gate
     from components.training.run_types import STAGES
     from pipelines import stages
-    from pipelines.train import result_left_behind
+    from pipelines.whole_run import result_left_behind
 
     assert sweep.choice is not None
     trial = sweep.trials[sweep.choice.winner]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from components.errors import HistolineError, UsageError
-from pipelines import console
+from components.errors import UsageError
+from pipelines import console, mlflow_export
+from pipelines.mlflow_export import mlflow_option
 from pipelines.options import json_option, metadata_option, metadata_server, task_option, workspace_option
+from pipelines.whole_run import carry_out
 
 if TYPE_CHECKING:
     from components.storage.base import Storage
@@ -147,10 +148,7 @@ def settle(storage: Storage, dataset: str, given: dict[str, Any], data: str | No
     Raises:
         UsageError, DataError: See `components.training.run_inputs`.
     """
-    import shlex
-
     from components.training import run_inputs
-    from pipelines.beam.flags import runner_args
     from pipelines.recipes import PRESETS_FOLDER
 
     check_dataset(dataset, given["task"])
@@ -159,21 +157,38 @@ def settle(storage: Storage, dataset: str, given: dict[str, Any], data: str | No
     changed = overrides(given, len(config.phases))
     if changed:
         config = run_inputs.choose_config(*chosen, changed, folder=PRESETS_FOLDER)
+    return run_inputs.settle(
+        storage, dataset, given["task"], given["data"] if data is None else data, config,
+        frozen_options(given),
+    )  # fmt: skip
+
+
+def frozen_options(given: dict[str, Any]) -> dict[str, Any]:
+    """What the command line says beside the recipe, as a run freezes it.
+
+    Args:
+        given: Options of `training_options`, or some of them.
+
+    Raises:
+        UsageError: One can't be used.
+    """
+    import shlex
+
+    from pipelines.beam.flags import runner_args
+
     options: dict[str, Any] = {}
-    if given["on_infeasible"]:
+    if given.get("on_infeasible"):
         options["on_infeasible"] = given["on_infeasible"]
-    if given["accept_drift"]:
+    if given.get("accept_drift"):
         options["accept_drift"] = given["accept_drift"]
-    if given["drift_thresholds"]:
+    if given.get("drift_thresholds"):
         options["drift_thresholds"] = thresholds(given["drift_thresholds"])
     server = metadata_server(given["metadata"])
     if server is not None:
         options["metadata"] = server.place  # without the password
-    if given["beam_args"]:
+    if given.get("beam_args"):
         options["beam_args"] = runner_args(shlex.split(given["beam_args"]))
-    return run_inputs.settle(
-        storage, dataset, given["task"], given["data"] if data is None else data, config, options
-    )
+    return options
 
 
 def thresholds(texts: tuple[str, ...]) -> dict[str, float]:
@@ -221,14 +236,14 @@ def check_dataset(dataset: str, task: str) -> None:
 @click.argument("dataset", metavar="DATASET")
 @training_options
 @click.option("--run-id", default="", help="Name of the run; by default made of time and model.")
+@mlflow_option
 @click.option("--tensorboard", is_flag=True, help="Print the command that shows this run's curves while it trains.")
 @json_option
-def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given: Any) -> None:
+def command(dataset: str, run_id: str, mlflow: str, tensorboard: bool, as_json: bool, **given: Any) -> None:
     """Train, evaluate, and promote the model if it has earned it; a refusal is a normal end."""
     from components.storage.open import open_storage
     from components.training import run_inputs, run_record
     from components.training.cluster import read_cluster
-    from components.training.run_types import STAGES
     from pipelines import stages
 
     storage = open_storage(given["workspace"])
@@ -245,21 +260,17 @@ def command(dataset: str, run_id: str, tensorboard: bool, as_json: bool, **given
             result = stages.result(storage, joined)
             console.emit(result, as_json, lambda: click.echo("This worker's part is done; the chief goes on."))
             return
+    if mlflow:
+        mlflow_export.client(mlflow)  # a missing package is told now, not after hours
     inputs = settle(storage, dataset, given)
     refuse_cluster_of_folds(inputs, cluster is not None)
     folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
     if tensorboard:
         curves = storage.work_folder() / folder / ("folds" if inputs.folds else "tensorboard")
         console.log(f"curves: {tensorboard_command(curves)}")
-    with run_record.lock(storage, folder, f"histoline train {dataset} {given['task']}") as held:
-        run = stages.Run(storage, folder, console.log, metadata_server(given["metadata"]), held.check)
-        with result_left_behind(storage, folder):
-            run.validate(inputs, given["force"])
-            for stage in STAGES[1:]:
-                if not stages.is_over(run.record):
-                    run.stage(stage)
-    document = stages.result(storage, run_record.read(storage, folder))
-    console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
+    carry_out(storage, folder, inputs, given["metadata"], given["force"], as_json)
+    if mlflow:
+        console.log(mlflow_export.said(mlflow_export.export(storage, folder, mlflow)))
 
 
 def refuse_cluster_of_folds(inputs: Inputs, cluster: bool) -> None:
@@ -285,37 +296,6 @@ def tensorboard_command(curves: Path) -> str:
 
     program = Path(sys.executable).with_name("tensorboard")
     return shlex.join([str(program) if program.exists() else "tensorboard", "--logdir", str(curves)])
-
-
-@contextlib.contextmanager
-def result_left_behind(storage: Storage, folder: str) -> Iterator[None]:
-    """Leaves HISTOLINE_RESULT_JSON at the end of the block, whether it ended well or not.
-
-    Args:
-        storage: The workspace.
-        folder: Of the run.
-    """
-    from components.training import run_record
-    from pipelines import stages
-
-    try:
-        yield
-    finally:
-        with contextlib.suppress(HistolineError):
-            console.leave_result(stages.result(storage, run_record.read(storage, folder)))
-
-
-def show(document: dict[str, Any], folder: str) -> None:
-    """Prints a run's end for people."""
-    figures = ", ".join(f"{k} {v:.3f}" for k, v in document["metrics"].items() if v is not None)
-    click.echo(document["reason"] or document["state"])
-    if figures:
-        click.echo(f"{'Out of fold:' if document.get('folds') else 'Test split: '} {figures}")
-    if document["power"]:
-        click.echo(f"Power:       {document['power']}")
-    click.echo(f"Run:         {folder}")
-    if document["decision"] == "promoted" and document["version"]:
-        click.echo(f"Version:     {document['version']}")
 
 
 if __name__ == "__main__":

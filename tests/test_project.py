@@ -78,7 +78,7 @@ def test_every_requirement_has_a_reason(name: str) -> None:
 
 def test_pyproject_repeats_the_runtime_requirements() -> None:
     names = {normal_name(name) for name in re.findall(r'"([A-Za-z0-9._-]+)[^"]*"', declared())}
-    assert names == set(direct("requirements.in"))
+    assert names - {"mlflow-skinny"} == set(direct("requirements.in")), "the extra `mlflow` is in no lock"
 
 
 def test_no_module_is_long() -> None:

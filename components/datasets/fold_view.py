@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.core.array_types import Bools, Integers
+from components.core.array_types import Array, Bools, Integers
 from components.datasets.committed import DatasetFiles, Split
 from components.datasets.sidecars import read_sidecars
 from components.errors import DataError
@@ -55,6 +55,19 @@ def regroup(data: DatasetFiles, split_of: Mapping[str, str]) -> RegroupedFiles:
     coded = rows["group_id"].combine_chunks().dictionary_encode()
     places = np.array([_place(split_of.get(group)) for group in coded.dictionary.to_pylist()], np.int8)
     place = places[coded.indices.to_numpy()] if len(places) else np.zeros(0, np.int8)
+    part = hashlib.sha256(json.dumps(sorted(split_of.items())).encode()).hexdigest()
+    return view_of(data, rows, place, part)
+
+
+def view_of(data: DatasetFiles, rows: pa.Table, place: Array, part: str) -> RegroupedFiles:
+    """A view in which each record stands where it is told.
+
+    Args:
+        data: As it was committed.
+        rows: Its sidecars, `label` and `offset` at least, as `all_rows` gives them.
+        place: Of each row the number of its split in `SPLITS`; -1 for none.
+        part: Digest of who is where.
+    """
     labels, offsets = rows["label"].to_numpy(), rows["offset"].to_numpy()
     chosen = {name: place == number for number, name in enumerate(SPLITS)}
     stored = [(split, shard) for split, shard in data.manifest.all_shards()]
@@ -63,15 +76,14 @@ def regroup(data: DatasetFiles, split_of: Mapping[str, str]) -> RegroupedFiles:
     splits = {}
     by_shard = np.split(offsets, ends[:-1])
     for name, mine in chosen.items():
-        parts: list[Integers] = [part[keep] for part, keep in zip(by_shard, np.split(mine, ends[:-1]), strict=True)]
-        with_some = [number for number, part in enumerate(parts) if len(part)]
+        parts: list[Integers] = [held[keep] for held, keep in zip(by_shard, np.split(mine, ends[:-1]), strict=True)]
+        with_some = [number for number, held in enumerate(parts) if len(held)]
         splits[name] = Split(
             name,
             tuple(paths[number] for number in with_some),
             tuple(int(n) for n in np.bincount(labels[mine], minlength=len(data.classes))),
             tuple(parts[number] for number in with_some),
         )
-    part = hashlib.sha256(json.dumps(sorted(split_of.items())).encode()).hexdigest()
     return RegroupedFiles(data.folder, data.manifest, splits, part, chosen)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.machine import exact_float32
+from components.training.ensemble import model_digest as model_digest  # of what is served here, and of what is averaged
 
 SIGNATURES = ("serving_default", "serve_bytes")
 OUTPUTS = ("probability", "label", "label_name")
@@ -71,15 +71,6 @@ def _read_groups(file: Path) -> frozenset[str] | None:
         return frozenset(groups) if isinstance(groups, list) and all(isinstance(g, str) for g in groups) else None
     except (OSError, ValueError):
         return None
-
-
-def model_digest(model_dir: Path) -> str:
-    """SHA-256 over names and contents of a model's files."""
-    whole = hashlib.sha256()
-    for file in sorted(path for path in model_dir.rglob("*") if path.is_file()):
-        whole.update(f"{file.relative_to(model_dir).as_posix()}\0".encode())
-        whole.update(hashlib.sha256(file.read_bytes()).digest())
-    return whole.hexdigest()
 
 
 class ServedModel:

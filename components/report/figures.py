@@ -281,6 +281,25 @@ def overlaid(name: str, histories: Sequence[tuple[str, Mapping[str, Sequence[flo
         return inline(figure, name, f"{spaced(quantity.removeprefix('val_'))} on eval per epoch, a line for each run")
 
 
+def overlaid_roc(name: str, labels: Array, runs: Sequence[tuple[str, Array]]) -> Markup:
+    """ROC curves of several runs on the same patches.
+
+    Args:
+        name: Unique on the page.
+        labels: 0 or 1, [N].
+        runs: Run and its probabilities, [N].
+    """
+    with drawing(4.3, 4.5) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        for k, (run, probability) in enumerate(runs):
+            x, y, _ = roc_curve(labels, probability)
+            colour, line = COLOURS[k % len(COLOURS)], ("-", "--", "-.")[k % 3]
+            axes.plot(*_thin(x, y), color=colour, linestyle=line, label=f"{run}, {roc_auc(labels, probability):.3f}")
+        _unit_square(axes, "1 - specificity", "sensitivity")
+        _legend_below(figure, axes)
+        return inline(figure, name, "ROC curves of the runs on the test patches that all of them may be judged on")
+
+
 def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str) -> Markup:
     """The primary metric of runs over time.
 

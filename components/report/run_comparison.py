@@ -12,8 +12,15 @@ from markupsafe import Markup
 
 from components.core.array_types import Array
 from components.errors import DataError, UsageError
-from components.metrics.bootstrap import BootstrapPlan, PairedDifference, paired_difference
+from components.metrics.bootstrap import (
+    BootstrapPlan,
+    PairedDifference,
+    paired_difference,
+    percentile_interval,
+    plan_resamples,
+)
 from components.metrics.intervals import Interval
+from components.metrics.resampled import weighted_binary
 from components.promotion.served_model import TRAIN_GROUPS, read_train_groups
 from components.report import figures
 from components.report.evidence import SplitPredictions, align, read_predictions
@@ -26,6 +33,9 @@ from components.training.run_types import RunRecord
 
 CURVES = ("loss", "auc", "macro_f1")
 """Quantities whose curves are laid over one another, those that the runs have."""
+
+AT_THRESHOLD = ("balanced_accuracy", "f1", "sensitivity", "specificity")
+"""Metrics at each run's own threshold whose differences are shown beside that of the primary metric."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +62,8 @@ class Difference:
         patches: In the test splits of both, of groups that neither was trained on.
         groups: Their groups.
         left_out: Groups of both test splits that one of the two was trained on.
-        result: This run minus the first one; None without common patches.
+        result: This run minus the first one, of the primary metric; None without common patches.
+        at_threshold: Metric to the same difference, each run cut at its own threshold; binary only.
     """
 
     run_id: str
@@ -60,6 +71,7 @@ class Difference:
     groups: int
     left_out: int
     result: PairedDifference | None
+    at_threshold: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +222,35 @@ def _difference(first: Member, other: Member) -> Difference:
     plan = BootstrapPlan(pool=len(first.record.classes) > 2)
     probabilities = other.test.probability[rows[1]][keep], first.test.probability[rows[0]][keep]
     result = paired_difference(labels[keep], *probabilities, groups[keep], plan)
-    return Difference(run_id, int(keep.sum()), count, left_out, result)
+    cuts = other.record.threshold, first.record.threshold
+    more = _at_threshold(labels[keep], probabilities, groups[keep], cuts, plan)
+    return Difference(run_id, int(keep.sum()), count, left_out, result, more)
+
+
+def _at_threshold(
+    labels: Array,
+    probabilities: tuple[Array, Array],
+    groups: Array,
+    cuts: tuple[float | None, float | None],
+    plan: BootstrapPlan,
+) -> dict[str, Interval]:
+    """Paired differences of the metrics that depend on the threshold, on the resamples of the primary one."""
+    if None in cuts:
+        return {}
+    resamples = plan_resamples(labels, groups, 2, plan)
+    once = np.ones((1, resamples.groups))
+    metrics = [
+        weighted_binary(labels, p, resamples.index, resamples.groups, float(np.float32(cut)))
+        for p, cut in zip(probabilities, cuts, strict=True)
+        if cut is not None
+    ]
+    (point, other_point), (values, other_values) = ([of(w) for of in metrics] for w in (once, resamples.weights))
+    return {
+        name: percentile_interval(
+            float(point[name][0] - other_point[name][0]), values[name] - other_values[name], resamples
+        )
+        for name in AT_THRESHOLD
+    }
 
 
 def _rows(test: SplitPredictions, names: Array) -> Array:
@@ -236,10 +276,31 @@ def render(comparison: Comparison) -> str:
             runs=[member.record for member in comparison.members],
             verdicts=[verdict(member.record) for member in comparison.members],
             verdict_of=verdict_of,
+            at_threshold=AT_THRESHOLD,
             curves=_curves(comparison.members),
+            roc=_roc(comparison.members),
             unit=comparison.members[0].record.group_unit,
         )
     )
+
+
+def _roc(members: Sequence[Member]) -> Markup | None:
+    """ROC curves on the test patches that all runs have and may be judged on; None where that is no curve."""
+    tests = [(member.record.run_id, member.test) for member in members if member.test is not None]
+    if len(tests) < 2 or len(members[0].record.classes) > 2:
+        return None
+    common = tests[0][1].patch_id.astype(str)
+    for _, test in tests[1:]:
+        common = np.intersect1d(common, test.patch_id.astype(str))
+    first = tests[0][1]
+    rows = _rows(first, common)
+    seen: set[str] = set().union(*(member.trained_on or () for member in members))
+    keep = ~np.isin(first.groups[rows].astype(str), sorted(seen))
+    labels = first.labels[rows][keep]
+    if np.unique(labels).size < 2:
+        return None
+    curves = [(name, test.probability[_rows(test, common)][keep]) for name, test in tests]
+    return figures.overlaid_roc("roc", labels, curves)
 
 
 def _curves(members: Sequence[Member]) -> dict[str, Markup]:

@@ -99,14 +99,14 @@ def train_fold(
         from components.training.operating_point import calibrate
 
         fitted = calibrate(serving, loop.evaluation, data, config, weights)
-        _keep_test(serving, data, config, folder / OUT_OF_FOLD)
+        keep_test(serving, data, config, folder / OUT_OF_FOLD)
         return fitted
 
     def line(text: str) -> None:
         log(f"fold {fold}/{folds.folds}: {text}")
 
     result = train(config, view, folder, log=line, calibrated=calibrated, watch=watch)
-    _forget()
+    forget_model()
     return result
 
 
@@ -145,7 +145,7 @@ def train_folds(
     point = _pooled_point(config, folds, run_dir)
     serve = _refit if config.serve == "refit" else _mean
     result = serve(config, data, folds, run_dir, results, point, key, started, log)
-    _forget()
+    forget_model()
     return result
 
 
@@ -255,8 +255,8 @@ def _pooled_point(config: TrainingConfig, folds: FoldAssignment, run_dir: Path) 
     return {"threshold": chosen.threshold, "threshold_note": chosen.note, "calibration": calibration}
 
 
-def _keep_test(serving: Serving, view: DatasetFiles, config: TrainingConfig, file: Path) -> None:
-    """Writes what a calibrated fold says of its own test part."""
+def keep_test(serving: Serving, view: DatasetFiles, config: TrainingConfig, file: Path) -> None:
+    """Writes what a calibrated model says of the test part of its own view: patch_id, group_id, label, probability."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -287,7 +287,7 @@ def _served_key(config: TrainingConfig, data: DatasetFiles, results: list[TrainR
     return hashlib.sha256(json.dumps([run_key(config, data), *members]).encode()).hexdigest()
 
 
-def _forget() -> None:
+def forget_model() -> None:
     """Gives back what Keras keeps of a model, before the next one is built."""
     import keras
 

@@ -83,6 +83,7 @@ class TrainingConfig:
         folds: How many, for `decision: folds`.
         holdout: `test` keeps the data set's test split out of all folds, to measure the served model on; or `none`.
         serve: What is served after folds: the `mean` of their models, or one `refit` on everyone.
+        ensemble: Runs whose models are averaged, in place of training, where `model` is `ensemble`.
     """
 
     title: str = ""
@@ -122,6 +123,7 @@ class TrainingConfig:
     folds: int = 5
     holdout: str = "none"
     serve: str = "mean"
+    ensemble: tuple[parts.Member, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks every field and brings it to its final type; raises UsageError."""
@@ -186,6 +188,9 @@ class TrainingConfig:
                     raise wrong(
                         name, parts.plain(getattr(self, name)), f"left out: the head of {self.model} is fitted at once"
                     )
+        put("ensemble", parts.members(self.ensemble, self.model))
+        if self.ensemble and self.decision == "folds":
+            raise wrong("decision", "folds", "split for an ensemble: its members have each seen most of the folds")
 
     @property
     def epochs(self) -> int:
@@ -227,7 +232,8 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain mappings and lists, every field written out; `from_dict` reads them back."""
         out = dataclasses.asdict(self)
-        out["phases"] = list(out["phases"])
+        for name in ("phases", "ensemble"):
+            out[name] = list(out[name])
         out["image_size"] = list(self.image_size) if self.image_size else None
         out["format"] = FORMAT
         return out

@@ -200,6 +200,42 @@ class Gate:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run whose model is part of an ensemble.
+
+    Attributes:
+        run_id: RUN_ID, of the same data set and task.
+        model: Digest of its exported model; empty until the recipe is settled.
+    """
+
+    run_id: str
+    model: str = ""
+
+    @classmethod
+    def read(cls, where: str, given: Any) -> Member:
+        """Checks one element of `ensemble`, a RUN_ID or a mapping; raises UsageError."""
+        f = known_keys(where, {"run_id": given} if isinstance(given, str) else plain(given), {"run_id", "model"})
+        run_id, model = f.get("run_id", ""), f.get("model", "")
+        if not isinstance(run_id, str) or not run_id:
+            raise wrong(where, given, "the RUN_ID of a run")
+        return cls(run_id, str(model))
+
+
+def members(given: Any, model: str) -> tuple[Member, ...]:
+    """Checks the field `ensemble`; raises UsageError."""
+    if given in (None, "none", (), []):
+        if model == "ensemble":
+            raise wrong("ensemble", given, "a list of at least two RUN_IDs where model is ensemble")
+        return ()
+    found = [Member.read(f"ensemble.{i}", m) for i, m in enumerate(given)] if isinstance(given, (list, tuple)) else []
+    if len(found) < 2 or len({m.run_id for m in found}) < len(found):
+        raise wrong("ensemble", given, "a list of at least two different RUN_IDs")
+    if model != "ensemble":
+        raise wrong("model", model, "ensemble where the recipe names the runs of one")
+    return tuple(found)
+
+
 def plain(value: Any) -> Any:
     """A part as the mapping that its `read` takes; anything else as it is."""
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

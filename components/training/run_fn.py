@@ -11,7 +11,9 @@ from typing import Any
 from components.datasets.committed import open_dataset
 from components.storage.atomic_files import TMP
 from components.storage.open import open_storage
+from components.training.assembly import assemble
 from components.training.cluster import read_cluster
+from components.training.ensemble import member_folders
 from components.training.fold_training import FOLDS, fold_lock, train_folds
 from components.training.recipe import TrainingConfig
 from components.training.tfx_arguments import check_schema, dataset_folder
@@ -25,8 +27,8 @@ def run_fn(fn_args: Any) -> None:
     Args:
         fn_args: `tfx.components.trainer.fn_args_utils.FnArgs`. Its files name the data set, which must be as its schema
             says; custom_config holds `config` (as `TrainingConfig.to_dict` gives it), `run_dir`, `workspace` and
-            `run_folder`, whose locks folds take, and `source_digest` and `folds`, which are there for TFX's cache key
-            only.
+            `run_folder`, where the members of an ensemble and the locks of folds are, and `source_digest` and `folds`,
+            which are there for TFX's cache key only.
 
     Raises:
         UsageError, DataError: See `train` and `components.training.tfx_arguments`.
@@ -42,7 +44,11 @@ def run_fn(fn_args: Any) -> None:
         print(line, flush=True)
 
     cluster = read_cluster()
-    if config.decision == "folds":
+    if config.ensemble:
+        data = open_dataset(dataset_dir)
+        members = member_folders(open_storage(given["workspace"]), data.name, data.task, config)
+        result = assemble(config, data, run_dir, members, log=log)
+    elif config.decision == "folds":
         lock = fold_lock(open_storage(given["workspace"]), given["run_folder"])
         result = train_folds(config, open_dataset(dataset_dir), run_dir, log=log, lock=lock)
     else:

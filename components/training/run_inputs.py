@@ -18,6 +18,7 @@ from components.errors import UsageError
 from components.splits.fold_assignment import FoldAssignment
 from components.storage.base import Storage
 from components.training import presets, run_record
+from components.training.ensemble import settle_members
 from components.training.fold_plan import freeze_folds, frozen, settle_folds
 from components.training.recipe import TrainingConfig
 from components.training.run_types import RunRecord
@@ -161,13 +162,14 @@ def settle(
     """Brings data set and recipe together and checks that they fit.
 
     Raises:
-        UsageError: They don't, or there is no data set.
+        UsageError: They don't, there is no data set, or a member of an ensemble does not belong on it.
         DataError: The manifest is damaged, or a class has too few groups for so many folds.
     """
     folder, manifest = find_dataset(storage, dataset, task, data)
     width, height = manifest.stored_size
     region = manifest.label_region
     config.check_data(dataset, task, height, width, region)
+    config = settle_members(storage, dataset, task, folder, manifest, config)
     for split, facts in manifest.splits.items():
         if not facts.patches:
             raise UsageError(f"{storage.uri(folder)} has no patches in {split}.", "Ingest more patients.")

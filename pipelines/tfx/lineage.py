@@ -63,6 +63,52 @@ def read(store: Any, pipeline: str, run_id: str) -> tuple[tuple[Execution, ...],
     return tuple(executions), _artifacts(store, _numbers(event.artifact_id for event in events))
 
 
+def link_members(store: Any, pipeline: str, run_id: str, members: Mapping[str, str]) -> None:
+    """Makes the models of an ensemble inputs of its Trainer; TFX itself gives a Trainer none of them.
+
+    Args:
+        store: A `ml_metadata.MetadataStore`.
+        pipeline: TFX's name of the pipeline.
+        run_id: RUN_ID of the ensemble.
+        members: RUN_ID of each member to the place of its model, for one that the store does not know.
+    """
+    from ml_metadata.proto import metadata_store_pb2 as proto
+
+    mlmd: Any = proto
+    trainer = _trainer(store, pipeline, run_id)
+    if trainer is None:
+        return
+    read_already = {e.artifact_id for e in store.get_events_by_execution_ids([trainer]) if e.type == mlmd.Event.INPUT}
+    events = []
+    for number, (member, place) in enumerate(members.items()):
+        execution = _trainer(store, pipeline, member)
+        made = store.get_events_by_execution_ids([execution]) if execution is not None else []
+        found = store.get_artifacts_by_id([e.artifact_id for e in made if e.type == mlmd.Event.OUTPUT]) if made else []
+        kind = store.get_artifact_type("Model").id
+        models = [artifact.id for artifact in found if artifact.type_id == kind]
+        if not models:
+            known = [artifact.id for artifact in store.get_artifacts_by_uri(place)]
+            model = mlmd.Artifact(type_id=kind, uri=place, state=mlmd.Artifact.LIVE)
+            models = known or store.put_artifacts([model])
+        if max(models) not in read_already:
+            steps = [mlmd.Event.Path.Step(key="members"), mlmd.Event.Path.Step(index=number)]
+            path = mlmd.Event.Path(steps=steps)
+            events.append(
+                mlmd.Event(artifact_id=max(models), execution_id=trainer, type=mlmd.Event.INPUT, path=path)
+            )
+    if events:
+        store.put_events(events)
+
+
+def _trainer(store: Any, pipeline: str, run_id: str) -> int | None:
+    """The newest execution of a run's Trainer; None where the store knows none."""
+    found = []
+    for kind, name in (("pipeline_run", run_id), ("node", f"{pipeline}.Trainer")):
+        context = store.get_context_by_type_and_name(kind, name)
+        found.append({e.id for e in store.get_executions_by_context(context.id)} if context else set())
+    return max(found[0] & found[1], default=None)
+
+
 def _numbers(values: Any) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
 

@@ -10,11 +10,11 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.errors import HistolineError
-from pipelines.tfx import metadata_store
+from pipelines.tfx import lineage, metadata_store
 from pipelines.tfx.lineage import DATASET_TYPE, INGEST_TYPE
 
 
@@ -129,6 +129,18 @@ class NodeRunner:
                 executions = handle.store.get_executions_by_context(known.id) if known else []
                 found.append({e.id for e in executions if e.last_known_state in ended})
         return bool(found[0] & found[1])
+
+    def link_members(self, members: Mapping[str, str]) -> None:
+        """Adds the models of an ensemble to ML Metadata as what its Trainer read; once, however often it is called.
+
+        Args:
+            members: RUN_ID to the place of its model, for a run that this store does not know.
+
+        Raises:
+            TemporaryError: As for `run`.
+        """
+        with metadata_store.troubles(self._store), self._metadata(self._connection) as handle:
+            lineage.link_members(handle.store, self._ir.pipeline_info.id, self._run_id, members)
 
     def record_ingest(self, raw_uri: str, examples_uri: str, name: str) -> None:
         """Adds the ingest to ML Metadata, so that lineage reaches from the raw folder to the pushed version.

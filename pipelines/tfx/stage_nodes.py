@@ -17,6 +17,7 @@ from components.report import tfx_document
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.training import run_record
+from components.training.ensemble import member_folder
 from components.training.run_types import STAGES, RunRecord
 from components.training.source_digest import source_digest
 from pipelines import remote_run
@@ -75,6 +76,8 @@ class StageNodes:
                     timings[f"node.{node}"] = round(self._runner.run(node), 2)
                 if node == "Examples":
                     self._link_ingest()
+                if node == "Trainer":
+                    self._link_members()
         except Exception:
             with contextlib.suppress(Exception):  # what failed matters more than what the page shows of it
                 self._collect()
@@ -133,6 +136,13 @@ class StageNodes:
         # In a store that workspaces share the same data may have been ingested in each of them.
         name = f"{self.record.plan_id}{self._config.name.removeprefix(f'{self.record.dataset}-{self.record.task}')}"
         self._runner.record_ingest(self._config.raw, self._config.examples_dir, name)
+
+    def _link_members(self) -> None:
+        record = self.record
+        names = [member["run_id"] for member in record.config.get("ensemble", ())]
+        if names:
+            folders = {name: member_folder(self.storage, record.dataset, record.task, name) for name in names}
+            self._runner.link_members({name: self.storage.uri(f"{place}/model") for name, place in folders.items()})
 
     def _pipeline_config(self, stage: str) -> Any:
         from components.datasets import committed

@@ -19,7 +19,7 @@ import pytest
 from components.core import json_documents
 from components.storage.open import open_storage
 from components.training import checkpoints
-from pipelines import train
+from pipelines import whole_run
 from tests.support import gcs, ingest_help, train_help
 from tests.support.cli_help import invoke
 from tests.support.train_help import TINY, Trained, no_tfx, record, run
@@ -55,9 +55,9 @@ def told_groups(trained: Trained) -> dict[str, int]:
 
 def test_the_terminal_says_in_one_line_what_the_gate_could_have_found(capsys: pytest.CaptureFixture[str]) -> None:
     document = {"reason": "Refused.", "state": "done", "metrics": {"auc": 0.9}, "decision": "refused", "version": None}
-    train.show({**document, "power": "A model truly better by 0.01."}, "/w/runs/idc/binary/r")
+    whole_run.show({**document, "power": "A model truly better by 0.01."}, "/w/runs/idc/binary/r")
     assert "Power:       A model truly better by 0.01.\n" in capsys.readouterr().out
-    train.show({**document, "power": ""}, "/w/runs/idc/binary/r")
+    whole_run.show({**document, "power": ""}, "/w/runs/idc/binary/r")
     assert "Power" not in capsys.readouterr().out
 
 

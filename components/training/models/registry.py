@@ -23,6 +23,7 @@ from components.training.models import (
     weights,
 )
 from components.training.models.info import FILES, ModelInfo
+from components.training.models.info import weights as weights_option
 from components.training.stain_targets import StainTarget
 
 if TYPE_CHECKING:
@@ -50,12 +51,27 @@ MODELS: dict[str, ModelInfo] = {name: module.INFO for name, module in _MODULES.i
 """Every model of the registry; a new one is one new file and its name above."""
 
 
+ENSEMBLE = ModelInfo(
+    name="ensemble",
+    title="Mean of the models of several runs",
+    source="Each member's own; the mean is taken of calibrated logits (components/training/mean_model.py)",
+    input_size=(0, 0),
+    n_classes=2,
+    parameters=0,
+    options=(weights_option("none", imagenet=False),),
+    min_size=1,
+)
+"""What a recipe with `ensemble` calls its model: nothing that is built, so it stands in no list of models."""
+
+
 def info(name: str) -> ModelInfo:
     """What is known of a model.
 
     Raises:
         UsageError: No such model; names the nearest.
     """
+    if name == ENSEMBLE.name:
+        return ENSEMBLE
     return MODELS[choice("model", name, tuple(MODELS))]
 
 
@@ -93,6 +109,8 @@ def build(
         UsageError: Unknown model or option, images that the model can't take, or weights that can't be had.
     """
     entry = info(name)
+    if entry is ENSEMBLE:
+        raise UsageError("An ensemble is put together from trained models; it has no network of its own to train.")
     checked = entry.check_options(options)
     check_size(entry, image_size or input_shape[:2])
     if len(input_shape) != 3 or input_shape[2] != 3 or n_classes < 2:
@@ -197,7 +215,7 @@ def check_weights(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: It is of another width, say.
     """
-    check = getattr(_MODULES[name], "check_weights_file", None)
+    check = getattr(_MODULES.get(name), "check_weights_file", None)
     if check is not None:
         check(options)
 

@@ -10,6 +10,7 @@ import pytest
 from components.errors import DataError, UsageError
 from components.metrics.bootstrap import BootstrapPlan, paired_difference
 from components.metrics.intervals import Interval
+from components.metrics.point import binary_metrics, roc_auc
 from components.report import run_comparison
 from components.report.page import CSP
 from components.report.run_comparison import Member
@@ -36,6 +37,32 @@ def test_the_difference_is_that_of_the_paired_bootstrap(members: tuple[Member, .
     assert turned is not None and run_comparison.verdict_of(turned.difference) == "better"
     assert found.metrics["auc"][0]["estimate"] == pytest.approx(difference.result.second.estimate)
     assert found.recipe == {} and found.notes == ()
+
+
+def test_differences_at_each_runs_own_threshold(members: tuple[Member, ...]) -> None:
+    first, second = members
+    cut = dataclasses.replace(second, record=dataclasses.replace(second.record, threshold=0.7))
+    (difference,) = run_comparison.compare((first, cut)).differences
+    good, poor = first.test, second.test
+    assert good is not None and poor is not None and first.record.threshold == 0.4
+    ours = binary_metrics(poor.labels, poor.probability, 0.7)
+    theirs = binary_metrics(good.labels, good.probability, 0.4)
+    assert set(difference.at_threshold) == set(run_comparison.AT_THRESHOLD)
+    for name, found in difference.at_threshold.items():
+        assert found.estimate == pytest.approx(ours[name] - theirs[name]), name
+        assert found.low is not None and found.high is not None and found.low <= found.estimate <= found.high
+    uncut = dataclasses.replace(second, record=dataclasses.replace(second.record, threshold=None))
+    assert run_comparison.compare((first, uncut)).differences[0].at_threshold == {}
+
+
+def test_roc_curves_are_laid_over_one_another(members: tuple[Member, ...]) -> None:
+    first, second = members
+    page = run_comparison.render(run_comparison.compare(members))
+    assert second.test is not None
+    auc = roc_auc(second.test.labels, second.test.probability)
+    assert 'id="roc-' in page and f"poor, {auc:.3f}" in page and "own threshold" in page
+    unscored = dataclasses.replace(second, test=None)
+    assert 'id="roc-' not in run_comparison.render(run_comparison.compare((first, unscored)))
 
 
 def test_groups_that_either_was_trained_on_are_left_out(members: tuple[Member, ...]) -> None:
