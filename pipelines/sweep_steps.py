@@ -244,7 +244,9 @@ def trial(
     from components.core.machine import die_with_parent
     from components.storage.open import open_storage
     from components.sweeps import trial as trials
+    from pipelines.tfx import nodes
 
+    nodes.silence()  # TensorFlow complains of each model after the first, which folds have
     refuse_cluster()
     if PARENT in os.environ:
         die_with_parent(int(os.environ[PARENT]))

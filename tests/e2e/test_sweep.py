@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import ingest_help, train_help
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 RECIPE = """
 dataset: idc
