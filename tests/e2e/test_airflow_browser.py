@@ -228,7 +228,7 @@ def test_a_folder_is_scored_with_the_champion(person: Person, airflow: Airflow, 
     person.picture("report-predict")
     assert airflow.tasks("idc_predict", run)["drift"]["state"] == "success"
     expect(frame.get_by_role("heading", name="Slide maps")).to_be_visible()
-    expect(frame.get_by_role("cell", name="not an image", exact=True)).to_be_visible()
+    expect(frame.get_by_role("rowheader", name="not an image", exact=True)).to_be_visible()
     expect(frame.locator("body")).to_contain_text("Colours against the training data")
 
 
