@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,7 @@ def measure(
     from components.training.leakage_trials import trial
     from components.training.source_digest import source_digest
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
     local = committed.open_dataset(committed.stage(storage, folder, manifest))
     work = storage.work_folder() / home / "trials"
     numbers = tuple(config.seed + k for k in range(seeds))
