@@ -250,6 +250,10 @@ def sweep_fields(adapter: Adapter) -> dict[str, Any]:
             "--minutes", "Search", "Minutes of training", "In all; what runs then ends after its epoch. Empty: no"
             " limit.", None, type=["null", "number"], minimum=0.1, maximum=20_160,
         ),
+        "folds": _field(
+            "--folds", "Search", "Folds", "Each trial is scored by so many folds inside train and eval, and costs as"
+            " many trainings. Empty: on eval.", None, type=["null", "integer"], minimum=2, maximum=20,
+        ),
         "seed": _field(
             "--seed", "Search", "Seed", "Of the order in which trials are drawn.", 0, type="integer", minimum=0,
             maximum=2**31 - 1,

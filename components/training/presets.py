@@ -18,7 +18,7 @@ from components.training.models import MODELS
 from components.training.recipe import OF_STEPS, TrainingConfig
 
 DEFAULTS = {
-    ("idc", "binary"): "idc_cnn_105k",
+    ("idc", "binary"): "idc_features",
     ("breakhis", "binary"): "breakhis_binary_resnet50",
     ("breakhis", "subtype"): "breakhis_subtype_resnet50",
     ("pcam", "binary"): "pcam_cnn",

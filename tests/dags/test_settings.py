@@ -24,7 +24,7 @@ def test_the_committed_file() -> None:
     assert (found.pool, found.gpu_pool) == ("default_pool", "default_pool")
     assert (found.retries, found.data_roots) == (5, ())
     idc = found.datasets["idc"]
-    assert idc.defaults["train"]["preset"] == "idc_cnn_105k"
+    assert idc.defaults["train"]["preset"] == "idc_features"
     assert idc.defaults["ingest"]["input"] == f"{PROJECT}/data/idc"
     assert idc.cron == {"ingest": "", "train": "0 3 * * 0", "predict": "", "sweep": ""}
     assert found.datasets["pcam"].minutes["train"] == 2880 and idc.minutes["train"] == 1440
