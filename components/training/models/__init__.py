@@ -10,6 +10,7 @@ from components.training.models.registry import (
     info,
     logits_model,
     pixels_per_image,
+    provide_weights,
     split_model,
     stain_target,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "info",
     "logits_model",
     "pixels_per_image",
+    "provide_weights",
     "split_model",
     "stain_target",
 ]

@@ -22,6 +22,7 @@ from components.training.models import (
     simple_cnn,
     weights,
 )
+from components.training.models.downloads import fetch
 from components.training.models.info import FILES, ModelInfo
 from components.training.models.info import weights as weights_option
 from components.training.stain_targets import StainTarget
@@ -151,6 +152,26 @@ def build(
     published = functools.partial(module.imagenet_file, checked) if backbone is not None else None
     weights.load(model, backbone, entry, checked["weights"], published, getattr(module, "load_published", None))
     return model
+
+
+def provide_weights(name: str, options: Mapping[str, Any]) -> None:
+    """Downloads the published weights that a recipe starts from, if they are not here yet; nothing else is built.
+
+    Args:
+        name: Of the model.
+        options: Of the recipe, checked.
+
+    Raises:
+        TemporaryError: They can't be downloaded.
+    """
+    module = _MODULES.get(name)  # none of an ensemble
+    find = getattr(module, "imagenet_file", None)
+    own = getattr(module, "brings_weights", lambda options: False)
+    if find is None or options.get("weights") != "imagenet" or own(options):
+        return
+    place = find(dict(options))
+    if place.startswith("https:"):
+        fetch(place, info(name))
 
 
 def split_model(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:

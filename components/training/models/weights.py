@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.core.regular_files import open_regular
 from components.errors import UsageError
+from components.training.models.downloads import fetch
 from components.training.models.info import ModelInfo
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 WORDS = ("imagenet", "none")
 """What `options.weights` may say instead of a file."""
-
-DOWNLOAD_TIMEOUT_S = 60.0
-"""A server that says nothing for so long counts as no network."""
-
 
 Reader = Callable[["keras.Model", str], None]
 """Loads a file that is not of Keras' own into a backbone; ValueError where it does not fit."""
@@ -46,7 +43,8 @@ def load(
         reader: Of published files that are not HDF5; None where they are.
 
     Raises:
-        UsageError: No published weights, no network, no such file, or a file that fits neither.
+        UsageError: No published weights, no such file, or a file that fits neither.
+        TemporaryError: Published weights can't be downloaded.
     """
     if weights == "none":
         return
@@ -127,30 +125,6 @@ def _sha256(path: str) -> hashlib._Hash:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest
-
-
-def fetch(url: str, info: ModelInfo) -> str:
-    """Downloads published weights once into Keras' cache folder (`KERAS_HOME`, default `~/.keras`).
-
-    Raises:
-        UsageError: No network, or the download was cut; says how to supply the file.
-    """
-    import socket
-
-    import keras
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
-    try:
-        return str(keras.utils.get_file(url.rsplit("/", 1)[1], url, cache_subdir="models"))
-    except Exception as error:  # get_file raises bare Exception where the server can't be reached
-        raise UsageError(
-            f"the ImageNet weights of {info.name} could not be downloaded from {url} ({error}).",
-            "Fetch that file on a machine with a network and give it with --weights FILE "
-            "(options.weights in a recipe), or start from random weights with --weights none.",
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _read(part: keras.Model, whole: keras.Model | None, info: ModelInfo, path: str, reader: Reader | None) -> None:

