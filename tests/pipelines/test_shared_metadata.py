@@ -63,6 +63,7 @@ def test_a_wrong_password_is_wrong_usage_and_stays_hidden(url: str) -> None:
     assert "hidden" not in str(error.value)
 
 
+@pytest.mark.e2e
 def test_a_lock_that_another_holds_is_worth_another_try() -> None:
     from ml_metadata.proto import metadata_store_pb2 as proto
 

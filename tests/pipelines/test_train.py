@@ -194,6 +194,7 @@ def test_a_damaged_shard_stops_the_run_before_training(trained: Trained, tmp_pat
     assert told["state"] == "failed" and shard.name in told["reason"]
 
 
+@pytest.mark.e2e
 def test_another_scanner_is_caught_and_can_be_accepted(trained: Trained, tmp_path: Path) -> None:
     workspace = trained.copy(tmp_path)
     ingest_help.ingest(train_help.draw(tmp_path / "raw", red=40), workspace)

@@ -27,6 +27,7 @@ LONGEST = (
     "test_sweep",
     "test_shared_metadata",
     "test_readme",
+    "test_browser",
     "test_workers",
     "test_ingest_process",
     "test_job",

@@ -21,7 +21,7 @@ from tests.components.report.test_prediction_page import summary
 from tests.support import sweep_help
 from tests.support.report_help import Studio
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

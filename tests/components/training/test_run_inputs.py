@@ -58,7 +58,7 @@ def test_where_there_is_no_data_set_the_way_to_one_is_told(tmp_path: Path, works
 
 
 def test_the_recipe_follows_preset_model_and_default() -> None:
-    assert choose("idc", "binary").model == "cnn_105k"
+    assert choose("idc", "binary").model == "frozen_features"
     assert choose("idc", "binary", model="mobilenet_v2").title.startswith("IDC, MobileNetV2")
     assert choose(
         "pcam", "binary", model="pcam_cnn"
