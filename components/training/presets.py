@@ -21,7 +21,7 @@ DEFAULTS = {
     ("idc", "binary"): "idc_features",
     ("breakhis", "binary"): "breakhis_binary_resnet50",
     ("breakhis", "subtype"): "breakhis_subtype_resnet50",
-    ("pcam", "binary"): "pcam_cnn",
+    ("pcam", "binary"): "pcam_features",
 }
 """The preset where a data set and a task are given and nothing else."""
 
