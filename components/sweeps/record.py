@@ -21,7 +21,7 @@ from components.errors import UsageError
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import HeldLock, Storage
 from components.sweeps.sweep_types import Search, SweepRecord, Trial, TrialRecord
-from components.training.run_record import check_run_id, find_run
+from components.training.run_record import check_run_id, find_named, find_run
 from components.version import __version__
 
 FORMAT = 1
@@ -59,13 +59,7 @@ def trial_dir(folder: str, number: int) -> str:
 
 def find_sweep(storage: Storage, sweep_id: str) -> str | None:
     """Folder of the sweep of this name under any data set and task; None where there is none."""
-    check_run_id(sweep_id)
-    for dataset in storage.list_dirs("sweeps"):
-        for task in storage.list_dirs(f"sweeps/{dataset}"):
-            folder = f"sweeps/{dataset}/{task}/{sweep_id}"
-            if storage.exists(f"{folder}/{NAME}"):
-                return folder
-    return None
+    return find_named(storage, "sweeps", sweep_id, NAME)
 
 
 def begin(

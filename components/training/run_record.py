@@ -57,11 +57,26 @@ def find_run(storage: Storage, run_id: str) -> str | None:
         storage: The workspace.
         run_id: RUN_ID, unique in a workspace.
     """
-    check_run_id(run_id)
-    for dataset in storage.list_dirs("runs"):
-        for task in storage.list_dirs(f"runs/{dataset}"):
-            folder = f"runs/{dataset}/{task}/{run_id}"
-            if storage.exists(f"{folder}/{NAME}"):
+    return find_named(storage, "runs", run_id, NAME)
+
+
+def find_named(storage: Storage, home: str, name: str, document: str) -> str | None:
+    """Folder HOME/DATASET/TASK/NAME that holds a document, under any data set and task; None where there is none.
+
+    Args:
+        storage: The workspace.
+        home: Such as `runs`.
+        name: RUN_ID, or what follows the same rules.
+        document: File that makes the folder one.
+
+    Raises:
+        UsageError: It can't be a name.
+    """
+    check_run_id(name)
+    for dataset in storage.list_dirs(home):
+        for task in storage.list_dirs(f"{home}/{dataset}"):
+            folder = f"{home}/{dataset}/{task}/{name}"
+            if storage.exists(f"{folder}/{document}"):
                 return folder
     return None
 

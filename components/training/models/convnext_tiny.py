@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.training.models.info import ModelInfo, Option, dropout, weights
+from components.training.models.pooled_head import pooled_logits
 
 if TYPE_CHECKING:
     import keras
@@ -31,26 +32,8 @@ INFO = ModelInfo(
 
 
 def logits(images: Any, n_classes: int, options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Adds the network itself, up to the logits of each view.
-
-    Args:
-        images: KerasTensor float32[N, H, W, 3], grey levels 0-255.
-        n_classes: Width of the output.
-        options: Checked options.
-
-    Returns:
-        (logits [N, n_classes] of the layer `head_logits`, the backbone without weights loaded).
-    """
-    from keras import layers
-
-    from components.training.models.resize import enlarged
-
-    x = scaled(enlarged(images, options["resize"]))
-    made = backbone(options, x.shape[1:3])
-    x = layers.GlobalAveragePooling2D(name="average")(made(x))
-    if options["dropout"]:
-        x = layers.Dropout(options["dropout"], name="head_dropout")(x)
-    return layers.Dense(n_classes, dtype="float32", name="head_logits")(x), made
+    """Adds the network itself; see `pooled_logits`."""
+    return pooled_logits(images, n_classes, options, scaled, backbone)
 
 
 def scaled(images: Any) -> Any:

@@ -37,7 +37,7 @@ def test_out_of_fold_the_stored_step_is_each_models_own_threshold(poor: Evidence
     own = np.where(np.arange(len(poor.test)) % 2, 0.1, 0.9).astype(np.float32)
 
     class Folded(Evidence):
-        cuts = own  # type: ignore[assignment]
+        cuts = own  # type: ignore[assignment]  # a property there, which only runs by folds fill
 
     folded = Folded(**{field.name: getattr(poor, field.name) for field in dataclasses.fields(poor)})
     made = explorer(folded, bootstrap_plan(poor))
