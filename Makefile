@@ -25,9 +25,13 @@ demo-retrain: setup ## four weeks of retraining on real Airflow servers, in .dem
 	@bash infra/airflow_setup.sh
 	@bash infra/demo_retrain.sh $(ARGS)
 
-test: setup ## fast and integration tests, then those of the DAGs (ARGS="..." narrows the former, leaves out the latter)
+test: setup ## fast and integration tests, those of the DAGs beside them (ARGS="..." narrows the former, leaves out the latter)
+ifeq ($(strip $(ARGS)),)
+	@bash infra/airflow_setup.sh
+	@bash infra/beside.sh "$(MAKE) --no-print-directory test-dags" $(PYTHON) -m pytest $(PARALLEL) -m "not e2e"
+else
 	$(PYTHON) -m pytest $(PARALLEL) -m "not e2e" $(ARGS)
-	@[ -n "$(ARGS)" ] || $(MAKE) --no-print-directory test-dags
+endif
 
 test-dags: ## tests of the DAGs, in Airflow's own environment
 	@bash infra/airflow_setup.sh
