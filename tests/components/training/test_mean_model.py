@@ -40,12 +40,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.fixture(scope="module")
+def of_members(pair: list[Path]) -> list[Any]:
+    return [tf.saved_model.load(str(folder)) for folder in pair]
+
+
 def log_odds(probability: np.ndarray) -> np.ndarray:
     exact = probability.astype(np.float64)
     return np.log(exact) - np.log1p(-exact)
 
 
-def test_what_is_served_is_the_mean_of_what_the_members_serve(pair: list[Path], tmp_path: Path) -> None:
+def test_what_is_served_is_the_mean_of_what_the_members_serve(
+    pair: list[Path], of_members: list[Any], tmp_path: Path
+) -> None:
     # The members may be gone once they are loaded.
     copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in pair]
     serving = load_mean(copies)
@@ -53,7 +60,6 @@ def test_what_is_served_is_the_mean_of_what_the_members_serve(pair: list[Path], 
         shutil.rmtree(folder)
     pixels = images(9, SIDE, SIDE)
     asked = {"serving_default": raw(pixels), "serve_bytes": [png(image) for image in pixels]}
-    of_members = [tf.saved_model.load(str(folder)) for folder in pair]
     single = [answers(loaded, "serving_default", raw(pixels))["probability"] for loaded in of_members]
     mean = np.mean([log_odds(p) for p in single], axis=0)
     assert np.abs(log_odds(single[0]) - log_odds(single[1])).min() > 0.1, "the members disagree"
@@ -84,18 +90,18 @@ def test_what_is_served_is_the_mean_of_what_the_members_serve(pair: list[Path], 
     assert not [kind for kind in kinds if "keras" in kind]
 
 
-def test_weights_are_stored_once_and_a_mean_may_be_a_member(pair: list[Path], tmp_path: Path) -> None:
+def test_weights_are_stored_once_and_a_mean_may_be_a_member(
+    pair: list[Path], of_members: list[Any], tmp_path: Path
+) -> None:
     def stored(folder: Path) -> int:
         return (folder / "variables" / "variables.data-00000-of-00001").stat().st_size
 
     inner = export.save(load_mean(pair), tmp_path / "inner", facts(**SIZES))
     assert stored(inner) < 1.05 * sum(stored(folder) for folder in pair)
-    outer = tf.saved_model.load(str(export.save(load_mean([inner, pair[0]]), tmp_path / "outer", facts(**SIZES))))
+    outer = load_mean([inner, pair[0]])
     pixels = raw(images(4, SIDE, SIDE))
-    first, second = (
-        log_odds(answers(tf.saved_model.load(str(folder)), "serving_default", pixels)["probability"]) for folder in pair
-    )
-    found = log_odds(answers(outer, "serving_default", pixels)["probability"])
+    first, second = (log_odds(answers(loaded, "serving_default", pixels)["probability"]) for loaded in of_members)
+    found = log_odds(outer.serve_examples(tf.constant(pixels))["probability"].numpy())
     np.testing.assert_allclose(found, 0.75 * first + 0.25 * second, atol=2e-6)
     assert len(outer.weights) == len({id(weight) for weight in outer.weights})
 
@@ -106,8 +112,8 @@ def test_several_classes_have_the_normalised_geometric_mean(tmp_path: Path) -> N
     pixels = raw(images(5, SIDE, SIDE))
     single = [answers(tf.saved_model.load(str(f)), "serving_default", pixels)["probability"] for f in folders]
     wanted = np.sqrt(single[0].astype(float) * single[1])
-    out = export.save(load_mean(folders), tmp_path / "mean", facts(names, **SIZES))
-    found = answers(tf.saved_model.load(str(out)), "serving_default", pixels)["probability"]
+    serving = load_mean(folders)
+    found = serving.serve_examples(tf.constant(pixels))["probability"].numpy()
     np.testing.assert_allclose(found, wanted / wanted.sum(axis=1, keepdims=True), atol=1e-6)
 
 
