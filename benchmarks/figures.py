@@ -33,6 +33,7 @@ SECTIONS = {
         " no plan, audit, tables or fsync. Bare loop / ingest is 1 where the ingest costs nothing beyond it. Naive Beam"
         " and TensorFlow Datasets neither measure, hash nor audit.",
     ),
+    "scale": ("Millions of patches", "What one process needs before and after shards are written; no image is read."),
     "features": ("Colour features", "Computed once, at the ingest."),
     "models": (
         "Models",

@@ -202,13 +202,24 @@ def near_duplicates(
             left = left[ordered[left] == ordered[left + step]]
             if not len(left):
                 continue
-            a, b = usable[order[left]], usable[order[left + step]]
-            found.append(np.stack((a, b), 1)[split[a] != split[b]])
+            pairs = np.stack((usable[order[left]], usable[order[left + step]]), 1)
+            # At once: of millions of rows, many more pairs share a band by chance than are alike.
+            pairs = pairs[split[pairs[:, 0]] != split[pairs[:, 1]]]
+            found.append(pairs[_alike(pairs[:, 0], pairs[:, 1], perceptual_hash, mean_rgb)])
     pairs = np.concatenate(found) if found else np.empty((0, 2), np.intp)
-    if not len(pairs):
-        return pairs, crowded
-    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-    a, b = pairs.T
-    different = np.unpackbits((perceptual_hash[a] ^ perceptual_hash[b])[:, None].view(np.uint8), axis=1).sum(1)
-    alike = (different <= NEAR_BITS) & (np.abs(mean_rgb[a] - mean_rgb[b]).max(1) <= NEAR_LEVELS)
-    return pairs[alike], crowded
+    return (np.unique(np.sort(pairs, axis=1), axis=0) if len(pairs) else pairs), crowded
+
+
+def _alike(
+    a: npt.NDArray[np.intp],
+    b: npt.NDArray[np.intp],
+    perceptual_hash: npt.NDArray[np.uint64],
+    mean_rgb: npt.NDArray[np.float32],
+) -> npt.NDArray[np.bool_]:
+    """Whether rows a[i] and b[i] differ in at most NEAR_BITS bits and NEAR_LEVELS grey levels: bool[N]."""
+    different = perceptual_hash[a] ^ perceptual_hash[b]
+    for _ in range(NEAR_BITS):
+        different &= different - np.uint64(1)  # takes out the lowest bit that is set
+    alike: npt.NDArray[np.bool_] = different == 0
+    alike[alike] = np.abs(mean_rgb[a[alike]] - mean_rgb[b[alike]]).max(1, initial=0) <= NEAR_LEVELS
+    return alike

@@ -38,6 +38,9 @@ from components.storage.open import open_storage
 from components.version import INGEST_VERSION
 from schemas.tables import SPLITS
 
+HASHED_AT_ONCE = 1 << 18
+"""Ids that are Python strings at one time."""
+
 EXAMPLE_OVERHEAD = 620
 """Bytes of an Example beside its pixels, about; decides only where shards are cut."""
 
@@ -132,7 +135,8 @@ def make_plan(
         fingerprint=found.fingerprint,
     )
     tables = PlanTables(
-        rows=pc.take(patches, arrow_arrays.numbers(order)),
+        patches=patches,
+        order=order,
         cuts=cuts,
         rejects=rejects,
         fold_ledgers={fold_path(config.home, ledger.fold): ledger.to_json() for ledger in reversed(splits.folds)},
@@ -193,7 +197,8 @@ def make_plan_id(
     digest = hashlib.sha256(canonical({"config": identity, "version": INGEST_VERSION}))
     digest.update(canonical(dict(ledger.splits)) if split_of_row is None else split_of_row.tobytes())
     files = patches.select(["source" if "source" in patches.schema.names else "path", "size", "version"])
-    files = pc.take(files, pc.sort_indices(files.column(0)))
+    if not _is_sorted(files.column(0)):
+        files = pc.take(files, pc.sort_indices(files.column(0)))
     rejected = pc.take(rejects, pc.sort_indices(rejects.column("path"))).select(["path", "code"])
     for column in (*files.columns, *rejected.columns):
         values = arrow_arrays.flat(column)
@@ -203,6 +208,12 @@ def make_plan_id(
         else:
             digest.update(arrow_arrays.values(values).astype("<i8").tobytes())
     return digest.hexdigest()[:16]
+
+
+def _is_sorted(values: pa.ChunkedArray) -> bool:
+    """Whether strings rise; discovery sorts by path, and to sort millions again takes longer than all else."""
+    whole = arrow_arrays.flat(values)
+    return bool(pc.all(pc.less_equal(whole.slice(0, max(len(whole) - 1, 0)), whole.slice(1))).as_py() is not False)
 
 
 def text_bytes(values: pa.Array) -> bytes | memoryview:
@@ -236,8 +247,7 @@ def cut_shards(
     Returns:
         Order of rows, intp [patches]; the shards; row positions (in that order) between shards.
     """
-    ids = arrow_arrays.python(arrow_arrays.flat(patches.column("patch_id")))
-    keys = np.fromiter((xxhash.xxh3_64_intdigest(i.encode(), config.seed) for i in ids), np.uint64, len(ids))
+    keys = _hashes(patches.column("patch_id"), config.seed)
     order = np.lexsort((keys, split_of_row))
     sizes = sizes[order]
     target = config.shard_mb << 20
@@ -248,7 +258,18 @@ def cut_shards(
         count = int((split_of_row == number).sum())
         ends = np.cumsum(sizes[first : first + count])
         shards = max(1, -(-int(ends[-1] if count else 0) // target))
-        inner = [first + int(np.searchsorted(ends, ends[-1] * k / shards)) for k in range(1, shards)]
-        cuts += [*inner, first + count]
+        # One call for all: each converts all of `ends`, which for thousands of shards is quadratic.
+        inner = np.searchsorted(ends, ends[-1] * np.arange(1, shards) / shards) if count else np.empty(0, int)
+        cuts += [*(first + inner).tolist(), first + count]
         specs += [ShardSpec(split, k, shards) for k in range(shards)]
     return order, specs, cuts
+
+
+def _hashes(ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
+    """uint64 [ids]; a part at a time, as a million strings are a hundred megabytes."""
+    hashes = np.empty(len(ids), np.uint64)
+    for first in range(0, len(ids), HASHED_AT_ONCE):
+        part = arrow_arrays.python(arrow_arrays.flat(ids.slice(first, HASHED_AT_ONCE)))
+        digests = (xxhash.xxh3_64_intdigest(text.encode(), seed) for text in part)
+        hashes[first : first + len(part)] = np.fromiter(digests, np.uint64, len(part))
+    return hashes

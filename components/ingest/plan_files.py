@@ -8,9 +8,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from components.core import arrow_arrays
 from components.datasets import manifest as manifests
 from components.datasets.layout import ShardSpec
 from components.datasets.sidecars import META_KEY
@@ -24,15 +28,17 @@ class PlanTables:
     """What a plan leaves on disk; large, so it stays in the process that planned.
 
     Attributes:
-        rows: What is to be written, in the order of the records.
-        cuts: Row positions between shards, [shards + 1].
+        patches: What is to be written, as discovery found it.
+        order: intp [patches]: its rows in the order of the records.
+        cuts: Positions in `order` between shards, [shards + 1].
         rejects: Rows of `REJECT_SCHEMA`: what discovery rejected.
         fold_ledgers: Path relative to the workspace -> text, of all ledgers of a cross-validation.
         path_map: Tokens and paths; None for plain ids.
         path_map_file: Where they go.
     """
 
-    rows: pa.Table
+    patches: pa.Table
+    order: npt.NDArray[np.intp]
     cuts: list[int]
     rejects: pa.Table
     fold_ledgers: Mapping[str, str]
@@ -69,15 +75,15 @@ def write_plan(storage: Storage, plan: IngestPlan, tables: PlanTables, *, shards
 
 
 def _write_rows(path: Path, plan: IngestPlan, tables: PlanTables) -> None:
-    """One record batch per shard."""
+    """One record batch per shard, taken one after the other: together they are as large as the index."""
     specs = [dataclasses.astuple(spec) for spec in plan.specs]
-    rows = tables.rows.select([f.name for f in tables.rows.schema if f.name != "version"]).combine_chunks()
+    rows = tables.patches.select([f.name for f in tables.patches.schema if f.name != "version"]).combine_chunks()
     schema = rows.schema.with_metadata({META_KEY: json.dumps({"shards": specs}).encode()})
     empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
     # The plan of a pseudonymised ingest holds real paths until the commit sweeps it.
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for start, end in zip(tables.cuts, tables.cuts[1:]):
-            batches = rows.slice(start, end - start).combine_chunks().to_batches()
+            batches = pc.take(rows, arrow_arrays.numbers(tables.order[start:end])).combine_chunks().to_batches()
             writer.write_batch(batches[0].replace_schema_metadata(schema.metadata) if batches else empty)
 
 

@@ -129,7 +129,7 @@ class TestPlanning:
             given, previous = read_given(cfg), read_previous(LocalStorage(cfg.workspace), cfg)
             plan, tables = make_plan(cfg, given, previous, find_patches(cfg, given, previous), "try")
             assert files(raw) == before and not plan.committed
-            assert len(tables.rows) == sum(plan.patches) == 48
+            assert len(tables.order) == len(tables.patches) == sum(plan.patches) == 48
             assert len(tables.fold_ledgers) == (3 if options else 0)
             assert (tables.path_map is not None) == ("pseudonymise" in options)
 
