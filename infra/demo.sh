@@ -61,7 +61,7 @@ step "5. Train: a small network, promoted if it beats colour alone on patients i
 decided promoted
 
 step "6. Train again: a network that learns nothing, which the gate must refuse"
-"$histoline" train idc --workspace "$workspace" --preset crippled
+"$histoline" train idc --workspace "$workspace" --preset infra/crippled.yaml
 decided refused
 
 step "7. Models: what is served, and why"

@@ -33,7 +33,8 @@ def build() -> dict[str, Any]:
 
     Returns:
         A JSON object. A field is a JSON schema (type, enum, minimum, maximum, ...) with a `default`, the command's
-        `option`, and what the form shows: `title`, `description`, `section`. `path` marks folders and files.
+        `option`, and what the form shows: `title`, `description`, `section`. `path` marks folders and files; `words`
+        say what a `pattern` asks for.
     """
     from components.adapters.registry import ADAPTERS
     from components.training import models
@@ -157,6 +158,11 @@ def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
             " download what it names. Empty for the recipe's.", None,
             type=["null", "string"], path=True, maxLength=1000,
         ),
+        "backbone": _field(
+            "--backbone", "Model", "Backbone", "Of the recipes on features: a SavedModel folder or Keras file of your"
+            " own in place of the recipe's backbone. Empty for the recipe's.", None,
+            type=["null", "string"], path=True, maxLength=1000,
+        ),
         "epochs": _field(
             "--epochs", "Model", "Epochs", "Of the last phase; empty for the recipe's.", None,
             type=["null", "integer"], minimum=1, maximum=10_000,
@@ -187,6 +193,7 @@ def train_fields(adapter: Adapter, presets: list[PresetInfo]) -> dict[str, Any]:
             "--accept-drift", "Rules", "Accept a shift of colours because",
             "A reason, kept in the run and in the report. Empty: a shift against the champion's data fails the run.",
             None, type=["null", "string"], maxLength=300, pattern="^[^\\x00-\\x1f\\x7f]*(?![\\s\\S])",
+            words="single line of text",
         ),
         "force": _field(
             "--force", "Rules", "Train although nothing has changed", "Otherwise an unchanged run is skipped.", False,
@@ -214,6 +221,7 @@ def predict_fields(adapter: Adapter) -> dict[str, Any]:
         "version": _field(
             "--version", "Model", "Version", "VERSION or RUN_ID; empty for the champion.", None,
             type=["null", "string"], maxLength=100, pattern="^(?:[A-Za-z0-9][A-Za-z0-9._-]*)?(?![\\s\\S])",
+            words="VERSION or RUN_ID",
         ),
         "fail_on_drift": _field(
             "--fail-on-drift", "Rules", "A shift of colours is a failure", "Otherwise the task `drift` is skipped with"
@@ -233,6 +241,7 @@ def sweep_fields(adapter: Adapter) -> dict[str, Any]:
         "recipes": _field(
             "--recipes", "Search", "Recipes", "Names, separated by commas. Empty: all that were made for the data set.",
             None, type=["null", "string"], maxLength=1000, pattern="^[A-Za-z0-9_., -]*(?![\\s\\S])",
+            words="list of recipes, separated by commas",
         ),
         "search_file": _field(
             "--search", "Search", "Search file", "YAML with recipes and the fields to search; empty: each recipe once.",

@@ -85,10 +85,7 @@ class Run:
             if same.decision == "promoted"
             else "refused by the gate"
         )
-        reason = (
-            f"Unchanged: data, recipe and code are those of run {same.run_id}, which was {ended};"
-            " --force trains all the same."
-        )
+        reason = f"Unchanged: data, recipe and code are those of run {same.run_id}, which was {ended}."
         with run_record.stage(self.storage, self.folder, "validate", inputs=self._inputs()):
             run_record.update(
                 self.storage, self.folder, decision="unchanged", code="unchanged", reason=reason,
@@ -96,7 +93,7 @@ class Run:
             )  # fmt: skip
         run_record.update(self.storage, self.folder, state="done")
         self._report()
-        self.log(reason)
+        self.log(f"{reason} --force trains all the same.")
 
     def stage(self, name: str) -> None:
         """Runs a stage after `validate`.

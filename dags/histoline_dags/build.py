@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.timetables import trigger as core
 
 from histoline_dags.form import arguments, build_form
 from histoline_dags.notify import WebhookNotifier
@@ -16,6 +17,8 @@ from histoline_dags.settings_file import SettingsError
 
 Context = Mapping[str, Any]
 LIGHT_MINUTES = 5
+ALLOWED: Any = ("scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization")
+"""Ways to start a run: all of Airflow's but `backfill`."""
 
 
 def build_dag(settings: Settings, own: DatasetSettings, kind: str, doc: str, schedule: Any) -> DAG:
@@ -25,12 +28,14 @@ def build_dag(settings: Settings, own: DatasetSettings, kind: str, doc: str, sch
         settings: All of them.
         own: Of the data set.
         kind: `ingest`, `train`, `predict` or `sweep`.
-        doc: What it does and costs; `{name}` and `{title}` are filled in.
+        doc: What it does, what it costs, when it runs; `{name}`, `{title}` and `{clock}` are filled in.
         schedule: When it runs by itself.
 
     Raises:
         SettingsError: A default can't be used.
     """
+    when = clock(own, kind)
+    said = {"name": own.name, "title": own.entry["title"], "clock": f", and {when}" if when else ""}
     return DAG(
         f"{own.name}_{kind}",
         schedule=schedule,
@@ -39,8 +44,11 @@ def build_dag(settings: Settings, own: DatasetSettings, kind: str, doc: str, sch
         is_paused_upon_creation=False,
         max_active_runs=1,
         params=build_form(own, kind, settings.data_roots),
-        tags=["histoline", own.name],
-        doc_md=" ".join(doc.format(name=own.name, title=own.entry["title"]).split()),
+        # A backfill would do the same again: what a run takes depends on what is there, not on its date.
+        allowed_run_types=ALLOWED,
+        # Where assets start a DAG, too, Airflow's Schedule shows them alone.
+        tags=["histoline", own.name, *([f"cron: {when}"] if when else [])],
+        doc_md=" ".join(doc.format(**said).split()),
         default_args={
             "retries": settings.retries,
             "retry_delay": timedelta(seconds=settings.retry_seconds),
@@ -66,6 +74,20 @@ def cron_of(own: DatasetSettings, dag: str) -> str | None:
     except Exception as error:
         raise SettingsError(f"settings.toml: {own.name}.cron.{dag} is {expression!r}: {error}") from None
     return expression
+
+
+def clock(own: DatasetSettings, dag: str) -> str:
+    """`at 03:00, only on Sunday (UTC)` where a DAG has a cron expression, else nothing.
+
+    Args:
+        own: Of the data set.
+        dag: Kind of the DAG.
+    """
+    expression = cron_of(own, dag)
+    if expression is None:
+        return ""
+    said = core.CronTriggerTimetable(expression, timezone="UTC").description
+    return f"{said[:1].lower()}{said[1:]} (UTC)" if said else f"{expression} (UTC)"
 
 
 def limits(own: DatasetSettings, task: str) -> dict[str, Any]:

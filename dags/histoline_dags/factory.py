@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk import DAG, AssetOrTimeSchedule
 from airflow.sdk.exceptions import AirflowSkipException
 
 from histoline_dags.assets import (
@@ -24,16 +24,18 @@ from histoline_dags.light import NumbersOperator
 from histoline_dags.notify import WebhookNotifier
 from histoline_dags.operator import StepOperator
 from histoline_dags.settings import Settings
+from histoline_dags.timetable import CronOrUntrained
 
 INGEST_DOC = """{title}: reads the raw patches below the input folder and commits them as TFRecords whose splits never
 share a patient; new content announces the asset `histoline/{name}`, which starts `{name}_train`.
 It costs one read and decode of every image and about the size of the decoded pixels on disk (seconds per 100,000 small
-patches on all cores); unchanged input is recognised in a moment and skipped."""
+patches on all cores); unchanged input is recognised in a moment and skipped. It runs when it is triggered{clock}."""
 
 TRAIN_DOC = """{title}: checks the latest committed data, trains by the recipe, evaluates on patients never trained on,
 promotes the model only if it beats the champion, and writes the report (the Report tab of each run).
 It costs from minutes (a `_quick` recipe) to many hours of all cores or a GPU, and is skipped where data, code and
-recipe are those of a finished run."""
+recipe are those of a finished run. It runs by itself when new data are committed or a sweep has chosen{clock}; what was
+committed while it was paused, or by the command line, is taken once it is unpaused, ten minutes after the commit."""
 
 
 def ingest_dag(settings: Settings, name: str) -> DAG:
@@ -60,6 +62,7 @@ def ingest_dag(settings: Settings, name: str) -> DAG:
             after=lambda context, result: announce_data(context, result, name),
             inlets=[asset],
             outlets=[alias(asset)],
+            fields=own.entry["ingest"],
             **limits(own, "ingest"),
         )
     return dag
@@ -78,7 +81,7 @@ def train_dag(settings: Settings, name: str) -> DAG:
     own = settings.datasets[name]
     asset = model_asset(name)
     news = data_asset(name) | recipe_asset(name)
-    cron = cron_of(own, "train")
+    cron = cron_of(own, "train") or ""
 
     def step(stage: str, task: str, context: Context) -> list[str]:
         ti = context["ti"]
@@ -117,11 +120,11 @@ def train_dag(settings: Settings, name: str) -> DAG:
         command: list[str] = later("train")(context)
         return [*command, f"--fold={context['task'].number}"]
 
-    timetable: Any = news
-    if cron:
-        timetable = AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=news)
+    # Airflow's own type for the serialised side, which it takes here as well.
+    clock: Any = CronOrUntrained(cron, str(settings.workspace), name, str(own.defaults["train"]["task"]))
+    timetable = AssetOrTimeSchedule(timetable=clock, assets=news)
     with build_dag(settings, own, "train", TRAIN_DOC, timetable) as dag:
-        common: dict[str, Any] = {"dataset": name}
+        common: dict[str, Any] = {"dataset": name, "fields": own.entry["train"]}
         first = StepOperator(
             task_id="validate", arguments=validate, after=_skip_unchanged, **common, **limits(own, "validate")
         )
@@ -166,4 +169,5 @@ def train_dag(settings: Settings, name: str) -> DAG:
 
 def _skip_unchanged(context: Context, result: Mapping[str, Any]) -> None:
     if result.get("decision") == "unchanged":
-        raise AirflowSkipException(result.get("reason") or "Unchanged: nothing to train.")
+        reason = str(result.get("reason") or "Unchanged.").rstrip(".")
+        raise AirflowSkipException(f"{reason}. The form's “Train although nothing has changed” trains all the same.")

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
+from histoline_dags.formats import path_format, teach
 from histoline_dags.settings import DatasetSettings
 from histoline_dags.settings_file import SettingsError
 
 DEFAULT = "default"
-END = r"(?![\s\S])"
-"""End of the text, for Python and for browsers; `$` would let a line feed follow."""
-
-_SEGMENT = rf"(?!\.\.?(?:/|{END}))[^/\x00-\x1f\x7f]+"
-SHOWN = ("title", "section", "type", "enum", "values_display", "minimum", "maximum", "maxLength", "pattern")
-
-
-def path_pattern(roots: tuple[str, ...]) -> str:
-    """Pattern of an absolute path without `.` and `..` and control characters, below one of the roots.
-
-    Links are not seen here: the command resolves them and checks again.
-
-    Args:
-        roots: Folders or gs:// prefixes; empty for any.
-    """
-    if not roots:
-        return rf"^(?:gs://[a-z0-9][a-z0-9._-]+)?(?:/{_SEGMENT})+/?{END}"
-    starts = "|".join(re.sub(r"([.^$*+?()\[\]{}|\\])", r"\\\1", root) for root in roots)
-    return rf"^(?:{starts})(?:/{_SEGMENT})*/?{END}"
+SHOWN = ("title", "section", "type", "enum", "values_display", "minimum", "maximum", "maxLength")
 
 
 def build_form(settings: DatasetSettings, dag: str, roots: tuple[str, ...]) -> dict[str, Param]:
@@ -49,8 +31,10 @@ def build_form(settings: DatasetSettings, dag: str, roots: tuple[str, ...]) -> d
     for name, field in settings.entry[dag].items():
         schema = {key: field[key] for key in SHOWN if key in field}
         description = field["description"]
+        if "pattern" in field:
+            schema["format"] = teach(field["words"], field["pattern"])
         if field.get("path"):
-            schema["pattern"] = path_pattern(roots)
+            schema["format"] = path_format(roots)
             description += f" Below {' or '.join(roots)}." if roots else ""
         default = settings.defaults[dag][name]
         form[name] = Param(default, description=description, **schema)

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from histoline_dags.ids import run_id
 from histoline_dags.process import StepProcess, allowed_environment
 from histoline_dags.shim import PR_SET_PDEATHSIG, prctl
+from histoline_dags.words import in_form_words
 
 Context = Mapping[str, Any]
 Arguments = Callable[[Context], Sequence[str]]
@@ -45,6 +46,7 @@ class StepOperator(BaseOperator):
         arguments: Gives the command's arguments; may skip the task (AirflowSkipException).
         after: Called with the result of a command that ended well: may skip the task or announce an asset.
         number: Of the fold or trial, where the task is mapped over several.
+        fields: Of the DAG's form: reasons name them instead of options of the command line.
     """
 
     ui_color = "#e8eef7"
@@ -56,10 +58,12 @@ class StepOperator(BaseOperator):
         arguments: Arguments,
         after: After | None = None,
         number: int | None = None,
+        fields: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset
+        self.fields = fields or {}
         self.number = number
         self.arguments = arguments
         self.after = after
@@ -98,24 +102,32 @@ class StepOperator(BaseOperator):
             arguments = list(self.arguments(context))
         except AirflowSkipException as skip:
             outcome |= {"state": "skipped", "reason": str(skip)}
-            ti.xcom_push(key="return_value", value=outcome)
+            self._skipped(context, outcome, str(skip))
             raise
         code, last_error, result = self._run(context, arguments)
         outcome |= {"task": _option(arguments, "--task")} | result
+        if isinstance(outcome.get("reason"), str):
+            outcome["reason"] = in_form_words(outcome["reason"], self.fields)
         if code != 0:
             # A result of an earlier stage says nothing of this failure.
             reason = outcome.get("reason") if outcome.get("state") == "failed" else ""
             reason = CANCELLED if self._killed else reason
-            outcome |= {"state": "failed", "reason": reason or last_error or f"exit code {code}"}
+            reason = reason or in_form_words(last_error, self.fields) or f"exit code {code}"
+            outcome |= {"state": "failed", "reason": reason}
             ti.xcom_push(key="return_value", value=outcome)
             raise self._failure(context, code, outcome["reason"])
         if self.after is not None:
             try:
                 self.after(context, outcome)
             except AirflowSkipException as skip:
-                ti.xcom_push(key="return_value", value={**outcome, "reason": outcome.get("reason") or str(skip)})
+                self._skipped(context, {**outcome, "reason": outcome.get("reason") or str(skip)}, str(skip))
                 raise
         return outcome
+
+    def _skipped(self, context: Context, outcome: Mapping[str, Any], why: str) -> None:
+        """Leaves result and log line of a task that ends as skipped: Airflow itself says only that it does."""
+        self.log.info("Skipped: %s", why)
+        context["ti"].xcom_push(key="return_value", value=dict(outcome))
 
     def _run(self, context: Context, arguments: list[str]) -> tuple[int, str, dict[str, Any]]:
         program = histoline_command()

@@ -14,7 +14,8 @@ from histoline_dags.settings import Settings
 
 DOC = """{title}: gives every image below a folder a probability by the champion, and tells rejects, drift of the
 colours and each slide's map in the Report tab of the run.
-It costs one read and decode of every image and the model's answer (minutes for 100,000 small patches on all cores)."""
+It costs one read and decode of every image and the model's answer (minutes for 100,000 small patches on all cores).
+It runs when it is triggered{clock}."""
 
 
 def predict_dag(settings: Settings, name: str) -> DAG:
@@ -44,7 +45,12 @@ def predict_dag(settings: Settings, name: str) -> DAG:
 
     with build_dag(settings, own, "predict", DOC, cron_of(own, "predict")) as dag:
         scored = StepOperator(
-            task_id="predict", dataset=name, arguments=predict, pool=settings.gpu_pool, **limits(own, "predict")
+            task_id="predict",
+            dataset=name,
+            arguments=predict,
+            pool=settings.gpu_pool,
+            fields=own.entry["predict"],
+            **limits(own, "predict"),
         )
         drift = DriftOperator(
             task_id="drift",

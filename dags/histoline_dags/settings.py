@@ -75,7 +75,7 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
     file = Path(environ.get("HISTOLINE_SETTINGS") or HERE / "settings.toml")
     known = json.loads(catalog.read_text(encoding="utf-8"))
     values = read_settings_file(file, environ, known["datasets"])
-    roots = _roots(environ.get("HISTOLINE_DATA_ROOTS", ""))
+    roots = data_roots(environ)
     return Settings(
         workspace=Path(os.path.abspath(environ.get("HISTOLINE_WORKSPACE") or PROJECT / "workspace")),
         data_roots=roots,
@@ -91,9 +91,10 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
     )
 
 
-def _roots(text: str) -> tuple[str, ...]:
+def data_roots(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Folders and gs:// prefixes that HISTOLINE_DATA_ROOTS names; none where it is empty."""
     # The separator is part of gs://, too.
-    parts = text.replace("gs://", "gs\0//").split(os.pathsep)
+    parts = environ.get("HISTOLINE_DATA_ROOTS", "").replace("gs://", "gs\0//").split(os.pathsep)
     return tuple(part.replace("gs\0//", "gs://").rstrip("/") or "/" for part in parts if part.strip())
 
 

@@ -16,7 +16,8 @@ from histoline_dags.settings import Settings
 
 DOC = """{title}: trains recipes side by side, compares them on eval, and announces the simplest of the best as the
 asset `histoline/{name}/recipe`, which starts `{name}_train` with it: the test split is looked at there, once.
-It costs as much as all its trials together, from minutes to days of all cores or GPUs."""
+It costs as much as all its trials together, from minutes to days of all cores or GPUs. It runs when it
+is triggered{clock}."""
 
 
 def sweep_dag(settings: Settings, name: str) -> DAG:
@@ -47,7 +48,7 @@ def sweep_dag(settings: Settings, name: str) -> DAG:
         return [*step("trial", context), f"--trial={context['task'].number}"]
 
     with build_dag(settings, own, "sweep", DOC, cron_of(own, "sweep")) as dag:
-        common: dict[str, Any] = {"dataset": name}
+        common: dict[str, Any] = {"dataset": name, "fields": own.entry["sweep"]}
         planned = StepOperator(task_id="plan", arguments=plan, **common, **limits(own, "plan"))
         numbers = NumbersOperator(task_id="trials", source="plan", key="trials", **limits(own, "trials"))
         trained = StepOperator.partial(

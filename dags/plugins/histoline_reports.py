@@ -1,7 +1,8 @@
-"""Airflow plugin: a Report tab on every DAG run, and an index of runs in the Browse menu."""
+"""Airflow plugin: a Report tab on every DAG run, an index of runs in the Browse menu, and the timetable of training."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -15,6 +16,30 @@ PREFIX = "/histoline"
 for _folder in (Path(__file__).parents[1], Path(__file__).parent):
     if str(_folder) not in sys.path:
         sys.path.append(str(_folder))
+
+from histoline_dags.formats import teach_all  # noqa: E402  (found through the folders above)
+from histoline_dags.settings import data_roots  # noqa: E402
+from histoline_dags.timetable import CronOrUntrained  # noqa: E402
+
+teach_all(Path(__file__).parents[1] / "catalog.json", data_roots(os.environ))
+
+
+TRIGGERER = (
+    "Triggerer is red below because none runs: no Dag here needs one. What trainings have done stands in "
+    "**Browse → Model reports**, and in the Report tab of each run."
+)
+
+
+def explain_home_page() -> None:
+    """Says on Airflow's home page what its red badge means."""
+    from airflow import settings
+    from airflow.api_fastapi.common.types import UIAlert
+
+    settings.DASHBOARD_UIALERTS.append(UIAlert(text=TRIGGERER, category="info"))
+
+
+if "api-server" in sys.argv:  # the one process that shows pages
+    explain_home_page()
 
 
 class _Pages:
@@ -67,6 +92,7 @@ class HistolineReports(AirflowPlugin):
     """What Airflow finds."""
 
     name = "histoline_reports"
+    timetables = [CronOrUntrained]
     fastapi_apps = [{"app": _Pages(), "url_prefix": PREFIX, "name": "histoline reports"}]
     fastapi_root_middlewares = [{"middleware": PageHeaders, "args": [], "kwargs": {}, "name": "histoline page headers"}]
     external_views = [

@@ -14,7 +14,8 @@ import pytest
 from steps import environ_without
 
 from histoline_dags.factory import ingest_dag, train_dag
-from histoline_dags.form import arguments, path_pattern
+from histoline_dags.form import arguments
+from histoline_dags.formats import path_pattern
 from histoline_dags.prediction import predict_dag
 from histoline_dags.settings import load
 from histoline_dags.stages import GPU_TASKS
@@ -60,7 +61,10 @@ def test_settings_of_every_dag(bag: Any, name: str) -> None:
     assert dag.start_date is None and dag.catchup is False
     assert dag.is_paused_upon_creation is False
     assert dag.max_active_runs == 1
-    assert dag.doc_md.count(". ") <= 1, "two sentences: what it does, what it costs"
+    assert dag.doc_md.count(". ") <= 2, "three sentences: what it does, what it costs, when it runs"
+    assert dag.allowed_run_types == {
+        "scheduled", "manual", "operator_triggered", "asset_triggered", "asset_materialization",
+    }, "a backfill would do the same again"  # fmt: skip
     for task in dag.tasks:
         assert task.execution_timeout and task.retries == 5 and task.retry_exponential_backoff
         assert task.pool == "default_pool"
@@ -104,11 +108,17 @@ def test_shape_of_ingest(bag: Any) -> None:
     assert outlet.name == "histoline/pcam/announced"
 
 
-def test_an_empty_cron_leaves_the_asset(tmp_path: Path) -> None:
+def test_what_runs_by_itself_says_so(bag: Any) -> None:
+    assert "chosen, and at 03:00, only on Sunday (UTC); what" in bag.dags["idc_train"].doc_md
+    assert "cron: at 03:00, only on Sunday (UTC)" in bag.dags["idc_train"].tags
+    assert bag.dags["idc_ingest"].tags == {"histoline", "idc"}
+    assert bag.dags["idc_ingest"].doc_md.endswith("It runs when it is triggered.")
     done = reparse(HISTOLINE_IDC_CRON_TRAIN="", HISTOLINE_IDC_CRON_INGEST="0 1 * * *")
     assert done["errors"] == []
-    assert done["timetables"]["idc_train"] == "AssetTriggeredTimetable"
+    assert done["timetables"]["idc_train"] == "AssetOrTimeSchedule"
     assert done["timetables"]["idc_ingest"] == "CronTriggerTimetable"
+    assert "has chosen; what" in done["docs"]["idc_train"]
+    assert done["docs"]["idc_ingest"].endswith("triggered, and at 01:00 (UTC).")
 
 
 def test_a_wrong_setting_is_an_import_error_that_says_where() -> None:
@@ -125,7 +135,8 @@ import json, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
 found = {name: type(dag.timetable).__name__ for name, dag in bag.dags.items()}
-print("\\n" + json.dumps({"errors": list(bag.import_errors.values()), "timetables": found}))
+docs = {name: dag.doc_md for name, dag in bag.dags.items()}
+print("\\n" + json.dumps({"errors": list(bag.import_errors.values()), "timetables": found, "docs": docs}))
 """
     env = {**environ_without("HISTOLINE_SETTINGS"), "PYTHONPATH": str(DAGS), **environ}
     done = subprocess.run([sys.executable, "-c", code, str(DAGS)], capture_output=True, text=True, env=env)
@@ -197,6 +208,22 @@ def test_form_and_rest_refuse(bag: Any, name: str, conf: dict[str, Any]) -> None
         params = copy.deepcopy(api_dag(bag, name).params)
         merged = params.deep_merge(conf)
         merged.validate()
+
+
+@pytest.mark.parametrize(
+    "name,conf,said",
+    [
+        ("idc_ingest", {"input": "relative"}, "'relative' is not a 'path that begins with /, without . and ..'"),
+        ("idc_predict", {"version": "../7"}, "'../7' is not a 'VERSION or RUN_ID'"),
+        ("idc_sweep", {"recipes": "a;b"}, "'a;b' is not a 'list of recipes, separated by commas'"),
+        ("idc_train", {"accept_drift": "a\n"}, r"'a\n' is not a 'single line of text'"),
+    ],
+)
+def test_what_is_refused_is_said_in_words(bag: Any, name: str, conf: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        copy.deepcopy(api_dag(bag, name).params).deep_merge(conf).validate()
+    assert said in str(refused.value)
+    assert "(?" not in str(refused.value), "a regular expression is for nobody"
 
 
 @pytest.mark.parametrize("name,conf", GOOD)

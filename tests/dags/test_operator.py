@@ -95,7 +95,7 @@ def test_one_more_try_after_a_signal(operator: Any, try_number: int, max_tries: 
     assert isinstance(caught.value, AirflowFailException) is not again
 
 
-def test_skipped_before_the_command(operator: Any, tmp_path: Path) -> None:
+def test_skipped_before_the_command(operator: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def arguments(_: Any) -> list[str]:
         raise AirflowSkipException("no data set committed yet: run idc_ingest")
 
@@ -104,9 +104,20 @@ def test_skipped_before_the_command(operator: Any, tmp_path: Path) -> None:
         operator("open(os.environ['HISTOLINE_PIDS'] + '/ran', 'w')", arguments=arguments).execute(given)
     assert given["ti"].pushed["return_value"]["reason"] == "no data set committed yet: run idc_ingest"
     assert not (tmp_path / "ran").exists()
+    assert "Skipped: no data set committed yet: run idc_ingest" in capsys.readouterr().out
 
 
-def test_skipped_after_the_command_keeps_the_result(operator: Any) -> None:
+def test_reasons_name_the_fields_of_the_form(operator: Any) -> None:
+    fields = {"accept_drift": {"option": "--accept-drift", "title": "Accept because"}}
+    said = "Give --accept-drift REASON."
+    for body in (f'line("error", "{said}")', f'result(state="failed", reason="{said}")'):
+        given = context()
+        with pytest.raises(AirflowFailException, match="Give “Accept because”"):
+            operator(f"{body}; sys.exit(65)", fields=fields).execute(given)
+        assert given["ti"].pushed["return_value"]["reason"] == "Give “Accept because”."
+
+
+def test_skipped_after_the_command_keeps_the_result(operator: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def after(_: Any, told: Any) -> None:
         raise AirflowSkipException(told["reason"])
 
@@ -114,6 +125,7 @@ def test_skipped_after_the_command_keeps_the_result(operator: Any) -> None:
     with pytest.raises(AirflowSkipException, match="same data"):
         operator('result(state="done", decision="unchanged", reason="same data")', after=after).execute(given)
     assert given["ti"].pushed["return_value"]["decision"] == "unchanged"
+    assert "Skipped: same data" in capsys.readouterr().out
 
 
 HANGS = """

@@ -32,6 +32,16 @@ def test_a_report_is_served_as_it_is_and_can_run_nothing(client: Any, workspace:
     assert client.get(f"/runs/idc/binary/{folder.name}/report/index.html").text == answer.text
 
 
+def test_a_failed_run_names_fields_of_the_form(client: Any, workspace: Path, known: Any) -> None:
+    known["idc_train", RUN] = facts(state="failed")
+    said = "Train with --accept-drift REASON."
+    folder = write_run(workspace, state="failed", decision=None, error={"stage": "validate", "message": said})
+    assert "Train with “Accept a shift of colours because”." in tab(client).text
+    (folder / "report").mkdir()
+    (folder / "report" / "index.html").write_text(f"<style>:root{{--ink: #000}}</style>{said}")
+    assert "--ink" in tab(client).text and "--accept" not in tab(client).text
+
+
 @pytest.mark.parametrize(
     ("changes", "airflow", "expected"),
     [

@@ -177,6 +177,9 @@ def test_from_the_form_to_the_report(person: Person, airflow: Airflow, raw: Path
     from playwright.sync_api import expect
 
     form = person.log_in("admin").open_form("idc_ingest", "Data")
+    form.locator("[name=element_input]").fill("/elsewhere")
+    assert person.send(form).status == 400
+    expect(form.get_by_text(f"'/elsewhere' is not a 'path below {raw}, without . and ..'")).to_be_visible()
     form.locator("[name=element_input]").fill(str(raw / "idc"))
     person.picture("form-ingest")
     answer = person.send(form)
@@ -251,6 +254,7 @@ def test_the_index_in_the_browse_menu(person: Person, airflow: Airflow) -> None:
     from playwright.sync_api import expect
 
     page = person.log_in("admin").page
+    expect(page.get_by_text("Triggerer is red below because none runs")).to_be_visible()
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Model reports").click()
     frame = page.frame_locator("iframe")

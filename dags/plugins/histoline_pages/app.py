@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from histoline_dags.ids import run_id as pipeline_run_id
 from histoline_dags.stages import DAGS
+from histoline_dags.words import in_form_words
 from histoline_pages import files, pages
 from histoline_pages.facts import DagRunFacts, look_up, runs_under_way
 
@@ -43,12 +44,12 @@ def workspace() -> Path:
     return Path(os.environ.get("HISTOLINE_WORKSPACE", "workspace"))
 
 
-def datasets() -> frozenset[str]:
-    """Names of the data sets that have DAGs."""
+def datasets() -> dict[str, Any]:
+    """What the catalogue says of the data sets that have DAGs, by name."""
     try:
-        return frozenset(json.loads(CATALOG.read_text(encoding="utf-8"))["datasets"])
+        return dict(json.loads(CATALOG.read_text(encoding="utf-8"))["datasets"])
     except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
+        return {}
 
 
 def _html(text: str | bytes, status: int = 200) -> Response:
@@ -127,9 +128,16 @@ def run_page(root: Path, names: tuple[str, str, str], facts: DagRunFacts | None,
         record = _abandoned(root, folder, record, under_way=runs_under_way())
     else:
         report = files.read_bytes(root, *folder, "report", "index.html", limit=files.REPORT_BYTES)
-        if report is not None:
+        if report is not None and record.get("state") != "failed":
             return report
-    return pages.training(record, facts, base)
+        if report is not None:
+            return _in_form_words(report.decode("utf-8", "replace"), names[0])
+    return _in_form_words(pages.training(record, facts, base), names[0])
+
+
+def _in_form_words(page: str, dataset: str) -> str:
+    """A page on what went wrong: what it says to do about it on the command line, here is done by the form."""
+    return in_form_words(page, datasets().get(dataset, {}).get("train", {}))
 
 
 def _abandoned(

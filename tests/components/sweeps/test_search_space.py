@@ -80,7 +80,7 @@ def test_every_recipe_is_checked_with_every_end(recipes: list[str], field: Field
 def test_the_default_recipes_are_those_that_were_made_for_the_data_set() -> None:
     found = search_space.default_recipes("idc", "binary", PRESETS_FOLDER)
     assert {"idc_cnn_105k", "idc_simple_cnn", "idc_mobilenet_v2", "idc_lite0"} <= set(found)
-    assert not {"idc_quick", "crippled", "pcam_cnn"} & set(found)
+    assert not {"idc_quick", "pcam_cnn"} & set(found)
     with pytest.raises(UsageError, match="no recipe for pcam subtype"):
         search_space.default_recipes("pcam", "subtype", PRESETS_FOLDER)
 

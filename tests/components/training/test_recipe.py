@@ -165,7 +165,7 @@ def test_wrong_values_are_named_with_what_is_allowed(overrides: dict[str, str], 
 def test_views_are_a_field_of_every_recipe_and_are_read_where_they_stood_before() -> None:
     for name, views in {
         "idc_cnn_105k": 8, "idc_simple_cnn": 8, "idc_mobilenet_v2": 8, "pcam_cnn": 4,
-        **dict.fromkeys(("idc_quick", "pcam_quick", "breakhis_quick", "crippled"), 1),
+        **dict.fromkeys(("idc_quick", "pcam_quick", "breakhis_quick"), 1),
         **dict.fromkeys(("breakhis_binary_resnet50", "breakhis_subtype_resnet50"), 1),
     }.items():  # fmt: skip
         assert from_preset(name).views == views, name
