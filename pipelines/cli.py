@@ -27,6 +27,7 @@ COMMANDS = {
     "leakage": ("pipelines.leakage", "What a random split would promise, and what new patients get."),
     "lineage": ("pipelines.lineage", "What ML Metadata knows of a run."),
     "models": ("pipelines.models", "List, show, promote or roll back models."),
+    "prune": ("pipelines.prune", "Delete old runs, data sets and the like that nothing needs."),
     "airflow": ("pipelines.airflow", "Start, stop or show Airflow on this machine."),
     "synth": ("pipelines.synth", "Draw a synthetic sample in a data set's own layout."),
     "doctor": ("pipelines.doctor", "Check this machine: name, finding, fix."),

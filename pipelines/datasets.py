@@ -11,9 +11,7 @@ import click
 from components.errors import UsageError
 from pipelines import console
 from pipelines.named_dataset import dataset_argument, open_dataset
-from pipelines.options import json_option, only_task_option, open_workspace, workspace_option
-
-yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell what would be done.")
+from pipelines.options import json_option, only_task_option, open_workspace, workspace_option, yes_option
 
 
 @click.group("datasets")
@@ -111,15 +109,22 @@ def show_(dataset: str, task: str, plan: str, workspace: str, as_json: bool) -> 
 @yes_option
 @json_option
 def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json: bool) -> None:
-    """Delete old and unfinished data sets; never the latest, nor one that a champion was trained on."""
+    """Delete old and unfinished data sets; never the latest, nor one that a run or a champion was made on.
+
+    `histoline prune` deletes runs that are no longer wanted first, and what else has become old.
+    """
     from components.datasets import retention
+    from components.pruning.removal import needed_now
+    from components.pruning.rules import Rules
 
     if keep < 1:
         raise UsageError(f"--keep {keep} would delete the latest data set.", "Keep at least 1.")
     if task and not dataset:
         raise UsageError("--task needs a data set.", "For example: histoline datasets prune idc --task binary.")
     storage = open_workspace(workspace)
-    gone = retention.prune(storage, dataset, task, keep, dry_run=not yes)
+    gone = retention.prune(
+        storage, dataset, task, keep, dry_run=not yes, needed=lambda: needed_now(storage, Rules(), dataset, task)
+    )
     document = {"deleted" if yes else "would_delete": [i.path for i in gone], "bytes": sum(i.bytes for i in gone)}
 
     def show() -> None:

@@ -149,7 +149,7 @@ def check_disk(free: int, folder: Path) -> Check:
         folder: Where it was measured, for the finding.
     """
     finding = f"{free / GIB:.1f} GiB free at {folder}"
-    fix = "Free some space, run `histoline datasets prune`, or choose another --workspace."
+    fix = "Free some space, run `histoline prune`, or choose another --workspace."
     if free < DISK_NEEDED_GIB * GIB:
         return Check("disk", "fail", finding, fix)
     if free < DISK_WANTED_GIB * GIB:

@@ -18,6 +18,7 @@ Option = Callable[[Decorated], Decorated]
 BEAM_EPILOG = "Other flags go to Beam, for example --runner=PortableRunner --job_endpoint=127.0.0.1:8099."
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+yes_option = click.option("--yes", is_flag=True, help="Do it; without, only tell what would be done.")
 parts_option = click.option("--workers", default=0, help="Parts under way on each machine; by its cores by default.")
 metadata_option = click.option(
     "--metadata",

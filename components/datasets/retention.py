@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from components.core import json_documents
 from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
 from components.datasets.layout import lock_path
@@ -31,6 +31,7 @@ class DatasetInfo:
         bytes: Size of all files.
         manifest: The manifest, None unless committed.
         problem: Why it is damaged.
+        changed: When it was committed, else when its newest file was written; Unix time.
     """
 
     dataset: str
@@ -41,6 +42,7 @@ class DatasetInfo:
     bytes: int
     manifest: Manifest | None
     problem: str = ""
+    changed: float = 0.0
 
 
 def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[DatasetInfo]:
@@ -74,39 +76,75 @@ def _info(storage: Storage, home: str, plan_id: str, latest: str | None) -> Data
     path = f"{home}/{plan_id}"
     _, dataset, task = home.split("/")
     size = sum(n for _, n in storage.list_files(path))
+    found = DatasetInfo(dataset, task, plan_id, path, "unfinished", size, None)
     if not storage.exists(f"{path}/{manifests.NAME}"):
-        return DatasetInfo(dataset, task, plan_id, path, "unfinished", size, None)
+        return dataclasses.replace(found, changed=storage.modified(path))
     try:
         manifest = manifests.load(storage, path)
     except HistolineError as error:
-        return DatasetInfo(dataset, task, plan_id, path, "damaged", size, None, str(error))
-    return DatasetInfo(dataset, task, plan_id, path, "latest" if plan_id == latest else "committed", size, manifest)
+        return dataclasses.replace(found, state="damaged", problem=str(error), changed=storage.modified(path))
+    committed = datetime.datetime.fromisoformat(manifest.created).timestamp()
+    state = "latest" if plan_id == latest else "committed"
+    return dataclasses.replace(found, state=state, manifest=manifest, changed=committed)
 
 
-def prunable(infos: Iterable[DatasetInfo], keep: int, pinned: frozenset[str]) -> list[DatasetInfo]:
-    """What may be deleted: never the latest, never what is pinned, never the newest `keep` of a task.
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What is said of a data set.
 
-    Unfinished folders go too: the next ingest of that input starts again instead of going on.
+    Attributes:
+        info: The data set.
+        goes: Whether it may be deleted.
+        why: It may, or stays; a clause.
+    """
+
+    info: DatasetInfo
+    goes: bool
+    why: str
+
+
+def judge(
+    infos: Iterable[DatasetInfo], keep: int, needed: Mapping[str, str], young: Callable[[float], str] = lambda _: ""
+) -> list[Judged]:
+    """What may be deleted: never the latest, never what is needed, never the newest `keep` of a task.
+
+    Unfinished folders may go too: the next ingest of that input starts again instead of going on.
 
     Args:
         infos: As `list_datasets` gives them, newest first.
         keep: Committed data sets to keep of each task, the latest included.
-        pinned: Paths that promoted models were trained on.
+        needed: Path to who needs it, as a clause.
+        young: Why something stays that was changed at this Unix time, empty where it is old enough.
     """
     kept: dict[tuple[str, str], int] = {}
-    gone = []
+    found = []
     for info in sorted(infos, key=lambda i: i.state != "latest"):
         key = (info.dataset, info.task)
-        if info.state == "latest" or info.path in pinned:
+        committed = info.manifest is not None
+        why = "it is the latest" if info.state == "latest" else needed.get(info.path, "")
+        if not why and committed and kept.get(key, 0) < keep:
+            why = f"among the newest {keep}"
+        why = why or young(info.changed)
+        if why and committed:
             kept[key] = kept.get(key, 0) + 1
-        elif info.state == "committed" and kept.get(key, 0) < keep:
-            kept[key] = kept.get(key, 0) + 1
-        else:
-            gone.append(info)
-    return gone
+        gone = f"{info.state}: no ingest works on it"
+        if committed:
+            gone = "nothing needs it, and it is not among the newest"
+        found.append(Judged(info, not why, why or gone))
+    return found
 
 
-def prune(storage: Storage, dataset: str, task: str, keep: int, *, dry_run: bool) -> list[DatasetInfo]:
+def prune(
+    storage: Storage,
+    dataset: str,
+    task: str,
+    keep: int,
+    *,
+    dry_run: bool,
+    needed: Callable[[], Mapping[str, str]] = dict,
+    young: Callable[[float], str] = lambda _: "",
+    wait_seconds: float | None = None,
+) -> list[DatasetInfo]:
     """Deletes old and unfinished data sets, each under the lock of its data set and task.
 
     Args:
@@ -115,42 +153,52 @@ def prune(storage: Storage, dataset: str, task: str, keep: int, *, dry_run: bool
         task: Only this one; empty for all.
         keep: Committed data sets to keep of each task, the latest included.
         dry_run: Only tell what would be deleted.
+        needed: Tells who needs which data set, see `judge`; asked again under the lock.
+        young: See `judge`.
+        wait_seconds: For a lock that an ingest holds; None for as long as other commands wait.
 
     Returns:
         What was, or would be, deleted.
 
     Raises:
         TemporaryError: An ingest holds a lock.
-        UsageError, DataError: As `champion_datasets`; nothing was deleted.
+        UsageError, DataError: Nobody can tell what is needed, such as where champion.json is damaged; nothing was
+            deleted.
     """
-    found = prunable(list_datasets(storage, dataset, task), keep, champion_datasets(storage))
+
+    def going(*home: str) -> list[DatasetInfo]:
+        wanted = {**needed(), **named_by_latest(storage, *home)}
+        return [judged.info for judged in judge(list_datasets(storage, *home), keep, wanted, young) if judged.goes]
+
+    found = going(dataset, task)
     if dry_run:
         return found
+    patience = {} if wait_seconds is None else {"wait_seconds": wait_seconds}
     deleted = []
     for home in sorted({(info.dataset, info.task) for info in found}):
-        with storage.lock(lock_path("/".join(("datasets", *home))), owner="histoline datasets prune"):
+        lock = lock_path("/".join(("datasets", *home)))
+        with storage.lock(lock, owner="histoline prune", **patience):
             # Looked up again: what was unfinished may have been committed while the lock was waited for.
-            gone = prunable(list_datasets(storage, *home), keep, champion_datasets(storage))
+            gone = going(*home)
             for info in gone:
                 storage.delete_tree(info.path)
             deleted += gone
     return deleted
 
 
-def champion_datasets(storage: Storage) -> frozenset[str]:
-    """Data sets that champions were trained on, relative to the workspace.
+def named_by_latest(storage: Storage, dataset: str = "", task: str = "") -> dict[str, str]:
+    """Data sets that a latest.json names, purged ones too, and why they are needed.
+
+    Args:
+        storage: The workspace.
+        dataset: Only this one; empty for all.
+        task: Only this one; empty for all.
 
     Raises:
-        UsageError, DataError: A champion.json is of a newer format, or damaged: nobody can tell what it needs.
+        UsageError, DataError: A latest.json is of a newer format, or damaged.
     """
-    paths = set()
-    for path, _ in storage.list_files("models"):
-        if path.endswith("/champion.json"):
-            fix = "Delete it: the next evaluation or push writes it again from the version folders."
-            data, where = storage.read_bytes(path), storage.uri(path)
-            champion = json_documents.parse(data, "champion.schema.json", where, fix)
-            paths |= {champion["dataset_dir"], (champion["best_ever"] or {}).get("dataset_dir", "")}
-    return frozenset(paths - {""})
+    pointers = (read_latest(storage, home) for home in _homes(storage, dataset, task))
+    return {pointer.dataset_dir: "the next ingest goes on from its ledger" for pointer in pointers if pointer}
 
 
 def _read_object(storage: Storage, path: str) -> dict[str, Any]:

@@ -90,12 +90,24 @@ class Storage(abc.ABC):
         """Returns the names of the folders directly below prefix, sorted."""
 
     @abc.abstractmethod
+    def modified(self, prefix: str) -> float:
+        """Returns when the newest file below prefix was last written, in Unix time; 0 where there is none."""
+
+    @abc.abstractmethod
     def delete(self, path: str) -> None:
         """Deletes one file; a missing one is no error."""
 
     @abc.abstractmethod
     def delete_tree(self, prefix: str) -> None:
-        """Deletes a folder; local: it vanishes at once; gs: shallow files (commit points) go first."""
+        """Deletes a folder; local: it vanishes at once; gs: shallow files (commit points) go first.
+
+        Where its process is killed half-way, gs: the deeper files are still there, to be deleted again; local: what is
+        left has no name any more and goes with `finish_deletions`.
+        """
+
+    @abc.abstractmethod
+    def finish_deletions(self) -> int:
+        """Removes what killed calls of `delete_tree` left without a name, and returns how many folders."""
 
     @abc.abstractmethod
     def write_atomic(self, path: str, data: bytes, *, tmp_dir: str = TMP) -> None:

@@ -79,7 +79,7 @@ class GcsStorage(Storage):
             return bucket(self.bucket).get_blob(self._key(path), retry=self._retry)
 
     def _list(self, prefix: str, *, delimiter: str | None = None) -> Any:
-        fields = "items(name,size,crc32c,generation),prefixes,nextPageToken"
+        fields = "items(name,size,crc32c,generation,updated),prefixes,nextPageToken"
         key = self._folder_key(prefix)
         return bucket(self.bucket).list_blobs(
             prefix=key, delimiter=delimiter, fields=fields, retry=self._retry
@@ -119,6 +119,10 @@ class GcsStorage(Storage):
                 pass
             return sorted(key.rstrip("/").rpartition("/")[2] for key in found.prefixes)
 
+    def modified(self, prefix: str) -> float:
+        """See `Storage.modified`."""
+        return max((blob.updated.timestamp() for blob in self._blobs(prefix)), default=0.0)
+
     def delete(self, path: str) -> None:
         """See `Storage.delete`."""
         with gcs_errors("deleting", self.uri(path)), contextlib.suppress(api.NotFound):
@@ -130,6 +134,10 @@ class GcsStorage(Storage):
         paths = [path for path, _ in self.list_files(prefix)]
         for depth in sorted({path.count("/") for path in paths}):
             _parallel(self.delete, [path for path in paths if path.count("/") == depth])
+
+    def finish_deletions(self) -> int:
+        """See `Storage.finish_deletions`: every object has its name until it is gone."""
+        return 0
 
     def write_atomic(self, path: str, data: bytes, *, tmp_dir: str = TMP) -> None:
         """See `Storage.write_atomic`."""

@@ -25,6 +25,9 @@ from components.storage.atomic_files import (
 from components.storage.base import ABSENT, HeldLock, Storage, check_path
 from components.storage.local_lock import hold_flock, once_per_process
 
+DELETED = "deleted."
+"""How the name of a folder begins that is being deleted, in the root's `.tmp`."""
+
 
 class LocalStorage(Storage):
     """A workspace that is a folder of this machine.
@@ -93,6 +96,14 @@ class LocalStorage(Storage):
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def modified(self, prefix: str) -> float:
+        """See `Storage.modified`."""
+        newest = 0.0
+        for path, _ in self.list_files(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                newest = max(newest, self._at(path).stat().st_mtime)
+        return newest
+
     def delete(self, path: str) -> None:
         """See `Storage.delete`."""
         file = self._at(path)
@@ -108,7 +119,7 @@ class LocalStorage(Storage):
             if not folder.is_dir():
                 return
             # A rename takes the whole folder away at once: nobody meets a manifest without its shards.
-            gone = Path(self.root, TMP, f"deleted.{uuid.uuid4().hex[:12]}")
+            gone = Path(self.root, TMP, f"{DELETED}{uuid.uuid4().hex[:12]}")
             make_dirs(gone.parent)
             try:
                 os.rename(folder, gone)
@@ -116,7 +127,18 @@ class LocalStorage(Storage):
                 if error.errno != errno.EXDEV:
                     raise
                 gone = folder
-            shutil.rmtree(gone)
+            _remove(gone)
+
+    def finish_deletions(self) -> int:
+        """See `Storage.finish_deletions`."""
+        folder = Path(self.root, TMP)
+        with os_errors("sweeping", folder):
+            left = sorted(folder.glob(f"{DELETED}*"))
+            for gone in left:
+                _remove(gone)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        return len(left)
 
     def write_atomic(self, path: str, data: bytes, *, tmp_dir: str = TMP) -> None:
         """See `Storage.write_atomic`."""
@@ -220,6 +242,16 @@ class LocalStorage(Storage):
         file = self._at(path)
         with once_per_process(os.path.realpath(file)), hold_flock(file, owner, wait_seconds, poll) as held:
             yield held
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a folder that another process may be deleting, too."""
+
+    def passed_over(_: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(problem[1], FileNotFoundError):
+            raise problem[1]
+
+    shutil.rmtree(folder, onerror=passed_over)
 
 
 def sweep_folder(folder: Path, older_than_seconds: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,8 @@ class FeatureCache:
             for key, row in zip(*part, strict=True):
                 mine = places.get(key, [])
                 features[mine], known[mine] = row, True
+            with contextlib.suppress(OSError):
+                os.utime(path)  # `histoline prune` deletes what was not used for long
         return features, known
 
     def add(self, keys: Sequence[bytes], features: Array) -> None:

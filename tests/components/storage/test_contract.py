@@ -59,6 +59,39 @@ def test_it_travels_between_processes(store: Storage) -> None:
 # --- reading, listing, writing ---
 
 
+def test_when_something_was_last_written(store: Storage) -> None:
+    before = time.time()
+    assert store.modified("a") == store.modified("") == 0
+    store.write_atomic("a/b/c", b"1")
+    first = store.modified("a")
+    assert before - 2 <= first <= time.time() + 2
+    time.sleep(0.02)
+    store.write_atomic("a/d", b"2")
+    assert store.modified("a") > first and store.modified("a/b") == first and store.modified("ab") == 0
+
+
+def test_what_a_killed_deletion_left_is_deleted(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a/b/c", "a/last", "kept"):
+        store.write_atomic(path, b"1")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if store.is_local:
+            patch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        else:
+            real = type(store).delete
+            patch.setattr(type(store), "delete", lambda self, path: real(self, path) if path == "a/last" else _stop())
+        store.delete_tree("a")
+    assert not store.exists("a/last"), "what makes the folder live goes first"
+    assert store.finish_deletions() == (1 if store.is_local else 0)
+    store.delete_tree("a")
+    assert store.list_files("") == [("kept", 1)] and store.finish_deletions() == 0
+    if store.is_local:
+        assert not list(Path(store.root).glob(".tmp/*"))
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
+
+
 def test_listing_is_sorted_relative_to_the_root_and_knows_folders_only(store: Storage) -> None:
     for name, data in [("a/b/2", b"22"), ("a/b/1", b"1"), ("a/c", b"333"), ("ab/x", b""), ("a/.hidden", b"4444")]:
         store.write_atomic(name, data)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from components.storage.open import open_storage
 from components.training.feature_cache import FeatureCache, image_keys
 
 RNG = np.random.default_rng(0)
@@ -53,3 +55,12 @@ def test_two_processes_that_add_the_same_leave_it_once(filled: FeatureCache, tmp
     assert before < {path.name for path in tmp_path.glob("*.parquet")} and len(before) == 2
     np.testing.assert_array_equal(filled.read(image_keys(IMAGES))[0], FEATURES)
     assert not list((tmp_path / ".tmp").iterdir())
+
+
+def test_reading_tells_that_the_cache_is_in_use(filled: FeatureCache, tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    for path in tmp_path.glob("*.parquet"):
+        os.utime(path, (1, 1))
+    assert storage.modified("") == 1
+    filled.read(image_keys(IMAGES))
+    assert storage.modified("") > 1
