@@ -29,7 +29,7 @@ DEFAULT = "default"
 
 
 def build() -> dict[str, Any]:
-    """The catalogue: data sets with their tasks and form fields, models, presets.
+    """The catalogue: data sets with their tasks and form fields, the form of the workspace's own DAG, models, presets.
 
     Returns:
         A JSON object. A field is a JSON schema (type, enum, minimum, maximum, ...) with a `default`, the command's
@@ -57,6 +57,7 @@ def build() -> dict[str, Any]:
             }
             for name, adapter in ADAPTERS.items()
         },
+        "workspace": {"title": "The workspace", "prune": prune_fields()},
         "models": {
             name: {"title": info.title, "parameters": info.parameters, "min_size": info.min_size}
             for name, info in models.MODELS.items()
@@ -266,6 +267,38 @@ def sweep_fields(adapter: Adapter) -> dict[str, Any]:
         "seed": _field(
             "--seed", "Search", "Seed", "Of the order in which trials are drawn.", 0, type="integer", minimum=0,
             maximum=2**31 - 1,
+        ),
+    }  # fmt: skip
+
+
+def prune_fields() -> dict[str, Any]:
+    """Form fields of histoline_prune by name."""
+    from components.pruning.rules import Rules
+
+    rules, age = Rules(), "^[0-9]+(?:[.][0-9]+)?[smhdw](?![\\s\\S])"
+
+    def newest(name: str, what: str, least: int, more: str = "") -> dict[str, Any]:
+        text = f"The newest of each data set and task stay{more}, and all that something needs."
+        default = getattr(rules, f"keep_{name}")
+        limits = {"type": "integer", "minimum": least, "maximum": 100_000}
+        return _field(f"--keep-{name}", "What stays", what, text, default, **limits)
+
+    return {
+        "delete": _field(
+            "--yes", "What happens", "Delete", "Otherwise the Report tab only tells what would go, and why.", True,
+            type="boolean",
+        ),
+        "keep_runs": newest("runs", "Runs to keep", 0, "; those that found nothing new are counted apart"),
+        "keep_sweeps": newest("sweeps", "Sweeps to keep", 0),
+        "keep_datasets": newest("datasets", "Data sets to keep", 1, ", the latest among them"),
+        "older_than": _field(
+            "--older-than", "What stays", "Whatever is younger than", "30d, 12h: what was changed since stays.", "7d",
+            type="string", maxLength=20, pattern=age, words="age such as 30d or 12h",
+        ),
+        "abandoned_after": _field(
+            "--abandoned-after", "What stays", "Give up what is not over after", "Runs and sweeps that nobody has"
+            " worked on for so long, such as 30d. Empty: they stay.", None,
+            type=["null", "string"], maxLength=20, pattern=age, words="age such as 30d or 12h",
         ),
     }  # fmt: skip
 

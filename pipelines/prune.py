@@ -94,7 +94,8 @@ def command(
         {
             "state": "done", "decision": "pruned" if yes else "dry_run", "reason": document["summary"],
             "bytes": document["bytes"], "removed": document["removed" if yes else "would_remove"][:TOLD],
-            "kept": document["kept_by_reason"][:TOLD], "skipped": document["skipped"][:TOLD],
+            "removed_by_reason": document["removed_by_reason"], "kept_by_reason": document["kept_by_reason"][:TOLD],
+            "skipped": document["skipped"][:TOLD],
         }
     )  # fmt: skip
     console.emit(document, as_json, lambda: show(document, yes))
@@ -197,14 +198,6 @@ def _document(
     key: str, going: list[Verdict], verdicts: list[Verdict], skipped: list[Skipped], pages: list[str]
 ) -> dict[str, Any]:
     kept = [verdict for verdict in verdicts if not verdict.goes]
-    reasons: dict[tuple[str, str], list[Verdict]] = collections.defaultdict(list)
-    for verdict in kept:
-        reasons[verdict.kind, verdict.why].append(verdict)
-    by_reason = [
-        {"kind": found[0].kind, "count": len(found), "bytes": sum(v.bytes for v in found), "why": found[0].why,
-         "paths": [v.path for v in found][:5]}
-        for found in reasons.values()
-    ]  # fmt: skip
     counts = collections.Counter(verdict.kind for verdict in going)
     size = sum(verdict.bytes for verdict in going)
     what = ", ".join(plural(counts[kind], _ONE[kind]) for kind in KINDS if counts[kind]) or "nothing"
@@ -216,8 +209,9 @@ def _document(
         "summary": summary,
         key: [_told(verdict) for verdict in going],
         "bytes": size,
+        "removed_by_reason": _by_reason(going),
         "kept": [_told(verdict) for verdict in kept],
-        "kept_by_reason": by_reason,
+        "kept_by_reason": _by_reason(kept),
         "skipped": [dataclasses.asdict(one) for one in skipped],
         "pages": pages,
     }
@@ -227,6 +221,16 @@ _ONE = {
     "runs": "run", "checkpoints": "folder of checkpoints", "sweeps": "sweep", "artifacts": "TFX output",
     "datasets": "data set", "cache": "cache",
 }  # fmt: skip
+
+
+def _by_reason(verdicts: list[Verdict]) -> list[dict[str, Any]]:
+    reasons: dict[tuple[str, str], list[Verdict]] = collections.defaultdict(list)
+    for verdict in verdicts:
+        reasons[verdict.kind, verdict.why].append(verdict)
+    return [
+        {"kind": kind, "count": len(found), "bytes": sum(v.bytes for v in found), "why": why, "path": found[0].path}
+        for (kind, why), found in reasons.items()
+    ]
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:
@@ -248,7 +252,7 @@ def show(document: dict[str, Any], done: bool) -> None:
         console.table("Removed" if done else "Would go", ("kind", "path", "MB", "why"), cells, right=(2,))
     stays = [
         (one["kind"], one["count"], f"{one['bytes'] / 1e6:,.1f}", one["why"],
-         one["paths"][0] if one["count"] == 1 else "")
+         one["path"] if one["count"] == 1 else "")
         for one in document["kept_by_reason"]
     ]  # fmt: skip
     if stays:

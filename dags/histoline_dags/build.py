@@ -1,4 +1,4 @@
-"""What all DAGs of a data set have in common: their settings, limits, and options from the form."""
+"""What all DAGs have in common: their settings, limits, and options from the form."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ ALLOWED: Any = ("scheduled", "manual", "operator_triggered", "asset_triggered", 
 """Ways to start a run: all of Airflow's but `backfill`."""
 
 
-def build_dag(settings: Settings, own: DatasetSettings, kind: str, doc: str, schedule: Any) -> DAG:
+def build_dag(
+    settings: Settings, own: DatasetSettings, kind: str, doc: str, schedule: Any, *, paused: bool = False
+) -> DAG:
     """A DAG without tasks.
 
     Args:
         settings: All of them.
         own: Of the data set.
-        kind: `ingest`, `train`, `predict` or `sweep`.
+        kind: `ingest`, `train`, `predict`, `sweep` or `prune`.
         doc: What it does, what it costs, when it runs; `{name}`, `{title}` and `{clock}` are filled in.
         schedule: When it runs by itself.
+        paused: Whether it does so only once somebody has switched it on.
 
     Raises:
         SettingsError: A default can't be used.
@@ -41,7 +44,7 @@ def build_dag(settings: Settings, own: DatasetSettings, kind: str, doc: str, sch
         schedule=schedule,
         # No start_date: with one, a cron slot that has passed would start at the first boot.
         catchup=False,
-        is_paused_upon_creation=False,
+        is_paused_upon_creation=paused,
         max_active_runs=1,
         params=build_form(own, kind, settings.data_roots),
         # A backfill would do the same again: what a run takes depends on what is there, not on its date.
@@ -72,7 +75,7 @@ def cron_of(own: DatasetSettings, dag: str) -> str | None:
     try:
         CronTriggerTimetable(expression, timezone="UTC").validate()
     except Exception as error:
-        raise SettingsError(f"settings.toml: {own.name}.cron.{dag} is {expression!r}: {error}") from None
+        raise SettingsError(f"settings.toml: {own.place('cron', dag)} is {expression!r}: {error}") from None
     return expression
 
 

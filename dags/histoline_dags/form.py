@@ -43,7 +43,7 @@ def build_form(settings: DatasetSettings, dag: str, roots: tuple[str, ...]) -> d
         except ParamValidationError as error:
             why = str(error).strip().splitlines()[0]
             raise SettingsError(
-                f"settings.toml: {settings.name}.{dag}.{name} is {default!r}, which its form would refuse: {why}."
+                f"settings.toml: {settings.place(dag, name)} is {default!r}, which its form would refuse: {why}."
                 + (" It must lie in HISTOLINE_DATA_ROOTS." if field.get("path") and roots else "")
             ) from None
     return form

@@ -68,8 +68,8 @@ def teach_all(catalog: Path, roots: Sequence[str]) -> None:
         roots: Data roots.
     """
     path_format(roots)
-    entries: dict[str, Any] = json.loads(catalog.read_text(encoding="utf-8"))["datasets"]
-    for entry in entries.values():
+    known: dict[str, Any] = json.loads(catalog.read_text(encoding="utf-8"))
+    for entry in (*known["datasets"].values(), known["workspace"]):
         for part in entry.values():
             for field in part.values() if isinstance(part, dict) else ():
                 if isinstance(field, dict) and "pattern" in field:

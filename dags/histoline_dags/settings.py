@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histoline_dags.settings_file import DatasetTable, SettingsFile, read_settings_file
-from histoline_dags.stages import DAGS, TASKS
+from histoline_dags.stages import DAGS, PRUNE, TASKS, WORKSPACE
 
 HERE = Path(__file__).resolve().parents[1]
 PROJECT = HERE.parent
@@ -35,6 +35,12 @@ class DatasetSettings:
     cron: Mapping[str, str]
     minutes: Mapping[str, float]
 
+    def place(self, *parts: str) -> str:
+        """Where a value stands in settings.toml, such as `idc.train.preset`; all of histoline_prune is in one table."""
+        if self.name == WORKSPACE:
+            return ".".join((PRUNE, *(part for part in parts if part != PRUNE)))
+        return ".".join((self.name, *parts))
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -49,6 +55,7 @@ class Settings:
         retry_seconds: Before the first of them.
         presets: What catalog.json says of each recipe.
         datasets: By name.
+        prune: Of the DAG histoline_prune, in the form of a data set's: `histoline` is its name.
     """
 
     workspace: Path
@@ -59,6 +66,7 @@ class Settings:
     retry_seconds: float
     presets: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, DatasetSettings]
+    prune: DatasetSettings
 
 
 def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catalog.json") -> Settings:
@@ -74,7 +82,7 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
     environ = os.environ if environ is None else environ
     file = Path(environ.get("HISTOLINE_SETTINGS") or HERE / "settings.toml")
     known = json.loads(catalog.read_text(encoding="utf-8"))
-    values = read_settings_file(file, environ, known["datasets"])
+    values = read_settings_file(file, environ, known["datasets"], known["workspace"])
     roots = data_roots(environ)
     return Settings(
         workspace=Path(os.path.abspath(environ.get("HISTOLINE_WORKSPACE") or PROJECT / "workspace")),
@@ -88,6 +96,7 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
             name: _dataset(name, entry, values.datasets.get(name, DatasetTable()), values, roots)
             for name, entry in known["datasets"].items()
         },
+        prune=_prune(known["workspace"], values),
     )
 
 
@@ -96,6 +105,14 @@ def data_roots(environ: Mapping[str, str]) -> tuple[str, ...]:
     # The separator is part of gs://, too.
     parts = environ.get("HISTOLINE_DATA_ROOTS", "").replace("gs://", "gs\0//").split(os.pathsep)
     return tuple(part.replace("gs\0//", "gs://").rstrip("/") or "/" for part in parts if part.strip())
+
+
+def _prune(entry: Mapping[str, Any], values: SettingsFile) -> DatasetSettings:
+    """Settings of histoline_prune: those of the file, else the defaults of the catalogue."""
+    said = values.prune.model_extra or {}
+    defaults = {field: said.get(field, known["default"]) for field, known in entry[PRUNE].items()}
+    cron, minutes = {PRUNE: values.prune.cron}, {PRUNE: values.prune.minutes}
+    return DatasetSettings(WORKSPACE, entry, {PRUNE: defaults}, cron, minutes)
 
 
 def _dataset(

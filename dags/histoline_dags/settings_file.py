@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from histoline_dags.stages import DAGS, TASKS
+from histoline_dags.stages import DAGS, PRUNE, TASKS
 
 PREFIX = "HISTOLINE_"
 MAX_MINUTES = 14 * 24 * 60
-COMMON_TABLES = ("retries", "minutes", "cron")
+COMMON_TABLES = ("retries", "minutes", "cron", "prune")
 
 Minutes = Annotated[float, Field(ge=0.01, le=MAX_MINUTES)]
 
@@ -81,6 +81,15 @@ class DatasetTable(Table):
     minutes: Limits = Limits()
 
 
+class PruneTable(Table):
+    """What is said of histoline_prune: values of its form's fields beside cron (empty for none) and minutes."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    cron: str = ""
+    minutes: Minutes = 240.0
+
+
 class SettingsFile(Table):
     """The whole file; `cron` and `minutes` are those of every data set that names none itself."""
 
@@ -89,11 +98,12 @@ class SettingsFile(Table):
     retries: Retries = Retries()
     cron: Cron = Cron()
     minutes: Limits = Limits()
+    prune: PruneTable = PruneTable()
     datasets: dict[str, DatasetTable] = {}
 
 
 def read_settings_file(
-    file: Path, environ: Mapping[str, str], datasets: Mapping[str, Mapping[str, Any]]
+    file: Path, environ: Mapping[str, str], datasets: Mapping[str, Mapping[str, Any]], workspace: Mapping[str, Any]
 ) -> SettingsFile:
     """Reads the file and lays the environment's values over it.
 
@@ -101,6 +111,7 @@ def read_settings_file(
         file: A settings.toml.
         environ: Variables.
         datasets: What catalog.json says of each data set.
+        workspace: What it says of the workspace's own DAG.
 
     Raises:
         SettingsError: The file can't be read, or a name or a value can't be used.
@@ -111,7 +122,7 @@ def read_settings_file(
         raise SettingsError(f"{file} can't be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from None
-    types = _types(datasets)
+    types = _types(datasets, workspace)
     _check_names(file, tree, environ, types, datasets)
     for place, kinds in types.items():
         text = environ.get(_variable(place))
@@ -129,17 +140,18 @@ def read_settings_file(
         ) from None
 
 
-def _types(datasets: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, ...], list[str]]:
+def _types(datasets: Mapping[str, Mapping[str, Any]], workspace: Mapping[str, Any]) -> dict[tuple[str, ...], list[str]]:
     """JSON schema types that each place of the file takes."""
     types: dict[tuple[str, ...], list[str]] = {(name,): ["string"] for name in ("pool", "gpu_pool")}
     types |= {("retries", name): ["number"] for name in Retries.model_fields}
     for above in ((), *((name,) for name in datasets)):
         types |= {(*above, "cron", dag): ["string"] for dag in DAGS}
         types |= {(*above, "minutes", task): ["number"] for task in TASKS}
-    for name, entry in datasets.items():
-        for dag in DAGS:
-            for field, known in entry[dag].items():
-                types[name, dag, field] = [known["type"]] if isinstance(known["type"], str) else known["type"]
+    fields = {(name, dag): entry[dag] for name, entry in datasets.items() for dag in DAGS}
+    for place, known in (*fields.items(), ((PRUNE,), workspace[PRUNE])):
+        for field, schema in known.items():
+            types[(*place, field)] = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    types |= {(PRUNE, "cron"): ["string"], (PRUNE, "minutes"): ["number"]}
     return types
 
 

@@ -6,6 +6,9 @@ DAGS = ("ingest", "train", "predict", "sweep")
 TASKS = ("ingest", "validate", "fold", "train", "evaluate", "push", "report", "predict", "plan", "trial", "choose")
 """The one task of DATASET_ingest, the stages of DATASET_train, then what DATASET_predict and DATASET_sweep run."""
 
+WORKSPACE, PRUNE = "histoline", "prune"
+"""The one DAG that is of no data set, histoline_prune, and its one task."""
+
 LIGHT_TASKS = ("folds", "trials", "drift")
 """Those that run no command: they read the result of the task before them."""
 

@@ -23,7 +23,7 @@ from histoline_dags.sweep import sweep_dag
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 KINDS = ("ingest", "train", "predict", "sweep")
-NAMES = {f"{dataset}_{kind}" for dataset in ("idc", "breakhis", "pcam") for kind in KINDS}
+NAMES = {f"{dataset}_{kind}" for dataset in ("idc", "breakhis", "pcam") for kind in KINDS} | {"histoline_prune"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def bag() -> Any:
     return DagBag(str(DAGS))
 
 
-def test_all_four_and_nothing_else(bag: Any) -> None:
+def test_all_of_them_and_nothing_else(bag: Any) -> None:
     assert bag.import_errors == {}
     assert set(bag.dags) == NAMES
 
@@ -59,7 +59,7 @@ print(sorted(heavy & {name.split(".")[0] for name in set(sys.modules) - before})
 def test_settings_of_every_dag(bag: Any, name: str) -> None:
     dag = bag.dags[name]
     assert dag.start_date is None and dag.catchup is False
-    assert dag.is_paused_upon_creation is False
+    assert dag.is_paused_upon_creation is (name == "histoline_prune"), "what deletes is off until somebody wants it"
     assert dag.max_active_runs == 1
     assert dag.doc_md.count(". ") <= 2, "three sentences: what it does, what it costs, when it runs"
     assert dag.allowed_run_types == {
@@ -182,6 +182,12 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("idc_sweep", {"trials": 0}),
     ("idc_sweep", {"minutes": -1}),
     ("idc_sweep", {"search_file": "x.yaml"}),
+    ("histoline_prune", {"keep_datasets": 0}),
+    ("histoline_prune", {"keep_runs": -1}),
+    ("histoline_prune", {"older_than": "7 days"}),
+    ("histoline_prune", {"older_than": None}),
+    ("histoline_prune", {"abandoned_after": "never"}),
+    ("histoline_prune", {"delete": "yes"}),
 ]
 GOOD: list[tuple[str, dict[str, Any]]] = [
     ("idc_train", {"epochs": None, "preset": "default", "accept_drift": "neuer Scanner: 10 %"}),
@@ -191,6 +197,7 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("idc_ingest", {"input": "gs://bucket/raw"}),
     ("idc_predict", {"input": "/data/new", "version": "7", "fail_on_drift": True}),
     ("idc_predict", {"version": ""}),
+    ("histoline_prune", {"delete": False, "keep_runs": 0, "older_than": "0d", "abandoned_after": "4w"}),
     ("idc_sweep", {"recipes": "idc_quick, idc_lite0", "trials": 4, "minutes": 30, "search_file": "/data/s.yaml"}),
 ]
 

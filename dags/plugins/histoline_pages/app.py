@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from histoline_dags.ids import run_id as pipeline_run_id
-from histoline_dags.stages import DAGS
+from histoline_dags.stages import DAGS, PRUNE, WORKSPACE
 from histoline_dags.words import in_form_words
 from histoline_pages import files, pages
 from histoline_pages.facts import DagRunFacts, look_up, runs_under_way
@@ -78,6 +78,9 @@ def build_app() -> FastAPI:
     @app.get("/dag-run/{dag_id}/{dag_run_id:path}")
     def dag_run(dag_id: str, dag_run_id: str, request: Request) -> Response:
         dataset, _, kind = dag_id.rpartition("_")
+        if (dataset, kind) == (WORKSPACE, PRUNE):
+            facts = look_up(dag_id, dag_run_id)
+            return _html(prune_page(facts)) if facts is not None else _not_found()
         if kind not in DAGS or dataset not in datasets():
             return _html(pages.foreign())
         facts = look_up(dag_id, dag_run_id)
@@ -170,6 +173,13 @@ def made_page(root: Path, dataset: str, kind: str, facts: DagRunFacts) -> str | 
             if page is not None:
                 return page
     return pages.nothing_yet(facts, name)
+
+
+def prune_page(facts: DagRunFacts) -> str:
+    """The Report tab of histoline_prune."""
+    name = f"Pruning {facts.dag_run_id}"
+    done = facts.tasks.get(PRUNE) == "success"
+    return pages.pruning(facts, name) if done else pages.nothing_yet(facts, name)
 
 
 def ingest_page(root: Path, dataset: str, facts: DagRunFacts) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from histoline_dags.ids import run_id
-from histoline_dags.stages import MAPPED_TASKS, TASKS
+from histoline_dags.stages import MAPPED_TASKS, PRUNE, TASKS
 
-ORDER = (*TASKS[: TASKS.index("predict") + 1], "drift", *TASKS[TASKS.index("predict") + 1 :])
+ORDER = (*TASKS[: TASKS.index("predict") + 1], "drift", *TASKS[TASKS.index("predict") + 1 :], PRUNE)
 """Tasks whose results and failures are told, in the order in which they run."""
 
 WORST_FIRST = ("failed", "up_for_retry", "upstream_failed", "running", "queued", "scheduled")

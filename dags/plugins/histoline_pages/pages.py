@@ -195,6 +195,34 @@ def ingest(manifest: Mapping[str, Any], facts: DagRunFacts, name: str) -> str:
     )
 
 
+def pruning(facts: DagRunFacts, name: str) -> str:
+    """A pruning that has ended: what went, what stayed because of whom, what was left for the next time."""
+    result = facts.last_result()
+    done = result.get("decision") == "pruned"
+    names = ("removed_by_reason", "removed", "kept_by_reason", "skipped")
+    removed, places, kept, skipped = ([_dict(one) for one in _list(result.get(name))] for name in names)
+    return _render(
+        "pruning.html",
+        title=name,
+        text=_text(result.get("reason")) or "It left no result.",
+        tone="good" if done else "",
+        done=done,
+        removed=[_reason_row(one) for one in removed],
+        places=[(one.get("path"), _megabytes(one)) for one in places],
+        kept=[_reason_row(one) for one in kept],
+        skipped=[(one.get("path"), one.get("why")) for one in skipped],
+    )
+
+
+def _reason_row(one: Mapping[str, Any]) -> Row:
+    return one.get("kind"), _number(one.get("count")), _megabytes(one), one.get("why")
+
+
+def _megabytes(one: Mapping[str, Any]) -> str:
+    size = one.get("bytes")
+    return f"{size / 1e6:,.1f}" if isinstance(size, int) else ""
+
+
 def live(runs: Sequence[Mapping[str, Any]], base: str) -> str:
     """Runs that are not over, as a part of a page: running, or abandoned.
 
