@@ -33,6 +33,7 @@ class Run:
         log: Told what happens, one line each.
         server: ML Metadata, where it is shared; a file of the working folder where None.
         still_locked: Raises where the run's lock was lost; asked before and after each stage's work.
+        told: Gets each stage, with `running` when it begins and `done` when it has ended well.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Run:
         log: Log,
         server: Server | None = None,
         still_locked: Callable[[], None] = lambda: None,
+        told: Callable[[str, str], None] = lambda stage, state: None,
     ) -> None:
-        self.storage, self.folder, self.log, self.server = storage, folder, log, server
+        self.storage, self.folder, self.log, self.server, self.told = storage, folder, log, server, told
         self._still_locked = still_locked
         self._nodes: StageNodes | None = None
 
@@ -93,6 +95,7 @@ class Run:
             )  # fmt: skip
         run_record.update(self.storage, self.folder, state="done")
         self._report()
+        self.told("validate", "done")
         self.log(f"{reason} --force trains all the same.")
 
     def stage(self, name: str) -> None:
@@ -119,8 +122,10 @@ class Run:
         inputs = self._inputs()
         if run_record.is_done(self.record, name, inputs):
             self.log(f"{name}: nothing to do, done already with the same inputs")
+            self.told(name, "done")
             return
         started = time.monotonic()
+        self.told(name, "running")
         self._still_locked()
         work = "" if self.storage.is_local else f", with {self.storage.work_folder()} as working folder"
         self.log(f"{name}: begins{work}")
@@ -137,6 +142,7 @@ class Run:
                 self._still_locked()
                 if after:
                     after()
+        self.told(name, "done")
         self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
         if is_over(self.record):
             remote_run.clear(self.storage, self.folder)

@@ -79,9 +79,8 @@ def _winner(
     from components.training import run_inputs, run_record
     from components.training.recipe import TrainingConfig
     from components.training.recipe_parts import Gate
-    from components.training.run_types import STAGES
     from pipelines import stages
-    from pipelines.whole_run import result_left_behind
+    from pipelines.whole_run import work_through
 
     assert sweep.choice is not None
     trial = sweep.trials[sweep.choice.winner]
@@ -92,13 +91,7 @@ def _winner(
     data = storage.uri(sweep.dataset_dir)
     inputs = run_inputs.settle(storage, sweep.dataset, sweep.task, data, config, options)
     place = run_record.run_dir(sweep.dataset, sweep.task, sweep.run_id)
-    with run_record.lock(storage, place, f"histoline sweep {sweep.dataset} {sweep.task}") as held:
-        run = stages.Run(storage, place, console.log, server, held.check)
-        with result_left_behind(storage, place):
-            run.validate(inputs)
-            for stage in STAGES[1:]:
-                if not stages.is_over(run.record):
-                    run.stage(stage)
+    work_through(storage, place, inputs, server, f"histoline sweep {sweep.dataset} {sweep.task}")
     return stages.result(storage, run_record.read(storage, place))
 
 

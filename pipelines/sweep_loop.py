@@ -23,6 +23,9 @@ from components.storage.base import Storage
 from components.sweeps import record as records
 from components.sweeps.sweep_types import ADAPTIVE, SweepRecord, Trial, TrialFailure, TrialRecord
 from components.sweeps.trial import resumable, seconds_left
+from pipelines import live_sweep
+from pipelines.live import duration
+from pipelines.live_sweep import TITLES, SweepView
 from pipelines.recipes import PRESETS_FOLDER
 from pipelines.sweep_steps import PARENT
 
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 2.0
-TITLES = {"auc": "AUC", "macro_f1": "macro-F1"}
 Log = Callable[[str], None]
 Runner = Callable[[int], int]
 """Runs a trial by its number and gives its exit code."""
@@ -49,12 +51,16 @@ def run_trials(storage: Storage, folder: str, log: Log, runner: Runner | None = 
     Raises:
         TemporaryError: A trial can't go on now (the disk is full, say); what is finished is kept.
     """
-    _Loop(storage, folder, log, runner or _process_for(storage, folder)).run()
+    with live_sweep.followed(log) as view:
+        made = runner or _process_for(storage, folder, view.line if view else None)
+        _Loop(storage, folder, view.log if view else log, made, view).run()
 
 
 class _Loop:
-    def __init__(self, storage: Storage, folder: str, log: Log, runner: Runner) -> None:
-        self.storage, self.folder, self.log, self.runner = storage, folder, log, runner
+    def __init__(
+        self, storage: Storage, folder: str, log: Log, runner: Runner, view: SweepView | None = None
+    ) -> None:
+        self.storage, self.folder, self.log, self.runner, self.view = storage, folder, log, runner, view
         self._asking: Asking | None = None
         self._told = ""
 
@@ -63,6 +69,8 @@ class _Loop:
         while True:
             sweep = records.read(self.storage, self.folder)
             known = records.read_trials(self.storage, self.folder, sweep)
+            if self.view is not None:
+                self.view.update(sweep, known, time_left(sweep, known))
             if sweep.choice is not None or self._spent(sweep, known):
                 return
             waiting = [t.number for t in sweep.trials if t.number not in known or not known[t.number].over]
@@ -120,8 +128,13 @@ class _Loop:
         of = f" of {total}" if total else ""
         begun = records.read_trial(self.storage, self.folder, trial.number)
         verb = "goes on" if begun is not None or trial.continues is not None else "begins"
-        self.log(f"trial {trial.number}{of}, {trial.title}{f' with {drawn}' if drawn else ''}: {verb}")
+        if self.view is None:
+            self.log(f"trial {trial.number}{of}, {trial.title}{f' with {drawn}' if drawn else ''}: {verb}")
+        else:
+            self.view.begin(trial)
         code = self.runner(trial.number)
+        if self.view is not None:
+            self.view.finish()
         found = records.read_trial(self.storage, self.folder, trial.number)
         if found is None or not found.over:
             if code == EXIT_TEMPORARY and not self._is_free(trial.number):
@@ -132,8 +145,8 @@ class _Loop:
                     "Run the same command again with this --sweep-id; what is finished is kept.",
                 )
             found = self._died(trial, found, code)
-        known = records.read_trials(self.storage, self.folder, sweep)
-        self.log(progress(sweep, trial, found, known))
+        if self.view is None or found.state != "done":  # the table has the rest
+            self.log(progress(sweep, trial, found, records.read_trials(self.storage, self.folder, sweep)))
 
     def _died(self, trial: Trial, before: TrialRecord | None, code: int) -> TrialRecord:
         """Notes a trial whose process ended without a word."""
@@ -171,7 +184,7 @@ def progress(sweep: SweepRecord, trial: Trial, ended: TrialRecord, known: dict[i
         best = max(done, key=lambda t: t.score or 0.0)
         text += f" Best so far: trial {best.number}, {metric} {number(best.score)}."
     rest = time_left(sweep, known)
-    return text + (f" About {_minutes(rest)} left." if rest else "")
+    return text + (f" About {duration(rest)} left." if rest else "")
 
 
 def time_left(sweep: SweepRecord, known: dict[int, TrialRecord]) -> float:
@@ -183,11 +196,8 @@ def time_left(sweep: SweepRecord, known: dict[int, TrialRecord]) -> float:
     return max(0.0, rest if left is None else min(rest, left) if total else left)
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _process_for(storage: Storage, folder: str) -> Runner:
+def _process_for(storage: Storage, folder: str, line: Log | None) -> Runner:
+    """Runs a trial as a process, whose stderr goes to ours or, line by line, to `line`."""
     _, dataset, task, sweep_id = folder.split("/")
 
     def run(number_: int) -> int:
@@ -199,10 +209,19 @@ def _process_for(storage: Storage, folder: str) -> Runner:
             dataset, "--task", task, "--workspace", storage.root, "--sweep-id", sweep_id, "--trial", str(number_),
             "--wait", "0",
         ]  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "pipelines.step", "sweep-trial", *arguments],
-            env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        ).returncode  # fmt: skip
+        command = [sys.executable, "-W", "ignore", "-m", "pipelines.step", "sweep-trial", *arguments]
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=None if line is None else subprocess.PIPE, text=True, errors="replace",
+        ) as process:  # fmt: skip
+            try:
+                for said in process.stderr or ():
+                    if line is not None:
+                        line(said.rstrip("\n"))
+                return process.wait()
+            except BaseException:
+                process.kill()
+                raise
 
     return run
 

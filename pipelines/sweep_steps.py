@@ -82,6 +82,7 @@ def begin(storage: Storage, folder: str, given: Mapping[str, Any], *, adaptive: 
     from pipelines.recipes import PRESETS_FOLDER
     from pipelines.train import check_dataset
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # keras-tuner, which draws trials, loads TensorFlow
     _, dataset, task, _ = folder.split("/")
     check_dataset(dataset, task)
     search = _search(dataset, task, given)

@@ -15,6 +15,7 @@ from pipelines.options import metadata_server
 if TYPE_CHECKING:
     from components.storage.base import Storage
     from components.training.run_inputs import Inputs
+    from pipelines.tfx.metadata_store import Server
 
 
 def carry_out(storage: Storage, folder: str, inputs: Inputs, metadata: str, force: bool, as_json: bool) -> None:
@@ -29,18 +30,39 @@ def carry_out(storage: Storage, folder: str, inputs: Inputs, metadata: str, forc
         as_json: Whether the end is said as JSON.
     """
     from components.training import run_record
-    from components.training.run_types import STAGES
     from pipelines import stages
 
-    with run_record.lock(storage, folder, f"histoline train {inputs.dataset} {inputs.task}") as held:
-        run = stages.Run(storage, folder, console.log, metadata_server(metadata), held.check)
+    server = metadata_server(metadata)
+    work_through(storage, folder, inputs, server, f"histoline train {inputs.dataset} {inputs.task}", force)
+    document = stages.result(storage, run_record.read(storage, folder))
+    console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
+
+
+def work_through(
+    storage: Storage, folder: str, inputs: Inputs, server: Server | None, owner: str, force: bool = False
+) -> None:
+    """Runs all stages of a run under its lock, shown on a terminal while they work.
+
+    Args:
+        storage: The workspace.
+        folder: Of the run, relative to it.
+        inputs: What it starts from.
+        server: ML Metadata, where it is shared.
+        owner: Who holds the lock, for whoever waits for it.
+        force: Run even if a finished run had the same inputs.
+    """
+    from components.training import run_record
+    from components.training.run_types import STAGES
+    from pipelines import stages
+    from pipelines.live_run import followed
+
+    with run_record.lock(storage, folder, owner) as held, followed(storage, folder, inputs.config) as (log, told):
+        run = stages.Run(storage, folder, log, server, held.check, told)
         with result_left_behind(storage, folder):
             run.validate(inputs, force)
             for stage in STAGES[1:]:
                 if not stages.is_over(run.record):
                     run.stage(stage)
-    document = stages.result(storage, run_record.read(storage, folder))
-    console.emit(document, as_json, lambda: show(document, storage.uri(folder)))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import tensorflow as tf
 from components.core.array_types import Array
 from components.errors import DataError
 from components.training.augmentation_layers import InputStatistics
+from components.training.epoch_line import EpochFacts
 from components.training.phases import leaf_layers
 
 CHECK_EVERY = 50
@@ -195,7 +196,7 @@ class EpochLine(keras.callbacks.Callback):
         super().__init__()
         self._images = images_per_epoch
         self._epochs = epochs
-        self._phase = f", phase {phase + 1}/{phases}" if phases > 1 else ""
+        self._phase, self._phases = phase, phases
         self._first = first_epoch
         self._emit = emit
         self._begun = 0.0
@@ -213,13 +214,17 @@ class EpochLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the line."""
         seconds = time.perf_counter() - self._begun
-        speed = self._images / max(self._trained or seconds, 1e-9)
-        figures = "  ".join(f"{k} {v:.4f}" for k, v in (logs or {}).items() if k != "learning_rate")
-        rate = float(np.asarray(self.model.optimizer.learning_rate))
-        self._emit(
-            f"epoch {self._first + epoch + 1}/{self._epochs}{self._phase}  {figures}  "
-            f"{seconds:.1f} s  {speed:,.0f} images/s  learning rate {rate:.2e}"
+        facts = EpochFacts(
+            epoch=self._first + epoch + 1,
+            epochs=self._epochs,
+            figures={name: value for name, value in (logs or {}).items() if name != "learning_rate"},
+            seconds=seconds,
+            images_per_second=self._images / max(self._trained or seconds, 1e-9),
+            learning_rate=float(np.asarray(self.model.optimizer.learning_rate)),
+            phase=self._phase + 1,
+            phases=self._phases,
         )
+        self._emit(facts.to_line())
 
 
 class SeedPerEpoch(keras.callbacks.Callback):
