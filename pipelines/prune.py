@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -150,6 +152,7 @@ class Pruning:
             self._artifacts(remover)
         remover.datasets(going["datasets"])
         remover.caches(going["cache"])
+        remover.leftovers(verdict.path for verdict in verdicts if verdict.kind == "runs" and not verdict.goes)
         self._make_anew(pages)
         return _document("removed", remover.removed, verdicts, remover.skipped, pages)
 
@@ -158,27 +161,25 @@ class Pruning:
         from pipelines.tfx.artifacts import Outputs
 
         for family in needs.families(self.storage, self.rules.dataset, self.rules.task):
-            names = family.dataset, family.task
-            outputs = Outputs(self.storage, *names, self.server)
+            outputs = Outputs(self.storage, family.dataset, family.task, self.server)
             try:
-                removed, skipped = outputs.remove(lambda: needs.families(self.storage, *names)[0])  # noqa: B023
+                removed, skipped = outputs.remove(functools.partial(needs.again, self.storage, family))
             except TemporaryError as error:
                 removed, skipped = [], [Skipped(outputs.root, error.what)]
             remover.removed += removed
             remover.skipped += skipped
 
     def _pages(self, runs: list[str]) -> list[str]:
-        """Pages that lead to one of these runs, and are made anew without it."""
-        from components.sweeps import record as sweeps
+        """Pages that lead to one of these runs, or to one that a killed pruning deleted, and are made anew without."""
+        from components.sweeps.record import PAGE
 
         pages = ["runs/index.html"] if self.storage.exists("runs/index.html") else []
-        for path in runs:
-            _, dataset, task, run_id = path.split("/")
-            home = f"sweeps/{dataset}/{task}"
-            for sweep_id in self.storage.list_dirs(home):
-                page = f"{home}/{sweep_id}/{sweeps.PAGE}"
-                if self.storage.exists(page) and sweeps.read(self.storage, f"{home}/{sweep_id}").run_id == run_id:
-                    pages.append(page)
+        for path, _ in self.storage.list_files("sweeps"):
+            if path.count("/") == 4 and path.endswith(f"/{PAGE}"):
+                links = re.findall(r'href="(?:\.\./)+(runs/[^"]+)"', self.storage.read_bytes(path).decode())
+                gone = tuple(f"{run}/" for run in runs)
+                if any(link.startswith(gone) or not self.storage.exists(link) for link in links):
+                    pages.append(path)
         return pages
 
     def _make_anew(self, pages: list[str]) -> None:

@@ -61,17 +61,24 @@ def families(storage: Storage, dataset: str = "", task: str = "") -> list[Family
         for name in storage.list_dirs(top)
         for each in storage.list_dirs(f"{top}/{name}")
     }
-    return [
-        Family(
-            name,
-            each,
-            _read_all(storage, f"runs/{name}/{each}", run_record.NAME, run_record.read),
-            _read_all(storage, f"sweeps/{name}/{each}", sweep_record.NAME, sweep_record.read),
-            read_champion(storage, name, each),
-        )
-        for name, each in sorted(homes)
-        if dataset in ("", name) and task in ("", each)
-    ]
+    wanted = [(name, each) for name, each in sorted(homes) if dataset in ("", name) and task in ("", each)]
+    return [_family(storage, *names) for names in wanted]
+
+
+def again(storage: Storage, family: Family) -> Family:
+    """What there is now of the same data set and task."""
+    return _family(storage, family.dataset, family.task)
+
+
+def _family(storage: Storage, dataset: str, task: str) -> Family:
+    home = f"{dataset}/{task}"
+    return Family(
+        dataset,
+        task,
+        _read_all(storage, f"runs/{home}", run_record.NAME, run_record.read),
+        _read_all(storage, f"sweeps/{home}", sweep_record.NAME, sweep_record.read),
+        read_champion(storage, dataset, task),
+    )
 
 
 def _read_all(

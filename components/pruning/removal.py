@@ -11,6 +11,7 @@ from components.errors import TemporaryError
 from components.pruning import needs
 from components.pruning.rules import Rules, Skipped, Verdict, unix_time
 from components.storage.base import Storage
+from components.storage.local_cache import ABANDONED_SECONDS
 from components.storage.open import open_storage
 from components.sweeps import record as sweep_record
 from components.training import run_record
@@ -72,6 +73,20 @@ class Remover:
             self.removed += [known[info.path] for info in gone if info.path in known]
             left = known.keys() - {info.path for info in gone}
             self.skipped += [Skipped(path, _CHANGED) for path in sorted(left) if known[path].dataset == home]
+
+    def leftovers(self, runs: Iterable[str]) -> None:
+        """Removes what killed writers left in `.tmp`: in runs that nobody works on, and in the root what is a day old.
+
+        Args:
+            runs: Folders of runs that stay.
+        """
+        self.storage.sweep("", older_than_seconds=ABANDONED_SECONDS)
+        for folder in runs if self.storage.is_local else ():  # an upload leaves nothing in a bucket
+            with (
+                contextlib.suppress(TemporaryError),
+                self.storage.lock(f"{folder}/.lock", owner=OWNER, wait_seconds=0),
+            ):
+                self.storage.sweep(folder)
 
     def caches(self, verdicts: Iterable[Verdict]) -> None:
         """Deletes caches that nobody has used since."""

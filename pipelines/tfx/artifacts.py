@@ -1,8 +1,8 @@
 """What TFX keeps of runs that are gone: its outputs are deleted, and ML Metadata is told, so that nobody takes them.
 
 An output belongs to the run that made it and to every run that took it from TFX's cache. It goes when none of them is
-left. Executions of runs that are gone are cancelled in ML Metadata, or a run of the same name would find its nodes done
-and their outputs missing. Nothing else of the lineage changes, and ML Metadata cannot forget.
+left. In ML Metadata a run that is gone gets another name, or a new run of its name (Airflow's Clear) would find its
+nodes done and their outputs missing. Nothing else of the lineage changes, and ML Metadata cannot forget.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from pipelines.tfx.metadata_store import Server
 
 BASELINE = "baseline"
 """Beside the nodes: champions as artifacts, in folders named by version and content."""
+
+PRUNED = " (pruned "
+"""In the name of a run that is gone, which no RUN_ID can hold; a number follows that no other has."""
 
 _SYSTEM = ".system"
 
@@ -107,7 +110,7 @@ class Outputs:
             return [], []
         with metadata_store.troubles(self.store):
             store = metadata_store.open_store(self.store)
-            self._cancel(store, _names(read()))
+            self._rename(store, _names(read()))
             if not planned:
                 return [], []
             paths = {verdict.path for verdict in planned}
@@ -154,7 +157,7 @@ class Outputs:
 
     def _known(self, store: Any) -> tuple[dict[int, str], dict[int, set[str]], dict[str, list[int]]]:
         """Execution to its run, artifact to the runs that made or read it, place to artifacts."""
-        makers = {execution.id: run for run, executions in self._executions(store).items() for execution in executions}
+        makers = {execution.id: context.name for context, mine, _ in self._runs(store) for execution in mine}
         users: dict[int, set[str]] = {}
         for event in store.get_events_by_execution_ids(sorted(makers)) if makers else []:
             users.setdefault(event.artifact_id, set()).add(makers[event.execution_id])
@@ -163,32 +166,36 @@ class Outputs:
             places.setdefault(artifact.uri.rstrip("/"), []).append(artifact.id)
         return makers, users, places
 
-    def _executions(self, store: Any) -> dict[str, list[Any]]:
-        """Run or sweep to its executions in this pipeline."""
+    def _runs(self, store: Any) -> list[tuple[Any, list[Any], bool]]:
+        """Context of each run or sweep, its executions in this pipeline, and whether it has no others."""
         name = metadata_store.pipeline_name(self.work, self.dataset, self.task, self.server)
         pipeline = store.get_context_by_type_and_name("pipeline", name)
         if pipeline is None:
-            return {}
+            return []
         own = {execution.id for execution in store.get_executions_by_context(pipeline.id)}
-        found = {}
+        found = []
         for context in store.get_contexts_by_type("pipeline_run"):
-            executions = [e for e in store.get_executions_by_context(context.id) if e.id in own]
-            if executions:
-                found[context.name] = executions
+            executions = store.get_executions_by_context(context.id)
+            mine = [execution for execution in executions if execution.id in own]
+            if mine:
+                found.append((context, mine, len(mine) == len(executions)))
         return found
 
-    def _cancel(self, store: Any, staying: Collection[str]) -> None:
+    def _rename(self, store: Any, staying: Collection[str]) -> None:
         from ml_metadata.proto import metadata_store_pb2 as proto
 
         mlmd: Any = proto
-        changed = []
-        for run, executions in self._executions(store).items():
-            for execution in executions if run not in staying else []:
-                if execution.last_known_state not in (mlmd.Execution.CANCELED, mlmd.Execution.FAILED):
-                    execution.last_known_state = mlmd.Execution.CANCELED
-                    changed.append(execution)
-        if changed:
-            store.put_executions(changed)
+        for context, executions, alone in self._runs(store):
+            if context.name in staying or PRUNED in context.name:
+                continue
+            dead = [e for e in executions if e.last_known_state in (mlmd.Execution.NEW, mlmd.Execution.RUNNING)]
+            for execution in dead:
+                execution.last_known_state = mlmd.Execution.CANCELED
+            if dead:
+                store.put_executions(dead)
+            if alone:  # in a store that workspaces share, another one may have a run of this name
+                context.name += f"{PRUNED}{min(execution.id for execution in executions)})"
+                store.put_contexts([context])
 
     def _set_states(self, store: Any, outputs: Collection[Output], state: str) -> None:
         from ml_metadata.proto import metadata_store_pb2 as proto

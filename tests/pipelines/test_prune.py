@@ -80,6 +80,17 @@ def test_what_was_told_is_done_and_nothing_is_left_to_do(collected, capsys, monk
     assert again["removed"] == []
 
 
+def test_a_sweep_s_page_that_leads_to_what_is_gone_is_made_anew(collected, capsys):
+    page = collected / "sweeps/idc/binary/begun/index.html"
+    for run in ("old", "deleted-by-a-killed-pruning"):
+        page.write_text(f'<a href="../../../../runs/{HOME}/{run}/report/index.html">The winner</a>')
+        told = prune(capsys, collected, *ALL)
+        assert "sweeps/idc/binary/begun/index.html" in told["pages"]
+        assert "winner</a>" in page.read_text(), "told, not done"
+        prune(capsys, collected, *ALL, "--yes")
+        assert "Research use only" in page.read_text() and f"/{run}/" not in page.read_text()
+
+
 def test_a_run_that_goes_lets_its_data_set_go(made, collected, capsys):
     shutil.rmtree(collected / "sweeps")
     kept = prune(capsys, collected, *ALL)
@@ -199,9 +210,24 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(made, collected, cap
 def test_the_ledger_of_a_forgotten_patient_stays_for_the_next_ingest(collected, capsys, made):
     (collected / "gone.txt").write_text("9003\n")
     assert invoke("datasets", "forget", "--groups", collected / "gone.txt", "--workspace", collected, "--yes") == 0
+    assert made.data[3] not in paths(prune(capsys, collected, *ALL), "would_remove")
     for command in (("datasets", "prune"), ("prune", *ALL)):
         assert invoke(*command, "--workspace", collected, "--yes") == 0
         assert (collected / made.data[3] / "splits.json").exists(), "without it patients would change sides"
+
+
+def test_what_killed_writers_left_goes_where_nobody_works(collected, capsys):
+    places = (f"runs/{HOME}/refused", f"runs/{HOME}/resumed", ".")
+    kept, busy, root = (collected / place / ".tmp/x" for place in places)
+    for file in (kept, busy, root):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("half of it")
+    os.utime(root, (1, 1))
+    holder = python(HOLD, collected, f"runs/{HOME}/resumed/.lock")
+    assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
+    prune(capsys, collected, "--yes")
+    assert (kept.exists(), busy.exists(), root.exists()) == (False, True, False)
+    holder.communicate("", timeout=60)
 
 
 @pytest.mark.integration

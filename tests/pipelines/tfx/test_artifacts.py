@@ -36,10 +36,12 @@ class Kept:
         self.artifact_type = self.store.put_artifact_type(mlmd.ArtifactType(name="Statistics"))
         self.outputs = Outputs(self.storage, "idc", "binary", None)
 
-    def execution(self, run: str, state: int, takes: int | None = None, leaves: bool = True) -> int:
+    def execution(
+        self, run: str, state: int, takes: int | None = None, leaves: bool = True, pipeline: str = "idc-binary"
+    ) -> int:
         """An execution of a run, its folders, and its artifact: a new one, or one taken from the cache."""
         contexts = [mlmd.Context(type_id=self.kinds[k], name=n) for k, n in
-                    (("pipeline", "idc-binary"), ("pipeline_run", run))]  # fmt: skip
+                    (("pipeline", pipeline), ("pipeline_run", run))]  # fmt: skip
         known = [self.store.get_context_by_type_and_name(k, c.name) for k, c in zip(self.kinds, contexts)]
         contexts = [old or new for old, new in zip(known, contexts)]
         execution = mlmd.Execution(type_id=self.type, last_known_state=state)
@@ -59,6 +61,9 @@ class Kept:
 
     def state(self, execution: int) -> int:
         return int(self.store.get_executions_by_id([execution])[0].last_known_state)
+
+    def runs(self) -> set[str]:
+        return {context.name for context in self.store.get_contexts_by_type("pipeline_run")}
 
     def artifact(self, number: int = 1) -> str:
         return str(mlmd.Artifact.State.Name(self.store.get_artifacts_by_id([number])[0].state))
@@ -85,7 +90,8 @@ def test_an_output_goes_with_the_last_run_that_made_or_took_it(kept: Kept) -> No
     assert {v.path.split("/", 2)[2] for v in told if v.goes} == {f"{system}/{made}", f"{system}/{dead}"}
     removed, skipped = kept.outputs.remove(lambda: family("b"))
     assert {v.path for v in removed} == {v.path for v in told if v.goes} and skipped == []
-    assert (kept.state(made), kept.state(dead), kept.state(took)) == (CANCELED, CANCELED, CACHED)
+    assert (kept.state(made), kept.state(dead), kept.state(took)) == (COMPLETE, CANCELED, CACHED)
+    assert kept.runs() == {"a (pruned 1)", "b"}, "a new run may be called a"
     assert kept.artifact() == "LIVE" and "StatisticsGen/statistics/1/stats.pb" in kept.files()
     kept.outputs.remove(lambda: family())
     assert kept.artifact() == "DELETED" and kept.files() == {"StatisticsGen/statistics/99/x"}
@@ -107,6 +113,13 @@ def test_a_run_that_takes_an_output_meanwhile_keeps_it(kept: Kept) -> None:
     removed, skipped = kept.outputs.remove(read)
     assert [one.path.rsplit("/", 2)[1] for one in skipped] == ["statistics"] and len(removed) == 1
     assert kept.artifact() == "LIVE" and "StatisticsGen/statistics/1/stats.pb" in kept.files()
+
+
+def test_a_name_that_another_workspace_has_in_the_same_store_is_left_to_it(kept: Kept) -> None:
+    kept.execution("a", RUNNING)
+    other = kept.execution("a", RUNNING, leaves=False, pipeline="idc-binary-1a2b3c4d")
+    kept.outputs.remove(lambda: family())
+    assert kept.runs() == {"a"} and kept.state(other) == RUNNING and kept.files() == set()
 
 
 def test_while_a_step_works_nothing_goes(kept: Kept) -> None:
