@@ -216,7 +216,7 @@ def main() -> None:
         print(f"Four weeks in {time.monotonic() - started:.0f} s. What happened: {demo.folder / 'weeks.json'}")
         if given.keep:
             print(f"Look around: {demo.url} (passwords: {demo.home / 'passwords.json'}); then: "
-                  f"histoline airflow down --home {demo.home}")  # fmt: skip
+                  f"{HISTOLINE.relative_to(ROOT)} airflow down --home {demo.home}")  # fmt: skip
     finally:
         if demo.home.exists() and not given.keep:
             demo.down()

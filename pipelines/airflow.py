@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -127,7 +128,8 @@ def _show_up(place: Place, document: dict[str, Any]) -> None:
     click.echo(f"Users admin and viewer; their passwords: {place.passwords}")
     click.echo(f"Workspace: {place.workspace}")
     click.echo(f"Raw patches may be read from: {', '.join(place.data_roots) or 'any folder (--data-root narrows it)'}")
-    click.echo("Stop it with `histoline airflow down`.")
+    where = "" if place.home == PROJECT / ".airflow" else f" --home {shlex.quote(str(place.home))}"
+    console.say(f"Stop it with `histoline airflow down{where}`.")
 
 
 @command.command("status")
@@ -139,11 +141,12 @@ def status(home: str, as_json: bool) -> None:
 
     def show() -> None:
         if document["state"] == "down":
-            click.echo("Airflow is not running. Start it with `histoline airflow up`.")
+            console.say("Airflow is not running. Start it with `histoline airflow up`.")
             return
         click.echo(f"{document['url']}: {'healthy' if document['healthy'] else 'not healthy'}")
         pid = document["supervisor"]["pid"]
-        rows = [("supervisor", pid or "", "alive" if pid else "dead: run `histoline airflow up`", "", "")]
+        dead = console.runnable("dead: run `histoline airflow up`")
+        rows = [("supervisor", pid or "", "alive" if pid else dead, "", "")]
         for name, server in document["services"].items():
             how = "healthy" if server["healthy"] else "alive, not healthy" if server["alive"] else "dead"
             rows.append((name, server["pid"] or "", how, server["since"], server["restarts"]))

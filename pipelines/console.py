@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import select
+import shlex
+import shutil
 import sys
 import time
 import traceback
@@ -19,6 +22,7 @@ import click
 from components.core.text import nearest
 from components.errors import EXIT_BUG, HistolineError, TemporaryError, UsageError
 
+NAME = "histoline"
 EXIT_INTERRUPTED = 130
 LINE_EVERY_SECONDS = 5.0
 
@@ -28,7 +32,34 @@ def log(message: str, level: str = "info") -> None:
     if os.environ.get("HISTOLINE_LOG_FORMAT") == "json":
         click.echo(json.dumps({"level": level, "msg": message}), err=True)
     else:
-        click.echo(message if level == "info" else f"{level}: {message}", err=True)
+        click.echo(runnable(message if level == "info" else f"{level}: {message}"), err=True)
+
+
+def say(message: str) -> None:
+    """Prints a line of a result on stdout."""
+    click.echo(runnable(message))
+
+
+def runnable(text: str) -> str:
+    """The text with commands as this person can type them: who came here by make has no `histoline` on the PATH."""
+    program = _program()
+    if program == NAME or NAME not in text:
+        return text
+    from pipelines.cli import COMMANDS
+
+    return re.sub(rf"(?<![\w./-]){NAME} (?=(?:{'|'.join(COMMANDS)})\b)", lambda _: f"{program} ", text)
+
+
+def _program() -> str:
+    """What this program was started as: its name where the PATH leads to it, else its path."""
+    typed = sys.argv[0]
+    if os.path.basename(typed) != NAME or os.sep not in typed:  # a module, or a test
+        return NAME
+    found = shutil.which(NAME)
+    if found and os.path.realpath(found) == os.path.realpath(typed):
+        return NAME
+    near = os.path.relpath(typed)
+    return shlex.quote(typed if near.startswith(os.pardir) else near)
 
 
 def emit(document: Any, as_json: bool, show: Callable[[], None]) -> None:
@@ -201,7 +232,7 @@ def _run(command: Callable[[], Any]) -> int:
         log(_wrong_usage(error), "error")
         return UsageError.exit_code
     except (KeyboardInterrupt, click.Abort):
-        log("Interrupted. What is finished is kept: the same command goes on from there.", "error")
+        log("Interrupted. What is finished is kept: the same command, of the same run or sweep, goes on.", "error")
         return EXIT_INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and (_reader_gone(1) or _reader_gone(2)):

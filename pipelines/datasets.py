@@ -50,7 +50,7 @@ def list_(workspace: str, as_json: bool) -> None:
 
     def show() -> None:
         if not rows:
-            click.echo(f"No data sets in {workspace}: run histoline ingest first.")
+            console.say(f"No data sets in {workspace}: run histoline ingest first.")
             return
         columns = ("dataset", "task", "plan_id", "state", "created", "patches", "groups", "MB", "flags")
         cells = [

@@ -15,13 +15,19 @@ from pipelines.options import json_option, workspace_option
 
 @click.command("doctor")
 @workspace_option("Folder to check.")
-@click.option("--deep", is_flag=True, help="Also import TensorFlow and ask it for GPUs (seconds).")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also ask TensorFlow for GPUs, and look for the weights that recipes and Airflow's settings name (seconds).",
+)
 @json_option
 def command(workspace: str, deep: bool, as_json: bool) -> None:
     """Check this machine: name, finding, fix; exit 65 where something will not work."""
     from pipelines.doctor_checks import run_checks
+    from pipelines.doctor_weights import check_weights
 
     checks = run_checks(None if workspace.startswith("gs://") else Path(workspace), deep=deep)
+    checks += check_weights() if deep else []
     failed = [check.name for check in checks if check.status == "fail"]
 
     def show() -> None:

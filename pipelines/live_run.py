@@ -46,9 +46,8 @@ def followed(storage: Storage, folder: str, config: TrainingConfig) -> Iterator[
     if not on_terminal():
         yield console.log, lambda stage, state: None
         return
-    home, _, run_id = folder.rpartition("/")
-    past = run_times.past_seconds(storage, home, config)
-    view = RunView(run_id, config.early_stopping.monitor, past, config.folds if config.decision == "folds" else 0)
+    past = run_times.past_seconds(storage, folder.rpartition("/")[0], config)
+    view = RunView(config.early_stopping.monitor, past, config.folds if config.decision == "folds" else 0)
     with view.screen:
         try:
             yield view.log, view.stage
@@ -63,7 +62,6 @@ class RunView:
     """What is known of a run, and how it looks.
 
     Args:
-        title: Of the run.
         monitor: What early stopping watches; empty for nothing.
         past: Seconds of each stage in earlier runs.
         folds: How many are trained; 0 for none.
@@ -72,13 +70,12 @@ class RunView:
 
     def __init__(
         self,
-        title: str,
         monitor: str,
         past: Mapping[str, float],
         folds: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.title, self.monitor, self.past, self.folds = title, monitor, past, folds
+        self.monitor, self.past, self.folds = monitor, past, folds
         self.screen = Screen(self.draw)
         self._now = now
         self._begun: dict[str, float] = {}

@@ -102,7 +102,7 @@ def list_(dataset: str, task: str, workspace: str, as_json: bool) -> None:
 
     def show() -> None:
         if not rows:
-            click.echo(f"No model was promoted in {workspace} yet: run histoline train first.")
+            console.say(f"No model was promoted in {workspace} yet: run histoline train first.")
             return
         columns = ("dataset", "task", "version", "", "run", "by", "when", "metric", "why")
         ends = ("promoted_by", "when")

@@ -50,7 +50,7 @@ def list_(dataset: str, task: str, outcome: str, workspace: str, as_json: bool) 
 
     def show() -> None:
         if not lines:
-            click.echo(f"No such run in {workspace}: histoline train makes one.")
+            console.say(f"No such run in {workspace}: histoline train makes one.")
             return
         cells = [
             (line.run_id, line.dataset, line.task, line.created[:16].replace("T", " "), line.model,

@@ -264,7 +264,10 @@ def command(dataset: str, run_id: str, mlflow: str, tensorboard: bool, as_json: 
         mlflow_export.client(mlflow)  # a missing package is told now, not after hours
     inputs = settle(storage, dataset, given)
     refuse_cluster_of_folds(inputs, cluster is not None)
-    folder = run_record.run_dir(dataset, given["task"], run_id or run_inputs.new_run_id(inputs.config.model))
+    name = run_id or run_inputs.new_run_id(inputs.config.model)
+    folder = run_record.run_dir(dataset, given["task"], name)
+    if not run_id:
+        console.log(f"run {name}; go on after an interruption with --run-id {name}")
     if tensorboard:
         curves = storage.work_folder() / folder / ("folds" if inputs.folds else "tensorboard")
         console.log(f"curves: {tensorboard_command(curves)}")

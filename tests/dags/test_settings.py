@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,20 @@ def test_input_outside_the_roots(tmp_path: Path) -> None:
     found = settings(tmp_path, "[idc.ingest]\ninput = '/elsewhere/idc'", HISTOLINE_DATA_ROOTS="/data")
     with pytest.raises(SettingsError, match="HISTOLINE_DATA_ROOTS"):
         build_form(found.datasets["idc"], "ingest", found.data_roots)
+
+
+def test_what_the_doctor_asks_of_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.doctor_weights import SETTINGS
+
+    monkeypatch.setenv("HISTOLINE_DATA_ROOTS", str(tmp_path))
+    monkeypatch.setenv("HISTOLINE_IDC_TRAIN_WEIGHTS", "w.h5")
+    monkeypatch.setenv("HISTOLINE_PCAM_TRAIN_BACKBONE", f"{tmp_path}/b")
+    exec(SETTINGS, {})
+    assert json.loads(capsys.readouterr().out) == {
+        "idc.train.weights": f"{tmp_path}/w.h5", "pcam.train.backbone": f"{tmp_path}/b",
+    }  # fmt: skip
+    monkeypatch.setenv("HISTOLINE_IDC_TRAIN_EPOCHS", "0")
+    with pytest.raises(SystemExit, match="idc.train.epochs is 0"):
+        exec(SETTINGS, {})

@@ -76,6 +76,43 @@ def test_what_click_finds_is_one_line_like_every_error(
     assert capsys.readouterr().err == f"{said}\n"
 
 
+@pytest.mark.parametrize(
+    ("typed", "path", "said"),
+    [
+        (
+            ".venv/bin/histoline",
+            "/usr/bin:/bin",
+            "Run: .venv/bin/histoline train idc, or `.venv/bin/histoline doctor`.",
+        ),
+        ("{home}/.venv/bin/histoline", "{home}/.venv/bin:/bin", "Run: histoline train idc, or `histoline doctor`."),
+        ("{home}/.venv/bin/histoline", "/bin", "Run: .venv/bin/histoline train idc, or `.venv/bin/histoline doctor`."),
+        ("../bin dir/histoline", "/bin", "Run: '../bin dir/histoline' train idc, or `'../bin dir/histoline' doctor`."),
+        ("pipelines/train.py", "/bin", "Run: histoline train idc, or `histoline doctor`."),
+    ],
+)
+def test_commands_are_said_as_they_can_be_typed(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    typed: str,
+    path: str,
+    said: str,
+) -> None:
+    program = tmp_path / ".venv" / "bin" / "histoline"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [typed.format(home=tmp_path)])
+    monkeypatch.setenv("PATH", path.format(home=tmp_path))
+    console.log("Run: histoline train idc, or `histoline doctor`.")
+    assert capsys.readouterr().err == f"{said}\n"
+    for other in ("/x/histoline train", "histoline is a name", "my-histoline train", "histoline trains"):
+        assert console.runnable(other) == other
+    monkeypatch.setenv("HISTOLINE_LOG_FORMAT", "json")
+    console.log("Run: histoline train")
+    assert json.loads(capsys.readouterr().err)["msg"] == "Run: histoline train"
+
+
 def test_no_data_set_or_two(capsys, tmp_path):
     assert invoke("ingest", "--input", tmp_path) == 64
     assert invoke("ingest", "idc", "--dataset", "pcam", "--input", tmp_path) == 64

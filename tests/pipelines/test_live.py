@@ -49,7 +49,7 @@ class Clock:
 @pytest.fixture
 def view(capsys: pytest.CaptureFixture[str]) -> RunView:
     past = {"validate": 10.0, "train": 60.0, "evaluate": 20.0, "push": 1.0, "report": 2.0}
-    made = RunView("one", "val_auc", past, now=Clock())
+    made = RunView("val_auc", past, now=Clock())
     made.screen.print = lambda text: print(text)  # type: ignore[method-assign]
     return made
 
@@ -90,7 +90,7 @@ def test_many_epochs_scroll_and_the_best_stays(view: RunView) -> None:
 
 
 def test_folds_have_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:
-    made = RunView("one", "", {}, folds=3, now=Clock())
+    made = RunView("", {}, folds=3, now=Clock())
     made.stage("train", "running")
     for said in (line(1, 2, 0.7), line(2, 2, 0.8)):
         made.log(f"fold 1/3: {said}")

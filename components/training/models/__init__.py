@@ -11,6 +11,7 @@ from components.training.models.registry import (
     logits_model,
     pixels_per_image,
     provide_weights,
+    published_place,
     split_model,
     stain_target,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "logits_model",
     "pixels_per_image",
     "provide_weights",
+    "published_place",
     "split_model",
     "stain_target",
 ]

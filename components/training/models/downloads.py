@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import time
 from pathlib import Path
@@ -46,6 +47,23 @@ def fetch(url: str, info: ModelInfo) -> str:
     raise AssertionError
 
 
+def cached_file(url: str) -> Path:
+    """Where `fetch` keeps what it downloads, whether it is there or not; loads nothing heavy."""
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    return Path(home, "models", url.rsplit("/", 1)[1])
+
+
+def is_damaged(file: Path) -> bool:
+    """Whether a downloaded file is no longer what it was when it came."""
+    note = _note(file)
+    return note.is_file() and note.read_text(encoding="ascii").strip() != _digest(file)
+
+
+def _note(file: Path) -> Path:
+    """The digest beside a file."""
+    return file.with_name(f"{file.name}.sha256")
+
+
 def _download(url: str) -> Path:
     import keras
 
@@ -59,8 +77,8 @@ def _download(url: str) -> Path:
 
 def _proved(file: Path, url: str) -> str:
     """The file's path where it is what was downloaded; a damaged copy is fetched anew."""
-    note = file.with_name(f"{file.name}.sha256")
-    if note.is_file() and note.read_text(encoding="ascii").strip() != _digest(file):
+    note = _note(file)
+    if is_damaged(file):
         file.unlink()
         note.unlink()
         file = _download(url)

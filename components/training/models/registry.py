@@ -164,14 +164,27 @@ def provide_weights(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         TemporaryError: They can't be downloaded.
     """
+    place = published_place(name, options)
+    if place.startswith("https:"):
+        fetch(place, info(name))
+
+
+def published_place(name: str, options: Mapping[str, Any]) -> str:
+    """Address or file of the published weights that a recipe starts from; empty where it starts from none.
+
+    Args:
+        name: Of the model.
+        options: Of the recipe, checked.
+
+    Raises:
+        UsageError: They are in a package that is not installed.
+    """
     module = _MODULES.get(name)  # none of an ensemble
     find = getattr(module, "imagenet_file", None)
     own = getattr(module, "brings_weights", lambda options: False)
     if find is None or options.get("weights") != "imagenet" or own(options):
-        return
-    place = find(dict(options))
-    if place.startswith("https:"):
-        fetch(place, info(name))
+        return ""
+    return str(find(dict(options)))
 
 
 def split_model(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
