@@ -21,6 +21,7 @@ import click
 
 from components.core.text import nearest
 from components.errors import EXIT_BUG, HistolineError, TemporaryError, UsageError
+from pipelines.commands import COMMANDS
 
 NAME = "histoline"
 EXIT_INTERRUPTED = 130
@@ -45,8 +46,6 @@ def runnable(text: str) -> str:
     program = _program()
     if program == NAME or NAME not in text:
         return text
-    from pipelines.cli import COMMANDS
-
     return re.sub(rf"(?<![\w./-]){NAME} (?=(?:{'|'.join(COMMANDS)})\b)", lambda _: f"{program} ", text)
 
 
