@@ -12,6 +12,12 @@ WORKSPACE, PRUNE = "histoline", "prune"
 LIGHT_TASKS = ("folds", "trials", "drift")
 """Those that run no command: they read the result of the task before them."""
 
+IN_ORDER = (
+    "ingest", "validate", "folds", "fold", "train", "evaluate", "push", "report",
+    "predict", "drift", "plan", "trials", "trial", "choose", "prune",
+)  # fmt: skip
+"""All of them, in the order in which those of one DAG run."""
+
 MAPPED_TASKS = ("fold", "trial")
 """One for each fold or trial; none where there are none."""
 

@@ -18,7 +18,7 @@ from histoline_dags.form import arguments
 from histoline_dags.formats import path_pattern
 from histoline_dags.prediction import predict_dag
 from histoline_dags.settings import load
-from histoline_dags.stages import GPU_TASKS
+from histoline_dags.stages import GPU_TASKS, IN_ORDER
 from histoline_dags.sweep import sweep_dag
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
@@ -79,6 +79,12 @@ def test_what_uses_the_device_waits_for_it_and_nothing_else_does() -> None:
     assert {place[1] for place, pool in pools.items() if pool == "device"} == set(GPU_TASKS)
     assert all(pools[f"{name}_train", "train"] == "device" for name in settings.datasets)
     assert {pool for place, pool in pools.items() if place[1] not in GPU_TASKS} == {"small"}
+
+
+def test_pages_list_tasks_in_the_order_in_which_they_run(bag: Any) -> None:
+    for dag in bag.dags.values():
+        places = {task.task_id: IN_ORDER.index(task.task_id) for task in dag.tasks}
+        assert all(places[task.task_id] < places[after] for task in dag.tasks for after in task.downstream_task_ids)
 
 
 def test_shape_of_training(bag: Any) -> None:

@@ -123,7 +123,7 @@ def test_an_ingest_shows_counts_splits_and_rejects(client: Any, workspace: Path,
     result = {"state": "committed", "task": "binary", "plan_id": "d128676bcb33d75f"}
     known["idc_ingest", RUN] = facts("idc_ingest", results={"ingest": result})
     text = tab(client, "idc_ingest").text
-    for part in ("12,000", "11,940", "too_narrow", "fault", "8,359", "105", "patients", "Committed."):
+    for part in ("12,000", "11,940", "too narrow", "fault", "8,359", "105", "patients", "Committed."):
         assert part in text
 
 

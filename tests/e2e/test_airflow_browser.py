@@ -195,7 +195,7 @@ def test_from_the_form_to_the_report(person: Person, airflow: Airflow, raw: Path
     frame = person.report_tab("idc_ingest", ingest)
     expect(frame.get_by_text("Committed.")).to_be_visible()
     expect(frame.get_by_role("cell", name="1,500")).to_be_visible()
-    expect(frame.get_by_role("cell", name="too_narrow")).to_be_visible()
+    expect(frame.get_by_role("cell", name="too narrow")).to_be_visible()
     person.picture("report-ingest")
 
     assert airflow.finished("idc_train", train, 3 * PATIENCE) == "success", airflow.logs()

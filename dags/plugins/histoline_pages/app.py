@@ -177,14 +177,14 @@ def made_page(root: Path, dataset: str, kind: str, facts: DagRunFacts) -> str | 
 
 def prune_page(facts: DagRunFacts) -> str:
     """The Report tab of histoline_prune."""
-    name = f"Pruning {facts.dag_run_id}"
+    name = f"Pruning {pipeline_run_id(facts.dag_id, facts.dag_run_id)}"
     done = facts.tasks.get(PRUNE) == "success"
     return pages.pruning(facts, name) if done else pages.nothing_yet(facts, name)
 
 
 def ingest_page(root: Path, dataset: str, facts: DagRunFacts) -> str:
     """The Report tab of DATASET_ingest."""
-    name = f"{dataset}: ingest {facts.dag_run_id}"
+    name = f"{dataset}: ingest {pipeline_run_id(facts.dag_id, facts.dag_run_id)}"
     task, state = facts.first_bad()
     if state in ("failed", "up_for_retry"):
         return pages.nothing_yet(facts, name)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from histoline_dags.stages import IN_ORDER
 from histoline_pages.facts import DagRunFacts
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -136,7 +137,9 @@ def _address(base: str, dataset: str, task: str, run_id: str) -> str:
 
 def _task_rows(facts: DagRunFacts | None) -> list[Row]:
     """State of each task, as far as Airflow is known to this page."""
-    return sorted(facts.tasks.items()) if facts else []
+    places = {task: place for place, task in enumerate(IN_ORDER)}
+    rows: list[Row] = list(facts.tasks.items()) if facts else []
+    return sorted(rows, key=lambda row: places.get(str(row[0]), len(places)))
 
 
 def _stage_rows(record: Mapping[str, Any]) -> list[Row]:
@@ -174,7 +177,7 @@ def ingest(manifest: Mapping[str, Any], facts: DagRunFacts, name: str) -> str:
     rejected = found - written if isinstance(found, int) and isinstance(written, int) else None
     classes = [str(label) for label in _list(manifest.get("classes"))]
     splits = ((split, _dict(counts)) for split, counts in _dict(manifest.get("splits")).items())
-    rejects = ((code, _dict(counts)) for code, counts in _dict(manifest.get("rejects")).items())
+    rejects = ((code.replace("_", " "), _dict(counts)) for code, counts in _dict(manifest.get("rejects")).items())
     return _render(
         "ingest.html",
         title=name,
