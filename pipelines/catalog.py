@@ -245,7 +245,8 @@ def sweep_fields(adapter: Adapter) -> dict[str, Any]:
             words="list of recipes, separated by commas",
         ),
         "search_file": _field(
-            "--search", "Search", "Search file", "YAML with recipes and the fields to search; empty: each recipe once.",
+            "--search", "Search", "Search file", "YAML with recipes and the fields to search,"
+            " such as options.backbone; empty: each recipe once.",
             None, type=["null", "string"], path=True, maxLength=1000,
         ),
         "oracle": _field(

@@ -25,7 +25,7 @@ Told = Callable[[str, str], None]
 
 TITLES = {"loss": "train loss", "val_loss": "eval loss", "val_auc": "eval AUC", "val_macro_f1": "eval macro-F1"}
 MAIN = ("val_auc", "val_macro_f1")
-PASSING = re.compile(r"features: .* left")
+PASSING = re.compile(r"features: .*, about (\d+) s left")
 """Lines that the next of their kind makes old."""
 
 SAID_BY_STAGES = re.compile(rf"({'|'.join(STAGES)}): (begins|done in \d+ s)")
@@ -92,8 +92,9 @@ class RunView:
         if (facts := epoch_line.parse(line)) is not None:
             self._epochs.setdefault(fold, []).append(facts)
             self._clock.add(facts)
-        elif PASSING.fullmatch(rest):
+        elif (passing := PASSING.fullmatch(rest)) is not None:
             self._passing = line
+            self._clock.expect(float(passing[1]))
         elif not SAID_BY_STAGES.fullmatch(line):
             self._passing = ""
             self.screen.print(line)
@@ -126,7 +127,8 @@ class RunView:
             parts.append(self._fold_table())
         if self._passing and not self._over:
             parts.append(Text(self._passing, style="dim"))
-        return Group(*parts, Text(""), self._stage_line())
+        left = "" if self._over else self.left()
+        return Group(*parts, Text(""), self._stage_line(), *([Text(left)] if left else []))
 
     def _running(self) -> str:
         return next((name for name in reversed(STAGES) if name in self._begun and name not in self._seconds), "")
@@ -144,9 +146,7 @@ class RunView:
                 parts.append((f"{marks[state]} {name} {spent}", "bold red" if self._failed else "bold"))
             else:
                 parts.append((f"{marks['waiting']} {name}", "dim"))
-        line = Text("   ").join(Text(*part) for part in parts)
-        left = "" if self._over else self.left()
-        return Text.assemble(line, f"   {left}" if left else "")
+        return Text("   ").join(Text(*part) for part in parts)
 
     def left(self) -> str:
         """About how long the whole run still takes, in words; empty where nothing is known."""
@@ -160,7 +160,7 @@ class RunView:
         if seconds < 1:
             return ""
         known = f"about {duration(seconds)} left{at_most}"
-        return f"{known}, without {', '.join(unknown)}" if unknown else known
+        return f"{known}, not counting {', '.join(unknown)}" if unknown else known
 
     def _watched(self, facts: EpochFacts) -> str:
         """The figure that the best epoch is best by."""

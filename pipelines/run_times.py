@@ -65,6 +65,7 @@ class TrainingClock:
         self._last: tuple[EpochFacts, float] | None = None
         self._pace: list[float] = []
         self._folds: dict[int, float] = {}
+        self._until: float | None = None
 
     def enter_fold(self, fold: int) -> None:
         """Notes that lines of a fold have begun."""
@@ -77,6 +78,10 @@ class TrainingClock:
         self._last = (facts, self._now())
         self._pace = [*self._pace[-4:], facts.seconds]
 
+    def expect(self, seconds: float) -> None:
+        """Notes what training itself says it will take."""
+        self._until = self._now() + seconds
+
     def left(self, folds: int = 0) -> float | None:
         """Seconds, where every phase goes on to its last epoch; None while nothing is known.
 
@@ -85,6 +90,8 @@ class TrainingClock:
         """
         begun = sorted(self._folds.values())
         whole = statistics.mean(b - a for a, b in zip(begun, begun[1:], strict=False)) if len(begun) > 1 else None
+        if self._last is None and self._until is not None:
+            return max(0.0, self._until - self._now())
         if self._last is None:
             return None if whole is None else whole * (folds - len(begun) + 1)
         facts, at = self._last

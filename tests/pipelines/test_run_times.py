@@ -42,6 +42,16 @@ def test_epochs_that_are_left_at_the_pace_of_the_last_ones() -> None:
     assert clock.left() == 0.0
 
 
+def test_what_training_says_itself_counts_while_there_are_no_epochs() -> None:
+    time = Clock()
+    clock = TrainingClock(time)
+    clock.expect(70.0)
+    time.now += 20.0
+    assert clock.left() == 50.0
+    time.now += 60.0
+    assert clock.left() == 0.0
+
+
 def test_folds_that_are_left_take_as_long_as_those_before() -> None:
     time = Clock()
     clock = TrainingClock(time)
