@@ -1,6 +1,6 @@
 # Each target does the set-up it needs; set-up that is up to date costs a moment.
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow airflowdown demo demo-retrain test test-dags e2e lint bench lock clean
+.PHONY: help setup airflow airflowdown demo demo-retrain soak test test-dags e2e lint bench lock clean
 SHELL := /bin/bash
 export PYTHON310 PYTHON312
 # Compiled modules are kept, whatever the shell says: the tests start hundreds of processes.
@@ -24,6 +24,9 @@ demo: setup ## from drawn raw patches to a verified, patient-split data set, in 
 demo-retrain: setup ## four weeks of retraining on real Airflow servers, in .demo/retrain (minutes)
 	@bash infra/airflow_setup.sh
 	@bash infra/demo_retrain.sh $(ARGS)
+
+soak: setup ## 50 cycles of retraining with random kills, in .demo/soak (half an hour; ARGS="--cycles 10 --seed 1")
+	$(PYTHON) infra/soak.py $(ARGS)
 
 test: setup ## fast and integration tests, those of the DAGs beside them (ARGS="..." narrows the former, leaves out the latter)
 ifeq ($(strip $(ARGS)),)

@@ -121,6 +121,9 @@ class Pruning:
         from pipelines.tfx.artifacts import Outputs
 
         found = needs.families(self.storage, self.rules.dataset, self.rules.task)
+        if not found and self.rules.dataset:
+            wanted = f"{self.rules.dataset} {self.rules.task}".strip()
+            raise UsageError(f"{self.storage.root} holds nothing of {wanted}.", "See histoline datasets list.")
         verdicts = judgement.judge(self.storage, self.rules, found)
         if "artifacts" in self.rules.kinds:
             gone = {v.path for v in verdicts if v.goes and v.kind in ("runs", "sweeps")}

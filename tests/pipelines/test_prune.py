@@ -118,6 +118,8 @@ def test_sizes_ages_and_wrong_usage(collected, capsys):
     assert invoke("prune", "--workspace", collected, "--older-than", "soon") == 64
     assert invoke("prune", "--workspace", collected, "--keep-datasets", 0) == 64
     assert invoke("prune", "--workspace", collected, "--task", "binary") == 64
+    assert invoke("prune", "idcc", "--workspace", collected) == 64 and "nothing of idcc" in capsys.readouterr().err
+    assert invoke("prune", "--workspace", collected / "empty") == 0
     (collected / f"models/{HOME}/champion.json").write_text("{}")
     assert invoke("prune", "--workspace", collected, *ALL, "--yes") == 65, "nobody can tell what the champion needs"
     assert (collected / f"runs/{HOME}/old/run.json").exists()

@@ -20,6 +20,7 @@ LONGEST = (
     "test_retraining",
     "test_airflow_faults",
     "test_airflow_browser",
+    "test_soak",
     "test_train",
     "test_trainer",
     "test_two_devices",
