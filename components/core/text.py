@@ -18,6 +18,7 @@ def number(value: Any, digits: int = 3, *, sign: bool = False, absent: str = "â€
     """
     if value is None or not math.isfinite(value):
         return absent
+    value = round(value, digits) + 0.0  # what rounds to nothing is not below it: no -0.000
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 

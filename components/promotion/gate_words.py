@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from components.core.text import number
 from components.promotion.gate_types import Comparison, GateInputs
 
 CALLED = {"baseline": "colour baseline", "champion": "champion", "best_ever": "best model ever promoted"}
@@ -48,8 +49,8 @@ def figures(inputs: GateInputs, comparison: Comparison) -> str:
     look = f" at look {comparison.look}" if comparison.look > 1 else ""
     return (
         f"{METRICS[metric_of(inputs)]} {first.estimate:.3f} against {second.estimate:.3f}, difference"
-        f" {difference.estimate:+.3f} ({percent(comparison.confidence)} interval{look}"
-        f" {comparison.low:+.3f} to {comparison.high:+.3f}; {on})"
+        f" {number(difference.estimate, sign=True)} ({percent(comparison.confidence)} interval{look}"
+        f" {number(comparison.low, sign=True)} to {number(comparison.high, sign=True)}; {on})"
     )
 
 

@@ -283,3 +283,26 @@ def test_the_tab_is_there() -> None:
     assert views["dag_run"]["name"] == "Report"
     assert views["nav"]["category"] == "browse"
     assert SimpleNamespace(**histoline_reports.HistolineReports.fastapi_apps[0]).url_prefix == "/histoline"
+
+def test_what_a_report_links_to_is_there(client: Any, workspace: Path, known: Any) -> None:
+    known["idc_train", RUN] = facts()
+    folder = write_run(workspace)
+    (folder / "report").mkdir()
+    (folder / "report" / "index.html").write_text("the report")
+    (folder / "predictions.parquet").write_bytes(b"PAR1")
+    card = workspace / "models" / "idc" / "binary" / "7" / "README.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# card")
+    page = tab(client).url
+    assert page.path == f"/runs/idc/binary/{folder.name}/report/index.html", "links count from here"
+    assert client.get(page.join("../../../../index.html")).status_code == 200
+    kept = client.get(page.join("../predictions.parquet"))
+    assert (kept.content, kept.headers["content-type"]) == (b"PAR1", "application/octet-stream")
+    assert kept.headers["content-disposition"] == f'attachment; filename="{folder.name}-predictions.parquet"'
+    assert client.get(page.join("../run.json")).json()["run_id"] == folder.name
+    assert client.get(page.join("../../../../../models/idc/binary/7/README.md")).text == "# card"
+    (folder / "secret.key").write_text("s")
+    (folder / "comparison.parquet").symlink_to(folder / "secret.key")
+    for name in ("secret.key", "comparison.parquet", ".lock", "model", "../../x"):
+        assert client.get(f"/runs/idc/binary/{folder.name}/{name}").status_code == 404, name
+    assert client.get("/models/idc/binary/..%2F..%2F7/README.md").status_code == 404

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -22,6 +23,10 @@ from histoline_pages.facts import DagRunFacts, look_up, runs_under_way
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalog.json"
 NEWEST = 200
+RUN_FILES = ("run.json", "predictions.parquet", "comparison.parquet")
+"""What a report offers to keep."""
+
+DOWNLOAD_BYTES = 512 * 1024 * 1024
 LIVE = "<!-- live -->"
 """Where the page of all runs takes what only a server can know."""
 MADE_PAGES = {"predict": ("predictions", "predict"), "sweep": ("sweeps", "choose")}
@@ -90,7 +95,12 @@ def build_app() -> FastAPI:
             return _html(ingest_page(workspace(), dataset, facts))
         if kind in MADE_PAGES:
             return _html(made_page(workspace(), dataset, kind, facts))
-        return _html(train_page(workspace(), dataset, facts, _base(request)))
+        root, name = workspace(), pipeline_run_id(dag_id, dag_run_id)
+        tasks = [task for task, _ in files.folders(root, "runs", dataset)]
+        for names in ((dataset, task, name) for task in tasks):
+            if has_report(root, names):
+                return _to_report(names, request)
+        return _html(train_page(root, dataset, facts, _base(request)))
 
     @app.get("/runs/index.html")
     def overview(request: Request) -> Response:
@@ -99,8 +109,19 @@ def build_app() -> FastAPI:
     @app.get("/runs/{dataset}/{task}/{run_id}")
     @app.get("/runs/{dataset}/{task}/{run_id}/report/index.html")
     def run(dataset: str, task: str, run_id: str, request: Request) -> Response:
+        names = (dataset, task, run_id)
+        if not request.url.path.endswith("/report/index.html") and has_report(workspace(), names):
+            return _to_report(names, request)
         page = run_page(workspace(), (dataset, task, run_id), None, _base(request))
         return _html(page) if page is not None else _not_found()
+
+    @app.get("/runs/{dataset}/{task}/{run_id}/{name}")
+    def run_file(dataset: str, task: str, run_id: str, name: str) -> Response:
+        return _download("runs", dataset, task, run_id, name) if name in RUN_FILES else _not_found()
+
+    @app.get("/models/{dataset}/{task}/{version}/README.md")
+    def model_card(dataset: str, task: str, version: str) -> Response:
+        return _download("models", dataset, task, version, "README.md")
 
     @app.exception_handler(HTTPException)
     def refused(_: Request, error: HTTPException) -> Response:
@@ -108,6 +129,34 @@ def build_app() -> FastAPI:
         return _html(pages.message("Not available", text), error.status_code)
 
     return app
+
+
+def _to_report(names: tuple[str, str, str], request: Request) -> Response:
+    """Leads to where a run's report lies: its links count from there."""
+    place = "/".join(quote(name, safe="") for name in names)
+    return RedirectResponse(f"{_base(request)}/runs/{place}/report/index.html", headers=HEADERS)
+
+
+def _download(*place: str) -> Response:
+    """A file of the workspace, to keep."""
+    data = files.read_bytes(workspace(), *place, limit=DOWNLOAD_BYTES)
+    if data is None:
+        return _not_found()
+    name = f"{place[-2]}-{place[-1]}"  # both are plain names, or there was nothing to read
+    kept = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(data, media_type="application/octet-stream", headers=kept)
+
+
+def has_report(root: Path, names: tuple[str, str, str]) -> bool:
+    """Whether a run is over and has a report.
+
+    Args:
+        root: The workspace.
+        names: Data set, task, RUN_ID.
+    """
+    record = files.read_json(root, "runs", *names, "run.json")
+    over = record is not None and record.get("state") != "running"
+    return over and files.exists(root, "runs", *names, "report", "index.html")
 
 
 def _base(request: Request) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from components.core import text
 from components.core.text import nearest, plural
 
 
@@ -18,3 +19,9 @@ def test_nearest() -> None:
     assert nearest("tarin", ["train", "predict"]) == "train"
     assert nearest("tarin", ["train"], cutoff=0.9) == ""
     assert nearest("x", []) == ""
+
+
+@pytest.mark.parametrize("value", [-0.0004, -0.0, 0.0, 0.0004])
+def test_what_rounds_to_nothing_is_not_below_it(value: float) -> None:
+    assert text.number(value) == "0.000"
+    assert text.number(value, sign=True) == "+0.000"

@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from components.core.text import number
-from components.report import page
+from components.report import orientation, page
 from components.report.evidence import Evidence, collect
 from components.training.run_types import Failure
 from tests.support import report_help
@@ -49,10 +49,37 @@ def test_it_holds_all_that_it_shows_and_no_script(poor_page: str, types: Evidenc
         assert f'content="{page.CSP}"'.replace("'", "&#39;") in text
         assert "<script" not in text and "@import" not in text and "javascript:" not in text
         loaded = re.findall(r'(?:src|href|srcset|action)="([^"]*)"', text) + re.findall(r"url\(([^)]*)\)", text)
-        assert loaded and all(target.startswith(("data:image/", "#")) for target in loaded)
+        beside = [way.address for way in orientation.ways(types.record, None)] + ["../../good/report/index.html"]
+        assert loaded and all(target.startswith(("data:image/", "#")) or target in beside for target in loaded)
         assert len(text.encode()) < page.MAX_BYTES
         ids = re.findall(r'\bid="([^"]+)"', text)
         assert len(ids) == len(set(ids))
+
+
+def test_what_to_do_now_and_where_to_go(binary: Studio, poor: Evidence, poor_page: str) -> None:
+    good = collect(binary.storage, "runs/idc/binary/good")
+    good_page = page.render(good)
+    assert "What now?" in poor_page and poor.record.code in ("worse", "not_distinguishable")
+    assert orientation.advice(poor.record).startswith("Nothing: the champion stays.")
+    assert f"version {good.record.version} is what predictions use" in good_page
+    assert '<a href="../../good/report/index.html">the champion&#39;s run</a>' in poor_page
+    for name in ("run.json", "predictions.parquet", "comparison.parquet"):
+        assert f'<a href="../{name}" download>' in poor_page
+    assert "expected calibration error" in poor_page and "Matthews" in poor_page
+    card = f"../../../../../models/idc/binary/{good.record.version}/README.md"
+    assert f'<a href="{card}" download>model card</a>' in good_page
+    assert "from the champion that it was likely to detect" in poor_page
+    same = dataclasses.replace(poor.record, decision="unchanged", paths={"same_as": "runs/idc/binary/good"})
+    assert orientation.Way("the run that was the same", "../../good/report/index.html") in orientation.ways(same, None)
+    failed = dataclasses.replace(poor.record, state="failed", decision=None)
+    assert orientation.advice(failed) == ""
+
+
+def test_every_refusal_of_the_gate_has_its_advice() -> None:
+    source = (Path(page.__file__).parents[1] / "promotion" / "gate.py").read_text()
+    codes = set(re.findall(r'check\(\n? *"(\w+)"', source)) | set(re.findall(r'Check\(\n? *"(\w+)",\n? *False', source))
+    assert {"leaky_split", "below_floors", "weak_evidence", "worse"} <= codes
+    assert codes - set(orientation.ADVICE) <= {"not_distinguishable", "inferior_to_champion", "inferior_to_best_ever"}
 
 
 def test_the_same_run_gives_the_same_bytes(poor: Evidence, poor_page: str) -> None:
