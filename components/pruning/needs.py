@@ -11,6 +11,7 @@ from components.errors import DataError, HistolineError
 from components.promotion import champion as champions
 from components.promotion.champion import Champion
 from components.pruning.rules import Rules, unix_time
+from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.sweeps import record as sweep_record
 from components.sweeps.sweep_types import SweepRecord
@@ -192,6 +193,8 @@ def _dataset_of(storage: Storage, folder: str, error: HistolineError) -> str:
     """Data set of a run whose run.json is not what was written."""
     try:
         return str(json.loads(storage.read_bytes(f"{folder}/{run_record.NAME}"))["dataset_dir"])
+    except StorageMissing:  # another pruning was faster
+        return ""
     except (ValueError, KeyError, TypeError):
         raise DataError(
             f"No data set can be pruned: {error.what.rstrip('.')}, so nobody can tell which one it needs.",

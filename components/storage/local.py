@@ -136,8 +136,6 @@ class LocalStorage(Storage):
             left = sorted(folder.glob(f"{DELETED}*"))
             for gone in left:
                 _remove(gone)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
         return len(left)
 
     def write_atomic(self, path: str, data: bytes, *, tmp_dir: str = TMP) -> None:

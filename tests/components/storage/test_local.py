@@ -230,7 +230,7 @@ def test_a_deleted_tree_vanishes_at_once(store: Storage, monkeypatch: pytest.Mon
     for name in ("p/manifest.json", "p/Split-train/a", "pq/b"):
         store.write_atomic(name, b"1")
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
