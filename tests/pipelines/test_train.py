@@ -143,7 +143,7 @@ def test_the_same_again_is_an_explained_no_op_that_loads_nothing(trained: Traine
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
     assert told["decision"] == "unchanged" and told["state"] == "done" and told["version"] is None
-    assert "run first, which was promoted as version" in told["reason"] and "--force" in told["reason"]
+    assert "run first, which was promoted as version" in told["reason"] and "--force" in again.stderr
     assert json_documents.problem(record(trained.workspace, "again"), "run.schema.json") == ""
     for stage in ("train", "evaluate", "push", "report"):
         step = run("step", stage, "idc", "--workspace", trained.workspace, "--run-id", "again", path=tmp_path)
