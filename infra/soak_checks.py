@@ -111,10 +111,11 @@ def _promise(work: Path, soak: Soak) -> Row:
 
 
 def _index(work: Path) -> Row:
-    page = (work / "runs/index.html").read_text(encoding="utf-8")
-    links = re.findall(rf'href="({HOME}/[^"]+)"', page)
-    broken = [link for link in links if not (work / "runs" / link).is_file()]
-    return "every link of runs/index.html leads somewhere", bool(links) and not broken, f"{len(links)} links"
+    pages = [work / "runs/index.html", *work.glob(f"runs/{HOME}/*/report/index.html")]
+    found = {(page, link) for page in pages for link in re.findall(r'href="([^"#]+[.]html)"', page.read_text("utf-8"))}
+    broken = [link for page, link in found if not (page.parent / link).is_file()]
+    said = f"{len(found)} links of {len(pages)} pages, {len(broken)} broken"
+    return "every link between pages of runs leads somewhere", len(found) >= len(pages) and not broken, said
 
 
 def _metadata(work: Path) -> list[Row]:

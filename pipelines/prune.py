@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
+import posixpath
 import re
 import sys
 import time
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from components.core.text import plural
-from components.errors import TemporaryError, UsageError
+from components.errors import HistolineError, TemporaryError, UsageError
 from components.pruning.rules import KINDS, Rules, Skipped, Verdict, parse_age
 from pipelines import console
 from pipelines.options import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 TOLD = 200
 """Most things that the result for a scheduler names."""
 
+OWNER = "histoline prune"
 _DEFAULT = Rules()
 
 
@@ -174,28 +177,44 @@ class Pruning:
 
     def _pages(self, runs: list[str]) -> list[str]:
         """Pages that lead to one of these runs, or to one that a killed pruning deleted, and are made anew without."""
+        from components.report.page import FILE
         from components.sweeps.record import PAGE
 
         pages = ["runs/index.html"] if self.storage.exists("runs/index.html") else []
-        for path, _ in self.storage.list_files("sweeps"):
-            if path.count("/") == 4 and path.endswith(f"/{PAGE}"):
-                links = re.findall(r'href="(?:\.\./)+(runs/[^"]+)"', self.storage.read_bytes(path).decode())
-                gone = tuple(f"{run}/" for run in runs)
-                if any(link.startswith(gone) or not self.storage.exists(link) for link in links):
-                    pages.append(path)
+        for top, file in (("runs", FILE), ("sweeps", PAGE)):
+            for dataset in self.storage.list_dirs(top):
+                for task in self.storage.list_dirs(f"{top}/{dataset}"):
+                    home = f"{top}/{dataset}/{task}"
+                    names = [name for name in self.storage.list_dirs(home) if f"{home}/{name}" not in runs]
+                    found = (f"{home}/{name}/{file}" for name in names if self.storage.exists(f"{home}/{name}/{file}"))
+                    pages += [page for page in found if self._dangles(page, runs)]
         return pages
 
-    def _make_anew(self, pages: list[str]) -> None:
-        from components.report import index, sweep_page
-        from components.sweeps import record as sweeps
+    def _dangles(self, page: str, gone: list[str]) -> bool:
+        text = self.storage.read_bytes(page).decode("utf-8", "replace")
+        for link in set(re.findall(r'href="((?:\.\./)+[^"#]+/report/index\.html)"', text)):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+            if target.rsplit("/", 2)[0] in gone or not self.storage.exists(target):
+                return True
+        return False
 
-        for page in pages:
-            folder = page.rpartition("/")[0]
-            if page == index.PATH:
-                index.write(self.storage, "histoline prune")
-            elif self.storage.exists(f"{folder}/{sweeps.NAME}"):
-                with sweeps.lock(self.storage, folder, "histoline prune"):
+    def _make_anew(self, pages: list[str]) -> None:
+        """A page that can't be made now leads nowhere until the next pruning."""
+        from components.report import evidence, index, page, sweep_page
+
+        for path in pages:
+            folder = "/".join(path.split("/")[:4])
+            if path == index.PATH:
+                index.write(self.storage, OWNER)
+                continue
+            lock = self.storage.lock(f"{folder}/.lock", owner=OWNER, wait_seconds=0)
+            with contextlib.suppress(HistolineError), lock:
+                if path.startswith("sweeps/"):
                     sweep_page.write(self.storage, folder)
+                else:
+                    # Not as the report stage does: the run's record, and with it the run's age, stay as they are.
+                    made = page.render(evidence.collect(self.storage, folder))
+                    self.storage.write_atomic(path, made.encode("utf-8", "replace"), tmp_dir=f"{folder}/.tmp")
 
 
 def _document(

@@ -91,6 +91,17 @@ def test_a_sweep_s_page_that_leads_to_what_is_gone_is_made_anew(collected, capsy
         assert "Research use only" in page.read_text() and f"/{run}/" not in page.read_text()
 
 
+def test_a_run_s_page_that_leads_to_what_is_gone_is_made_anew_and_its_age_stays(collected, capsys):
+    page, record = (collected / f"runs/{HOME}/refused" / name for name in ("report/index.html", "run.json"))
+    before = record.read_bytes()
+    for run, dangles in (("champion", False), ("old", True), ("deleted-by-a-killed-pruning", True)):
+        page.write_text(f'<a href="../../{run}/report/index.html">the champion</a>')
+        told = prune(capsys, collected, *ALL, "--yes")
+        assert (f"runs/{HOME}/refused/report/index.html" in told["pages"]) is dangles
+        assert (f"/{run}/" not in page.read_text()) is dangles
+    assert "Research use only" in page.read_text() and record.read_bytes() == before
+
+
 def test_a_run_that_goes_lets_its_data_set_go(made, collected, capsys):
     shutil.rmtree(collected / "sweeps")
     kept = prune(capsys, collected, *ALL)
