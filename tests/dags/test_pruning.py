@@ -54,6 +54,16 @@ def test_the_tab_shows_what_went_and_what_stayed(client: Any, known: Any) -> Non
     assert tab(client, "histoline_prune", "manual__none").status_code == 404
 
 
+def test_the_tab_of_a_run_that_was_pruned_says_so_and_what_it_decided(client: Any, known: Any) -> None:
+    for dag_id, task in (("idc_train", "report"), ("idc_ingest", "ingest")):
+        results = {task: {"state": "done", "task": "binary", "plan_id": "0123", "reason": "Refused: worse."}}
+        known[dag_id, RUN] = facts(dag_id, tasks={task: "success"}, results=results)
+        assert "Refused: worse. What it left is gone by now" in tab(client, dag_id).text
+    tasks = {"validate": "success", "push": "skipped", "report": "success"}
+    known["idc_train", RUN] = facts("idc_train", tasks=tasks, results={"push": {"reason": "Refused: worse."}})
+    assert "Refused: worse. What it left is gone by now" in tab(client, "idc_train").text
+
+
 def test_its_settings(tmp_path: Path) -> None:
     dag = prune_dag(load({}))
     assert dag.params["keep_runs"] == 10 and dag.params["delete"] is True

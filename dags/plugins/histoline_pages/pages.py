@@ -59,7 +59,7 @@ def foreign() -> str:
 
 
 def nothing_yet(facts: DagRunFacts, name: str) -> str:
-    """The tab of a run of which only Airflow knows something: queued, running, skipped or failed at its start."""
+    """The tab of a run of which only Airflow knows something: queued, running, skipped, failed at its start, pruned."""
     task, state = facts.first_bad()
     reason = _text(facts.last_result().get("reason"))
     text, tone = "It left no result.", ""
@@ -67,6 +67,8 @@ def nothing_yet(facts: DagRunFacts, name: str) -> str:
         text, tone = f"Failed in {task}: {reason or SEE_LOG}", "bad"
     elif state == "up_for_retry":
         text, tone = f"{task} is tried again soon: {reason or SEE_LOG}", "wait"
+    elif facts.state == "success" and facts.results and (state != "skipped" or facts.tasks.get("report") == "success"):
+        text = f"{reason} What it left is gone by now: pruned, or deleted."
     elif state == "skipped":
         text = f"Skipped: {reason or SEE_LOG}"
     elif facts.state in ("queued", "running"):
