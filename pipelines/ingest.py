@@ -11,7 +11,8 @@ import click
 
 from components.errors import TemporaryError, UsageError
 from pipelines import console, ingest_summary
-from pipelines.beam.flags import check_own_typos, runner_args
+from pipelines.beam.engines import check_endpoints, engine_args, engine_option
+from pipelines.beam.flags import check_own_typos
 from pipelines.ingest_job import Outcome, run_ingest, unchanged
 from pipelines.options import BEAM_EPILOG, SEEDS, json_option, name_and_flags, task_option, workspace_option
 
@@ -62,18 +63,21 @@ if TYPE_CHECKING:
 @click.option("--rehash", is_flag=True, help="Tell changed files by content instead of modification time.")
 @click.option("--set-latest", is_flag=True, help="Train from a filtered or fold data set by default.")
 @click.option("--workers", default=0, help="Parallel shard writers on each machine; by default one more than cores.")
+@engine_option
 @json_option
 def command(rest: tuple[str, ...], **given: Any) -> None:
     """Raw patches to audited, sharded TFRecords whose splits never share a patient."""
     name, extra = name_and_flags(rest)
     check_own_typos(extra, command)
     workers, as_json = given.pop("workers"), given.pop("as_json")
+    beam_args = engine_args(given.pop("engine"), extra)
     options = plain_options(name, given)
     started = time.monotonic()
     try:
         outcome = unchanged(options, started)
         if outcome is None:
-            outcome = _run(options, workers, runner_args(extra))
+            check_endpoints(beam_args, options["input_root"], options["workspace"])
+            outcome = _run(options, workers, beam_args)
     except Exception as error:
         known = console.user_error(error)
         console.leave_result({"state": "failed", "task": options["task"], "reason": str(known or error)})
@@ -83,7 +87,6 @@ def command(rest: tuple[str, ...], **given: Any) -> None:
 
 
 def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome:
-    from components.core.machine import cores
     from components.datasets.latest_pointer import request_digest
 
     config = build_config(options)
@@ -93,8 +96,7 @@ def _run(options: dict[str, Any], workers: int, beam_args: list[str]) -> Outcome
     if workers < 0 or workers > 256:
         raise UsageError(f"--workers {workers} is out of range.", "Choose 1 to 256, or leave it out.")
     try:
-        # One more than cores: while one waits for the disk to take its shard, the others keep the cores busy.
-        return run_ingest(config, workers or cores() + 1, beam_args, request_digest(options))
+        return run_ingest(config, workers, beam_args, request_digest(options))
     except MemoryError as error:
         raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
 

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from pipelines import console
-from pipelines.beam.flags import check_beam_args, import_beam
+from pipelines.beam.flags import check_beam_args, import_beam, leaves_this_process
 
 if TYPE_CHECKING:
     from components.datasets.manifest import Manifest
@@ -49,20 +49,24 @@ def run_ingest(config: IngestConfig, workers: int, beam_args: list[str], request
 
     Args:
         config: What to ingest.
-        workers: Helper processes on this machine; threads on a remote worker.
+        workers: Helper processes on this machine, threads on a remote worker; 0: by the cores there are.
         beam_args: Flags for Beam; without a runner among them, the embedded one is used.
         request: `request_digest` of the options, so that the same ingest is recognised at once next time.
 
     Raises:
         UsageError, DataError, TemporaryError: See `components.errors`.
     """
+    from components.core.machine import cores
     from components.datasets.layout import lock_path
     from components.ingest.worker_pool import helper_pool
     from components.storage.open import open_storage
 
     started = time.monotonic()
     storage = open_storage(config.workspace)
-    with helper_pool(workers) as pool:
+    remote = leaves_this_process(beam_args)
+    # One more than cores: while one waits for the disk to take its shard, the others keep the cores busy. Where others
+    # write, a helper plans and commits.
+    with helper_pool(1 if remote else workers or cores() + 1) as pool:
         # The lock is taken after the helpers were forked: a copy of it in a helper would outlive this process.
         with storage.lock(lock_path(config.home), owner=f"histoline ingest {config.dataset} {config.task}") as lock:
             outcome = _ingest(config, storage, lock, pool, workers, beam_args, request, started)
@@ -79,10 +83,12 @@ def _ingest(
     request: str,
     started: float,
 ) -> Outcome:
+    from components.core.machine import cores
     from components.datasets import manifest as manifests
     from components.ingest.commit import commit, move_latest
     from components.ingest.plan import plan_ingest
     from components.ingest.worker_pool import listening
+    from components.storage.shared_places import shared_places
 
     timings = {"start_s": time.monotonic() - started}
 
@@ -110,7 +116,13 @@ def _ingest(
 
         with console.Progress("patches", sum(planned.patches)) as progress:
             with listening(lambda result: progress.advance(result.written + result.rejected)):
-                timings |= run_beam(planned.write, len(planned.specs), workers, beam_args)
+                shards = len(planned.specs)
+                if leaves_this_process(beam_args):
+                    tmp = os.path.dirname(planned.write.plan_path)
+                    with shared_places(storage, tmp, config.input_root) as places:
+                        timings |= run_beam(planned.write, shards, workers, beam_args, places)
+                else:
+                    timings |= run_beam(planned.write, shards, workers or cores() + 1, beam_args)
         lock.check()
         manifest = pool.submit(commit, config, planned).result()
     except BaseException:

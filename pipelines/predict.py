@@ -16,6 +16,7 @@ import click
 
 from components.errors import DataError, TemporaryError, UsageError
 from pipelines import console
+from pipelines.beam.engines import engine_option
 from pipelines.options import BEAM_EPILOG, json_option, name_and_flags, parts_option, task_option, workspace_option
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 MAX_PARALLEL = 8
 
 
-def beam_work(parallel: int, beam_args: list[str], planned: int) -> Work:
+def beam_work(workers: int, beam_args: list[str], planned: int) -> Work:
     """A `job.Work` that hands parts to Beam; loads it only where there is something to do.
 
     Args:
-        parallel: Parts that one worker has under way.
+        workers: Parts that one worker has under way; 0: by its cores.
         beam_args: Flags for Beam, with a runner among them.
         planned: Patches, for the progress bar.
     """
@@ -39,13 +40,23 @@ def beam_work(parallel: int, beam_args: list[str], planned: int) -> Work:
         if not numbers:
             return
         from components.ingest.worker_pool import listening
-        from pipelines.beam.flags import check_beam_args, import_beam
+        from components.storage.open import open_storage
+        from components.storage.shared_places import shared_places
+        from pipelines.beam.engines import check_endpoints
+        from pipelines.beam.flags import check_beam_args, import_beam, leaves_this_process
+
+        check_endpoints(beam_args, config.input_root, config.model_root, config.work)
 
         run_beam = import_beam("pipelines.beam.predict_parts").run_beam
         check_beam_args(beam_args, "predict")
         with console.Progress("patches", planned) as progress:
             with listening(lambda result: progress.advance(result.predicted + result.rejected)):
-                run_beam(config, numbers, parallel, beam_args)
+                if leaves_this_process(beam_args):
+                    reads = (config.input_root, f"{config.model_root}/{config.model_path}")
+                    with shared_places(open_storage(config.work), "", *reads) as places:
+                        run_beam(config, numbers, workers, beam_args, places)
+                else:
+                    run_beam(config, numbers, parallel_parts(workers), beam_args)
 
     return work
 
@@ -153,19 +164,22 @@ def check_apart(output: str, given: dict[str, Any]) -> None:
 @click.option("--fail-on-drift", is_flag=True, help="Exit 65 where colours have shifted against the training data;"
               " the output is written all the same.")  # fmt: skip
 @parts_option
+@engine_option
 @json_option
 def command(
     rest: tuple[str, ...], workers: int, fail_on_drift: bool, as_json: bool, **given: Any
 ) -> None:
     """Give every patch a probability, by the champion of DATASET or the model in a folder."""
-    from pipelines.beam.flags import check_own_typos, runner_args
+    from pipelines.beam.engines import engine_args
+    from pipelines.beam.flags import check_own_typos
 
     dataset, extra = name_and_flags(rest)
     check_own_typos(extra, command)
-    beam_args = runner_args(extra)
+    beam_args = engine_args(given.pop("engine"), extra)
+    parallel_parts(workers)  # a number out of range is told before anything is read
     started = time.monotonic()
     try:
-        document = run(dataset, given, parallel_parts(workers), beam_args)
+        document = run(dataset, given, workers, beam_args)
     except MemoryError as error:
         raise TemporaryError("Memory ran out.", "Use fewer --workers.") from error
     document["seconds"] = round(time.monotonic() - started, 2)
@@ -176,13 +190,13 @@ def command(
         raise DataError(f"Failed, as --fail-on-drift asks. {document['drift']['text']}")
 
 
-def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]) -> dict[str, Any]:
+def run(dataset: str, given: dict[str, Any], workers: int, beam_args: list[str]) -> dict[str, Any]:
     """Runs one prediction.
 
     Args:
         dataset: DATASET, empty where --model is given.
         given: The options.
-        parallel: Parts that one worker has under way.
+        workers: Parts that one worker has under way; 0: by its cores.
         beam_args: Flags for Beam, with a runner among them.
 
     Returns:
@@ -211,7 +225,7 @@ def run(dataset: str, given: dict[str, Any], parallel: int, beam_args: list[str]
     if sample is not None:
         kaggle.check_all_there(sample, set(plan.column("patch_id")), plan.name)
     maps = absolute(given["slide_maps"]) if given["slide_maps"] else ""
-    work = beam_work(parallel, beam_args, plan.planned)
+    work = beam_work(workers, beam_args, plan.planned)
     document = job.predict(model, plan, output, work, sample=sample, slide_maps=maps)
     if given["page"]:
         from components.prediction.outputs import read_rejects

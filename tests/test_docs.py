@@ -26,6 +26,7 @@ MADE_LATER = ("benchmarks/.work", "tests/e2e/artifacts", "winner.yaml")
 BEAM_FLAGS = {
     "--runner", "--job_endpoint", "--direct_running_mode", "--direct_num_workers",
     "--dask_client_address", "--dask_partition_size", "--environment_type", "--environment_config",
+    "--no_save_main_session", "--sdk_worker_parallelism",
     "--setup_file", "--sdk_container_image", "--project", "--region", "--temp_location", "--staging_location",
 }  # fmt: skip
 FOREIGN_FLAGS = {"--require-hashes"}

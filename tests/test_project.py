@@ -24,7 +24,7 @@ def direct(name: str) -> dict[str, str]:
     """Specifier by normalised name of the direct requirements in an .in file."""
     found = {}
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
-        match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)([^#]*)", line)
+        match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?([^#]*)", line)
         if match:
             found[normal_name(match[1])] = match[2].strip()
     return found

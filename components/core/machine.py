@@ -11,8 +11,19 @@ PR_SET_PDEATHSIG = 1
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it may run on, and no more than its container is given."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _quota() or allowed)
+
+
+def _quota(file: str = "/sys/fs/cgroup/cpu.max") -> int:
+    """Cores that a container's limit amounts to, rounded up; 0 where there is none (cgroup v2)."""
+    try:
+        with open(file, encoding="ascii") as limit:
+            quota, period = limit.read().split()
+        return 0 if quota == "max" else -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return 0
 
 
 def keep_freed_memory() -> None:

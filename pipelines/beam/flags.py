@@ -44,6 +44,12 @@ def runner_args(extra: list[str]) -> list[str]:
     return args if any(a.split("=")[0] == "--runner" for a in args) else ["--runner=FnApiRunner", *args]
 
 
+def leaves_this_process(args: list[str]) -> bool:
+    """Whether Beam's flags name another runner than the embedded one, so that work is done elsewhere."""
+    runners = [a.partition("=")[2] or after for a, after in zip(args, [*args[1:], ""]) if a.split("=")[0] == "--runner"]
+    return any(runner and "FnApiRunner" not in runner for runner in runners)
+
+
 def check_own_typos(extra: list[str], of: click.Command) -> None:
     """Refuses a mistyped option of ours before it passes for one of Beam's.
 

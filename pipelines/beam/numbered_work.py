@@ -14,7 +14,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from components.core import machine
+from components.errors import UsageError
 from components.ingest import worker_pool
+from components.storage.shared_places import SharedPlaces
+from pipelines.beam.flags import leaves_this_process
 
 
 class NumberedWorkFn(beam.DoFn):
@@ -25,7 +29,8 @@ class NumberedWorkFn(beam.DoFn):
     Args:
         work: Called with the configuration and a number; gives a result that has `rejected` and `seconds`.
         config: What all pieces have in common.
-        parallel: Pieces that one worker has under way.
+        parallel: Pieces that one worker has under way; 0: what suits the machine that it is on.
+        places: What a worker must see; None where the job stays in this process.
     """
 
     NAMESPACE, COUNTED, DURATION = "", "", ""
@@ -33,8 +38,13 @@ class NumberedWorkFn(beam.DoFn):
     AHEAD = 1
     """Pieces per worker that are handed out before the first one's result is taken."""
 
-    def __init__(self, work: Callable[[Any, int], Any], config: Any, parallel: int) -> None:
-        self._work, self._config, self._parallel = work, config, parallel
+    MOST = 256
+    """Pieces under way, however many cores there are."""
+
+    def __init__(
+        self, work: Callable[[Any, int], Any], config: Any, parallel: int, places: SharedPlaces | None = None
+    ) -> None:
+        self._work, self._config, self._parallel, self._places = work, config, parallel, places
         self._counted = Metrics.counter(self.NAMESPACE, self.COUNTED)
         self._rejected = Metrics.counter(self.NAMESPACE, "rejected")
         self._milliseconds = Metrics.distribution(self.NAMESPACE, self.DURATION)
@@ -44,7 +54,10 @@ class NumberedWorkFn(beam.DoFn):
         raise NotImplementedError  # a subclass that forgets it fails in setup, before any work
 
     def setup(self) -> None:
-        """Finds or starts the executor."""
+        """Proves that this worker sees what the command sees, then finds or starts the executor."""
+        if self._places is not None:
+            self._places.check()
+        self._parallel = self._parallel or min(self.MOST, machine.cores() + 1)
         self._executor, self._own = self.executor()
 
     def start_bundle(self) -> None:
@@ -82,7 +95,21 @@ class NumberedWorkFn(beam.DoFn):
         return result
 
 
+def new_pipeline(beam_args: list[str]) -> tuple[PipelineOptions, beam.Pipeline]:
+    """Options and an empty pipeline of Beam's flags.
+
+    Raises:
+        UsageError: The runner refuses its flags.
+    """
+    options = PipelineOptions(beam_args)
+    try:
+        return options, beam.Pipeline(options=options)
+    except ValueError as error:
+        refused = " ".join(str(error).split())
+        raise UsageError(f"Beam refuses these flags: {refused}", "docs/engines.md has complete commands.") from None
+
+
 def runs_elsewhere(options: PipelineOptions, beam_args: list[str]) -> bool:
     """Whether elements must be spread over processes or machines by a Reshuffle."""
-    here = not any("Runner" in a and "FnApi" not in a for a in beam_args)
-    return bool(not here or options.view_as(DirectOptions).direct_running_mode == "multi_processing")
+    mode = options.view_as(DirectOptions).direct_running_mode
+    return leaves_this_process(beam_args) or bool(mode == "multi_processing")

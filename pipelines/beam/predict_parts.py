@@ -5,12 +5,13 @@ from __future__ import annotations
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.core import machine
 from components.prediction.parts import PartResult, predict_part
 from components.prediction.plan import PredictConfig
-from pipelines.beam.numbered_work import NumberedWorkFn, runs_elsewhere
+from components.storage.shared_places import SharedPlaces
+from pipelines.beam.engine_errors import engine_errors
+from pipelines.beam.numbered_work import NumberedWorkFn, new_pipeline, runs_elsewhere
 
 
 class PredictPartFn(NumberedWorkFn):
@@ -21,6 +22,7 @@ class PredictPartFn(NumberedWorkFn):
 
     NAMESPACE, COUNTED, DURATION = "predict", "predicted", "part_ms"
     AHEAD = 2
+    MOST = 8
 
     def executor(self) -> tuple[Executor, bool]:
         """See the base class."""
@@ -33,25 +35,32 @@ class PredictParts(beam.PTransform):
 
     Args:
         config: What all parts have in common.
-        parallel: Parts that one worker has under way.
+        parallel: Parts that one worker has under way; 0: by its cores.
+        places: What a worker must see; None where the job stays in this process.
     """
 
-    def __init__(self, config: PredictConfig, parallel: int) -> None:
+    def __init__(self, config: PredictConfig, parallel: int, places: SharedPlaces | None = None) -> None:
         super().__init__()
-        self._config, self._parallel = config, parallel
+        self._config, self._parallel, self._places = config, parallel, places
 
     def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[PartResult]:
         """See the class."""
-        predict = beam.ParDo(PredictPartFn(predict_part, self._config, self._parallel))
+        predict = beam.ParDo(PredictPartFn(predict_part, self._config, self._parallel, self._places))
         return numbers | "PredictPart" >> predict.with_input_types(int).with_output_types(PartResult)
 
 
-def run_beam(config: PredictConfig, numbers: list[int], parallel: int, beam_args: list[str]) -> None:
+def run_beam(
+    config: PredictConfig,
+    numbers: list[int],
+    parallel: int,
+    beam_args: list[str],
+    places: SharedPlaces | None = None,
+) -> None:
     """Predicts parts on the runner that `beam_args` name."""
-    options = PipelineOptions(beam_args)
-    pipeline = beam.Pipeline(options=options)
+    options, pipeline = new_pipeline(beam_args)
     parts = pipeline | "PartNumbers" >> beam.Create(numbers, reshuffle=False)
     if runs_elsewhere(options, beam_args):
         parts = parts | "Spread" >> beam.Reshuffle()
-    _ = parts | "PredictParts" >> PredictParts(config, parallel)
-    pipeline.run().wait_until_finish()
+    _ = parts | "PredictParts" >> PredictParts(config, parallel, places)
+    with engine_errors():
+        pipeline.run().wait_until_finish()

@@ -10,7 +10,9 @@ import apache_beam as beam
 from components.ingest import worker_pool
 from components.ingest.shard_jobs import ShardResult, WriteConfig
 from components.ingest.shard_writer import write_shard
-from pipelines.beam.numbered_work import NumberedWorkFn, runs_elsewhere
+from components.storage.shared_places import SharedPlaces
+from pipelines.beam.engine_errors import engine_errors
+from pipelines.beam.numbered_work import NumberedWorkFn, new_pipeline, runs_elsewhere
 
 
 class WriteShardFn(NumberedWorkFn):
@@ -29,34 +31,35 @@ class WriteShards(beam.PTransform):
 
     Args:
         config: What all shards have in common.
-        parallel: Shards that one worker writes at a time.
+        parallel: Shards that one worker writes at a time; 0: by its cores.
+        places: What a worker must see; None where the job stays in this process.
     """
 
-    def __init__(self, config: WriteConfig, parallel: int) -> None:
+    def __init__(self, config: WriteConfig, parallel: int, places: SharedPlaces | None = None) -> None:
         super().__init__()
-        self._config, self._parallel = config, parallel
+        self._config, self._parallel, self._places = config, parallel, places
 
     def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[ShardResult]:
         """See the class."""
-        write = beam.ParDo(WriteShardFn(write_shard, self._config, self._parallel))
+        write = beam.ParDo(WriteShardFn(write_shard, self._config, self._parallel, self._places))
         return numbers | "WriteShard" >> write.with_input_types(int).with_output_types(ShardResult)
 
 
-def run_beam(config: WriteConfig, shards: int, parallel: int, beam_args: list[str]) -> dict[str, float]:
+def run_beam(
+    config: WriteConfig, shards: int, parallel: int, beam_args: list[str], places: SharedPlaces | None = None
+) -> dict[str, float]:
     """Writes all shards on the runner that `beam_args` name.
 
     Returns:
         Seconds that building and running took.
     """
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     started = time.monotonic()
-    options = PipelineOptions(beam_args)
-    pipeline = beam.Pipeline(options=options)
+    options, pipeline = new_pipeline(beam_args)
     numbers = pipeline | "ShardNumbers" >> beam.Create(range(shards), reshuffle=False)
     if runs_elsewhere(options, beam_args):
         numbers = numbers | "Spread" >> beam.Reshuffle()
-    _ = numbers | "WriteShards" >> WriteShards(config, parallel)
+    _ = numbers | "WriteShards" >> WriteShards(config, parallel, places)
     built = time.monotonic()
-    pipeline.run().wait_until_finish()
+    with engine_errors():
+        pipeline.run().wait_until_finish()
     return {"build_s": built - started, "run_s": time.monotonic() - built}

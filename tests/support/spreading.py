@@ -27,6 +27,7 @@ LONGEST = (
     "test_folds",
     "test_sweep",
     "test_shared_metadata",
+    "test_engines",
     "test_readme",
     "test_browser",
     "test_workers",

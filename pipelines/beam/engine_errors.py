@@ -1,0 +1,47 @@
+"""What an engine says when it fails, told apart: an error of ours, a bug in our code, or trouble of the engine's."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from components.errors import HistolineError, TemporaryError
+
+_OF_ENGINES = re.compile(r"^(distributed|dask|grpc|tornado)\.|^concurrent\.futures\._base$")
+_GONE = re.compile("worker .*(disconnected|terminat|lost|died)|control connection|connection refused|unavailable", re.I)
+
+
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Turns the loss of a worker or of the engine into exit 75; leaves errors of ours and bugs as they are.
+
+    Raises:
+        TemporaryError: A worker was lost, or the engine could not be reached any more.
+    """
+    try:
+        yield
+    except HistolineError:
+        raise
+    except Exception as error:
+        if not lost(error):
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise TemporaryError(
+            f"The engine lost a worker, or could not be reached any more: {type(error).__name__}: {said}",
+            "Run again: finished work is kept. The engine's own logs say more.",
+        ) from error
+
+
+def lost(error: Exception) -> bool:
+    """Whether an error is about the engine: its class is one of the engine's, or its text says so without a traceback.
+
+    Args:
+        error: What running a pipeline raised.
+    """
+    if _OF_ENGINES.match(type(error).__module__) or isinstance(error, ConnectionError | TimeoutError):
+        return True
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "Traceback (most recent call last)" in text:
+        return False
+    return bool(_GONE.search(text))
