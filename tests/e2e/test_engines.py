@@ -169,7 +169,7 @@ else:
 
 def test_a_job_for_dataflow_passes_the_checks_of_its_runner() -> None:
     flags = documented("dataflow", "histoline ingest", PROJECT="some-project", REGION="europe-west4", BUCKET="bucket")
-    command = [sys.executable, "-c", CHECKED_BY_DATAFLOW, *flags[flags.index("dataflow") + 1 :], "--dry_run"]
+    command = [sys.executable, "-c", CHECKED_BY_DATAFLOW, *flags[flags.index("dataflow") + 1 :], "--dry_run=True"]
     done = subprocess.run(command, cwd=ROOT, env=help.environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
 
