@@ -46,6 +46,13 @@ SECTIONS = {
     ),
     "reading": ("Reading and training", "How many times as many images in a second as the other."),
     "prediction": ("Prediction", "Images in a second, as a share of what the bare model does."),
+    "engines": (
+        "Engines",
+        "Ingest on workers of an engine, all of them on this one machine: the rate per patch as a share of that of"
+        " `--engine local`, and what an ingest costs before its first patch. Dask's workers are processes, Prism's are"
+        " threads of one process. A line through two sizes, run once each: rough, and above 1 it is noise, since both"
+        " have the same two cores. What a cluster gives has not been measured.",
+    ),
     "report": ("Report", ""),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
 
@@ -16,9 +17,13 @@ _GONE = re.compile("worker .*(disconnected|terminat|lost|died)|control connectio
 def engine_errors() -> Iterator[None]:
     """Turns the loss of a worker or of the engine into exit 75; leaves errors of ours and bugs as they are.
 
+    What a worker raises is raised here too, text and all: Beam's log of it, a traceback before it, is left out.
+
     Raises:
         TemporaryError: A worker was lost, or the engine could not be reached any more.
     """
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         yield
     except HistolineError:
@@ -31,6 +36,8 @@ def engine_errors() -> Iterator[None]:
             f"The engine lost a worker, or could not be reached any more: {type(error).__name__}: {said}",
             "Run again: finished work is kept. The engine's own logs say more.",
         ) from error
+    finally:
+        logging.disable(level)
 
 
 def lost(error: Exception) -> bool:

@@ -108,8 +108,9 @@ def engine_args(name: str | None, extra: list[str]) -> list[str]:
     flags = {flag: value for flag, value in engine.fixed.items() if flag not in given}
     flags |= {flag: value for flag, value in _defaults(name, engine, given).items() if flag not in given}
     # Functions of ours are found by name in modules; the session of a command holds nothing that a worker needs.
-    session = [] if name == "local" else ["--no_save_main_session"]
-    return [*(f"--{flag}={value}" for flag, value in flags.items()), *session, *extra]
+    # Beam would stage a list of this environment's packages by calling pip, which an environment made by uv lacks.
+    off = ["--no_save_main_session", "--experiments=disable_logging_submission_environment"]
+    return [*(f"--{flag}={value}" for flag, value in flags.items()), *(off if name != "local" else []), *extra]
 
 
 def _refuse_contradictions(name: str, engine: Engine, given: Mapping[str, str]) -> None:

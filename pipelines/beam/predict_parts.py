@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import apache_beam as beam
@@ -62,5 +63,5 @@ def run_beam(
     if runs_elsewhere(options, beam_args):
         parts = parts | "Spread" >> beam.Reshuffle()
     _ = parts | "PredictParts" >> PredictParts(config, parallel, places)
-    with engine_errors():
+    with engine_errors() if places else contextlib.nullcontext():
         pipeline.run().wait_until_finish()

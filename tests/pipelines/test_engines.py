@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import socket
 from pathlib import Path
 
@@ -119,3 +120,4 @@ def test_the_loss_of_a_worker_is_75_and_a_bug_stays_one(error: Exception, become
         with engine_errors():
             raise error
     assert type(caught.value) is becomes
+    assert logging.root.isEnabledFor(logging.ERROR)
