@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from components.errors import HistolineError, TemporaryError
 
@@ -31,13 +32,34 @@ def engine_errors() -> Iterator[None]:
     except Exception as error:
         if not lost(error):
             raise
-        said = " ".join(str(error).split())[:300]
+        said = " ".join(str(error).split())[:300].rstrip(".")
         raise TemporaryError(
-            f"The engine lost a worker, or could not be reached any more: {type(error).__name__}: {said}",
+            f"The engine lost a worker, or could not be reached any more: {type(error).__name__}: {said}.",
             "Run again: finished work is kept. The engine's own logs say more.",
         ) from error
     finally:
         logging.disable(level)
+
+
+def run_elsewhere(pipeline: Any) -> None:
+    """Runs a pipeline on an engine to its end.
+
+    Args:
+        pipeline: A `beam.Pipeline`.
+
+    Raises:
+        TemporaryError: A worker or the engine was lost.
+    """
+    with engine_errors():
+        result = pipeline.run()
+        try:
+            result.wait_until_finish()
+            # Beam's Dask runner takes a job for done whose scheduler is gone: its futures are cancelled, not failed.
+            if any(future.status != "finished" for future in getattr(result, "futures", ())):
+                raise ConnectionError("the Dask scheduler is gone")
+        finally:
+            if hasattr(result, "client"):
+                result.client.close(timeout=2)
 
 
 def lost(error: Exception) -> bool:

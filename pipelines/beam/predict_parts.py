@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import apache_beam as beam
@@ -11,7 +10,7 @@ from components.core import machine
 from components.prediction.parts import PartResult, predict_part
 from components.prediction.plan import PredictConfig
 from components.storage.shared_places import SharedPlaces
-from pipelines.beam.engine_errors import engine_errors
+from pipelines.beam.engine_errors import run_elsewhere
 from pipelines.beam.numbered_work import NumberedWorkFn, new_pipeline, runs_elsewhere
 
 
@@ -63,5 +62,7 @@ def run_beam(
     if runs_elsewhere(options, beam_args):
         parts = parts | "Spread" >> beam.Reshuffle()
     _ = parts | "PredictParts" >> PredictParts(config, parallel, places)
-    with engine_errors() if places else contextlib.nullcontext():
+    if places:
+        run_elsewhere(pipeline)
+    else:
         pipeline.run().wait_until_finish()

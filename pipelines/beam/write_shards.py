@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from concurrent.futures import Executor
 
@@ -12,7 +11,7 @@ from components.ingest import worker_pool
 from components.ingest.shard_jobs import ShardResult, WriteConfig
 from components.ingest.shard_writer import write_shard
 from components.storage.shared_places import SharedPlaces
-from pipelines.beam.engine_errors import engine_errors
+from pipelines.beam.engine_errors import run_elsewhere
 from pipelines.beam.numbered_work import NumberedWorkFn, new_pipeline, runs_elsewhere
 
 
@@ -61,6 +60,8 @@ def run_beam(
         numbers = numbers | "Spread" >> beam.Reshuffle()
     _ = numbers | "WriteShards" >> WriteShards(config, parallel, places)
     built = time.monotonic()
-    with engine_errors() if places else contextlib.nullcontext():
+    if places:
+        run_elsewhere(pipeline)
+    else:
         pipeline.run().wait_until_finish()
     return {"build_s": built - started, "run_s": time.monotonic() - built}

@@ -102,6 +102,20 @@ def test_a_dask_worker_is_killed_and_another_joins_late(raw: Path, here: help.Re
     assert not list((tmp_path / "w").rglob(".tmp/*"))
 
 
+def test_a_lost_scheduler_is_75(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "dask").mkdir()
+    with contextlib.ExitStack() as stack:
+        cluster = Dask(tmp_path / "dask", stack)
+        cluster.worker(slow=True)
+        cluster.wait_for(1)
+        ingest = help.start(*arguments(raw, tmp_path / "w", *cluster.flags))
+        shards_begun(tmp_path / "w", 1)
+        cluster.scheduler.kill()
+        out, error = ingest.communicate(timeout=200)
+    assert ingest.returncode == 75, error
+    assert out == "" and "the Dask scheduler is gone." in error and len(error.strip().splitlines()) == 1
+
+
 def test_a_killed_worker_of_the_pool_is_75_and_the_next_run_goes_on(
     raw: Path, here: help.Result, portable: Portable, tmp_path: Path
 ) -> None:

@@ -112,8 +112,8 @@ class Dask:
         port = free_port()
         self.address = f"tcp://127.0.0.1:{port}"
         command = documented("dask", "dask scheduler", _8786=str(port))
-        server = stack.enter_context(process(*command, "--no-dashboard", log=home / "scheduler.log"))
-        wait_for_port(port, server)
+        self.scheduler = stack.enter_context(process(*command, "--no-dashboard", log=home / "scheduler.log"))
+        wait_for_port(port, self.scheduler)
         self.flags = documented("dask", "histoline ingest", _8786=str(port))[-3:]
 
     def documented_workers(self) -> None:
