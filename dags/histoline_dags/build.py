@@ -58,6 +58,7 @@ def build_dag(
             "retry_exponential_backoff": 2.0,
             "max_retry_delay": timedelta(minutes=10),
             "pool": settings.pool,
+            "queue": settings.queue,
             "on_failure_callback": WebhookNotifier("failed"),
         },
     )
@@ -96,6 +97,11 @@ def clock(own: DatasetSettings, dag: str) -> str:
 def limits(own: DatasetSettings, task: str) -> dict[str, Any]:
     """Arguments of an operator that end it in time; tasks that run no command have minutes of their own."""
     return {"execution_timeout": timedelta(minutes=own.minutes.get(task, LIGHT_MINUTES))}
+
+
+def on_device(settings: Settings) -> dict[str, Any]:
+    """Arguments of an operator that uses the device: the pool in which it waits and the queue of whoever has one."""
+    return {"pool": settings.gpu_pool, "queue": settings.gpu_queue}
 
 
 def options(own: DatasetSettings, dag: str, context: Context) -> list[str]:

@@ -18,7 +18,7 @@ from histoline_dags.assets import (
     model_asset,
     recipe_asset,
 )
-from histoline_dags.build import Context, build_dag, cron_of, limits, options
+from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options
 from histoline_dags.ids import run_id
 from histoline_dags.light import NumbersOperator
 from histoline_dags.notify import WebhookNotifier
@@ -128,7 +128,7 @@ def train_dag(settings: Settings, name: str) -> DAG:
         first = StepOperator(
             task_id="validate", arguments=validate, after=_skip_unchanged, **common, **limits(own, "validate")
         )
-        device: dict[str, Any] = {"pool": settings.gpu_pool, **common}
+        device: dict[str, Any] = {**on_device(settings), **common}
         numbers = NumbersOperator(task_id="folds", source="validate", key="folds", **limits(own, "folds"))
         folds = StepOperator.partial(task_id="fold", arguments=fold, **device, **limits(own, "fold")).expand(
             number=numbers.output

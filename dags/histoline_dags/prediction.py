@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
 
-from histoline_dags.build import Context, build_dag, cron_of, limits, options
+from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options
 from histoline_dags.ids import run_id
 from histoline_dags.light import DriftOperator
 from histoline_dags.notify import WebhookNotifier
@@ -48,8 +48,8 @@ def predict_dag(settings: Settings, name: str) -> DAG:
             task_id="predict",
             dataset=name,
             arguments=predict,
-            pool=settings.gpu_pool,
             fields=own.entry["predict"],
+            **on_device(settings),
             **limits(own, "predict"),
         )
         drift = DriftOperator(

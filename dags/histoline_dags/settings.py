@@ -51,6 +51,8 @@ class Settings:
         data_roots: Folders (or gs:// prefixes) that input must lie in; empty for anywhere.
         pool: Airflow pool of the tasks that the next does not hold; it must exist.
         gpu_pool: Airflow pool of the tasks that use the device (`GPU_TASKS`); it must exist.
+        queue: Queue of the tasks that the next does not hold; with executors that have workers, one must listen to it.
+        gpu_queue: Queue of the tasks that use the device.
         retries: Tries after the first when a step asks for one (exit 75).
         retry_seconds: Before the first of them.
         presets: What catalog.json says of each recipe.
@@ -62,6 +64,8 @@ class Settings:
     data_roots: tuple[str, ...]
     pool: str
     gpu_pool: str
+    queue: str
+    gpu_queue: str
     retries: int
     retry_seconds: float
     presets: Mapping[str, Mapping[str, Any]]
@@ -89,6 +93,8 @@ def load(environ: Mapping[str, str] | None = None, catalog: Path = HERE / "catal
         data_roots=roots,
         pool=values.pool,
         gpu_pool=values.gpu_pool,
+        queue=values.queue,
+        gpu_queue=values.gpu_queue,
         retries=values.retries.times,
         retry_seconds=values.retries.seconds,
         presets=known["presets"],

@@ -22,6 +22,8 @@ MAX_MINUTES = 14 * 24 * 60
 COMMON_TABLES = ("retries", "minutes", "cron", "prune")
 
 Minutes = Annotated[float, Field(ge=0.01, le=MAX_MINUTES)]
+# A worker is told its queues as one list with commas.
+Queue = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 
 
 class SettingsError(Exception):
@@ -95,6 +97,8 @@ class SettingsFile(Table):
 
     pool: str = "default_pool"
     gpu_pool: str = "default_pool"
+    queue: Queue = "default"
+    gpu_queue: Queue = "default"
     retries: Retries = Retries()
     cron: Cron = Cron()
     minutes: Limits = Limits()
@@ -142,7 +146,8 @@ def read_settings_file(
 
 def _types(datasets: Mapping[str, Mapping[str, Any]], workspace: Mapping[str, Any]) -> dict[tuple[str, ...], list[str]]:
     """JSON schema types that each place of the file takes."""
-    types: dict[tuple[str, ...], list[str]] = {(name,): ["string"] for name in ("pool", "gpu_pool")}
+    names = ("pool", "gpu_pool", "queue", "gpu_queue")
+    types: dict[tuple[str, ...], list[str]] = {(name,): ["string"] for name in names}
     types |= {("retries", name): ["number"] for name in Retries.model_fields}
     for above in ((), *((name,) for name in datasets)):
         types |= {(*above, "cron", dag): ["string"] for dag in DAGS}

@@ -8,7 +8,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
 
 from histoline_dags.assets import alias, announce_recipe, recipe_asset
-from histoline_dags.build import Context, build_dag, cron_of, limits, options
+from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options
 from histoline_dags.ids import run_id
 from histoline_dags.light import NumbersOperator
 from histoline_dags.operator import StepOperator
@@ -52,7 +52,7 @@ def sweep_dag(settings: Settings, name: str) -> DAG:
         planned = StepOperator(task_id="plan", arguments=plan, **common, **limits(own, "plan"))
         numbers = NumbersOperator(task_id="trials", source="plan", key="trials", **limits(own, "trials"))
         trained = StepOperator.partial(
-            task_id="trial", arguments=trial, pool=settings.gpu_pool, **common, **limits(own, "trial")
+            task_id="trial", arguments=trial, **on_device(settings), **common, **limits(own, "trial")
         ).expand(number=numbers.output)
         chosen = StepOperator(
             task_id="choose",

@@ -17,6 +17,7 @@ from histoline_dags.factory import ingest_dag, train_dag
 from histoline_dags.form import arguments
 from histoline_dags.formats import path_pattern
 from histoline_dags.prediction import predict_dag
+from histoline_dags.pruning import prune_dag
 from histoline_dags.settings import load
 from histoline_dags.stages import GPU_TASKS, IN_ORDER
 from histoline_dags.sweep import sweep_dag
@@ -67,18 +68,21 @@ def test_settings_of_every_dag(bag: Any, name: str) -> None:
     }, "a backfill would do the same again"  # fmt: skip
     for task in dag.tasks:
         assert task.execution_timeout and task.retries == 5 and task.retry_exponential_backoff
-        assert task.pool == "default_pool"
+        assert (task.pool, task.queue) == ("default_pool", "default")
         assert task.trigger_rule != "all_done"
 
 
 def test_what_uses_the_device_waits_for_it_and_nothing_else_does() -> None:
-    settings = load({"HISTOLINE_POOL": "small", "HISTOLINE_GPU_POOL": "device"})
+    queues = {"HISTOLINE_QUEUE": "cpu", "HISTOLINE_GPU_QUEUE": "gpu"}
+    settings = load({"HISTOLINE_POOL": "small", "HISTOLINE_GPU_POOL": "device", **queues})
     makers = (ingest_dag, train_dag, predict_dag, sweep_dag)
-    dags = [make(settings, name) for name in settings.datasets for make in makers]
+    dags = [prune_dag(settings), *(make(settings, name) for name in settings.datasets for make in makers)]
     pools = {(dag.dag_id, task.task_id): task.pool for dag in dags for task in dag.tasks}
     assert {place[1] for place, pool in pools.items() if pool == "device"} == set(GPU_TASKS)
     assert all(pools[f"{name}_train", "train"] == "device" for name in settings.datasets)
     assert {pool for place, pool in pools.items() if place[1] not in GPU_TASKS} == {"small"}
+    tasks = [task for dag in dags for task in dag.tasks]
+    assert {(task.pool, task.queue) for task in tasks} == {("small", "cpu"), ("device", "gpu")}
 
 
 def test_pages_list_tasks_in_the_order_in_which_they_run(bag: Any) -> None:

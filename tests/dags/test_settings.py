@@ -23,6 +23,7 @@ def test_the_committed_file() -> None:
     found = load({})
     assert set(found.datasets) == {"idc", "breakhis", "pcam"}
     assert (found.pool, found.gpu_pool) == ("default_pool", "default_pool")
+    assert (found.queue, found.gpu_queue) == ("default", "default")
     assert (found.retries, found.data_roots) == (5, ())
     idc = found.datasets["idc"]
     assert idc.defaults["train"]["preset"] == "idc_features"
@@ -52,6 +53,8 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
         HISTOLINE_CRON_INGEST="5 5 * * *",
         HISTOLINE_POOL="histoline_heavy",
         HISTOLINE_GPU_POOL="histoline_gpu",
+        HISTOLINE_QUEUE="cpu",
+        HISTOLINE_GPU_QUEUE="gpu",
         HISTOLINE_WORKSPACE="/w/../v",
     )
     train = found.datasets["idc"].defaults["train"]
@@ -59,6 +62,7 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
     assert found.datasets["idc"].cron == {"ingest": "5 5 * * *", "train": "", "predict": "", "sweep": ""}
     assert found.datasets["idc"].minutes["train"] == 1.5
     assert (found.pool, found.gpu_pool) == ("histoline_heavy", "histoline_gpu")
+    assert (found.queue, found.gpu_queue) == ("cpu", "gpu")
     assert found.workspace == Path("/v")
 
 
@@ -84,6 +88,7 @@ def test_relative_input_lies_below_the_first_root(tmp_path: Path) -> None:
         ("[idc.minutes]\nvalidate = 0", "(or HISTOLINE_IDC_MINUTES_VALIDATE): idc.minutes.validate is 0"),
         ("pool = 3", "pool is 3"),
         ("gpu_pools = 'a'", "Did you mean gpu_pool?"),
+        ("queue = 'cpu,gpu'", "(or HISTOLINE_QUEUE): queue is 'cpu,gpu'"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> None:
