@@ -19,16 +19,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.core.array_types import Array, Pixels
+from components.core.native_output import caught_output
 from components.core.rejects import Rejected
 from components.images.formats import TIFF_SIGNATURES, check_orientation, check_pixels, to_rgb8, unrecognised
 
 _ENTRY = {"<": struct.Struct("<HHII"), ">": struct.Struct(">HHII")}
-_SHORT = 3
+_SHORT, _LONG = 3, 4
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # in bytes
 _FILE_HEADER = 8  # bytes; no pixel can lie before
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 274, 277, 278, 279, 284
+_PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 317, 322, 323, 324, 325
 _SUB_IFDS, _SAMPLE_FORMAT = 330, 339
+# One whole number each.
+_SINGLE = frozenset(
+    {_SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _ROWS, _PLANAR}
+    | {_PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT}
+)
+_WHOLE = _SINGLE | {_BITS, _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _SAMPLE_FORMAT}
 # Tags that say nothing of how pixels are stored: document name, description, make, model, min and max sample,
 # resolution, page name, resolution unit, software, date, artist, host, copyright, XMP, ICC profile.
 _HARMLESS = {269, 270, 271, 272, 280, 281, 282, 283, 285, 296, 305, 306, 315, 316, 700, 33432, 34675}
@@ -48,6 +56,7 @@ class _Directory(NamedTuple):
     order: str  # "<" or ">"
     entries: dict[int, tuple[int, int, int]]  # tag -> type, count, the four value bytes as one number
     next: int  # offset of the next directory, 0 for none
+    repeated: frozenset[int]  # tags that occur more than once
 
     def number(self, tag: int, default: int) -> int:
         """First value of a SHORT or LONG tag that is stored in its entry."""
@@ -80,6 +89,7 @@ def decode_tiff(data: bytes, max_pixels: int) -> Pixels:
         raise Rejected(
             "truncated", f"the image directory lies outside the file of {len(data)} bytes"
         ) from None
+    _check_tags(directory)
     check_pixels(directory.number(_WIDTH, 0), directory.number(_HEIGHT, 0), max_pixels)
     if directory.next or _SUB_IFDS in directory.entries:
         raise Rejected("unsupported", "holds more than one image (pages or pyramid levels)")
@@ -118,16 +128,37 @@ def _read_directory(data: bytes) -> _Directory:
     (count,) = struct.unpack_from(order + "H", data, start)
     end = start + 2 + 12 * count
     (following,) = struct.unpack_from(order + "I", data, end)
-    entries = {
-        tag: (kind, length, value)
-        for tag, kind, length, value in _ENTRY[order].iter_unpack(memoryview(data)[start + 2 : end])
-    }
-    return _Directory(order, entries, following)
+    entries: dict[int, tuple[int, int, int]] = {}
+    repeated = set()
+    for tag, kind, length, value in _ENTRY[order].iter_unpack(memoryview(data)[start + 2 : end]):
+        if tag in entries:
+            repeated.add(tag)
+        entries[tag] = (kind, length, value)
+    return _Directory(order, entries, following, frozenset(repeated))
+
+
+def _check_tags(directory: _Directory) -> None:
+    """Refuses tags of the layout that readers understand in different ways, so that nobody knows the pixels."""
+    entries = directory.entries
+    twice = directory.repeated - _HARMLESS
+    if twice:
+        raise Rejected("truncated", f"damaged: tag {min(twice)} occurs twice")
+    for tag in _WHOLE & entries.keys():
+        kind, count, _ = entries[tag]
+        if kind not in (_SHORT, _LONG) or (count != 1 if tag in _SINGLE else count < 1):
+            raise Rejected("truncated", f"damaged: tag {tag} has {count} values of type {kind}")
+    samples = directory.number(_SAMPLES, 1)
+    if _PHOTOMETRIC not in entries:
+        raise Rejected("truncated", f"damaged: without tag {_PHOTOMETRIC}, which says what the samples are")
+    if entries.get(_BITS, (0, 1, 0))[1] not in (1, samples):
+        raise Rejected("truncated", f"damaged: bits of {entries[_BITS][1]} samples where there are {samples}")
+    if directory.number(_PLANAR, 1) not in (1, 2):
+        raise Rejected("truncated", f"damaged: planar configuration {directory.number(_PLANAR, 1)}")
 
 
 def _read_plain(data: bytes, directory: _Directory) -> Pixels | None:
     """Pixels of one uncompressed RGB8 strip; None where the layout is any other."""
-    order, entries, _ = directory
+    order, entries = directory.order, directory.entries
     if order != "<" or not entries.keys() <= _PLAIN_TAGS:
         return None
     number = directory.number
@@ -177,7 +208,7 @@ def _decode_odd(data: bytes, max_pixels: int) -> Pixels:
             width, height = max(page.imagewidth, page.tilewidth), max(page.imagelength, page.tilelength)
             check_pixels(width, height, max_pixels)
             _check_segments(page, data)
-            pixels = page.asarray(maxworkers=1)
+            pixels = _by_libtiff(page, data) if page.compression == _LZW else page.asarray(maxworkers=1)
             if page.photometric == _COLOUR_MAP:
                 return _apply_colour_map(pixels, page.colormap)
             if page.photometric == _WHITE_IS_ZERO:
@@ -189,6 +220,17 @@ def _decode_odd(data: bytes, max_pixels: int) -> Pixels:
     except Exception as error:  # tifffile and its codecs raise a dozen kinds of errors on damaged files
         raise Rejected("truncated", f"cut or damaged: {error}") from None
     return to_rgb8(pixels)
+
+
+def _by_libtiff(page: Any, data: bytes) -> Array:
+    """Pixels as `page.asarray` gives them: the LZW decoder that tifffile takes crashes on damaged data."""
+    import imagecodecs
+
+    with caught_output():
+        pixels: Array = imagecodecs.tiff_decode(data)
+    if pixels.shape != page.shape or pixels.dtype != page.dtype:
+        raise ValueError(f"{pixels.shape} {pixels.dtype} where {page.shape} {page.dtype} is declared")
+    return pixels
 
 
 def _check_layout(page: Any) -> None:
@@ -219,8 +261,11 @@ def _check_layout(page: Any) -> None:
 def _check_segments(page: Any, data: bytes) -> None:
     """Refuses a file that does not hold all its strips or tiles; tifffile would fill some of them."""
     offsets, counts = page.dataoffsets, page.databytecounts
-    if len(offsets) != math.prod(page.chunked) or len(counts) != len(offsets):
-        raise Rejected("truncated", f"{len(offsets)} strips or tiles instead of {math.prod(page.chunked)}")
+    # tifffile leaves out offsets that it does not need, and Pillow does not.
+    declared = {page.tags[tag].count for tag in (_OFFSETS, _TILE_OFFSETS) if tag in page.tags} or {0}
+    needed = math.prod(page.chunked)
+    if declared != {needed} or len(offsets) != needed or len(counts) != needed:
+        raise Rejected("truncated", f"{max(declared)} strips or tiles instead of {needed}")
     for offset, count in zip(offsets, counts, strict=True):
         if offset < _FILE_HEADER or count < 1 or offset + count > len(data):
             raise Rejected("truncated", f"pixel data at byte {offset} outside the file of {len(data)} bytes")

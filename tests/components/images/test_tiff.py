@@ -41,8 +41,7 @@ def plain(changes=None, extra=(), pixels=NOISE, following=0) -> bytes:
         278: (LONG, 1, height), 279: (LONG, 1, pixels.size), 284: (SHORT, 1, 1), 339: (SHORT, 1, 1),
     }  # fmt: skip
     entries |= changes or {}
-    entries |= {tag: rest for tag, *rest in extra}
-    rows = [(tag, *entry) for tag, entry in sorted(entries.items()) if entry]
+    rows = sorted([(tag, *entry) for tag, entry in entries.items() if entry] + [tuple(entry) for entry in extra])
     bits = 8 + 2 + 12 * len(rows) + 4
     where = {-1: bits, -2: bits + 6}
     directory = b"".join(struct.pack("<HHII", *row[:3], where.get(row[3], row[3])) for row in rows)
