@@ -104,6 +104,7 @@ def test_several_classes(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / export.FACTS).read_text())["threshold"] is None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["reinhard", "macenko"])
 def test_files_are_prepared_as_at_ingest_and_large_batches_are_worked_off_in_parts(tmp_path: Path, method: str) -> None:
     # 96x64 sources stored at half size; parts of 8 images at most, so 21 images need three.

@@ -20,6 +20,8 @@ from components.training.mean_model import load_mean
 from tests.components.training.test_export import answers, facts, images, png, raw
 from tests.support.training_help import export_model
 
+pytestmark = pytest.mark.integration
+
 SIDE = 32
 SIZES = {"source_size": (SIDE, SIDE), "stored_size": (SIDE, SIDE)}
 

@@ -89,6 +89,7 @@ def test_frozen_normalisation_keeps_its_statistics_while_scale_and_offset_learn(
     assert not np.allclose(model(x, training=True), model(x, training=False)), "the next phase follows again"
 
 
+@pytest.mark.integration
 def test_statistics_follow_with_the_recipes_momentum() -> None:
     moved = {}
     for momentum in (None, 0.99, 0.9):

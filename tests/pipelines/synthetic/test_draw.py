@@ -69,6 +69,7 @@ def test_pcam_layout(tmp_path: Path) -> None:
             assert (image.format, image.size, image.mode) == ("TIFF", (96, 96), "RGB")
 
 
+@pytest.mark.integration
 def test_breakhis_layout_and_its_traps(tmp_path: Path) -> None:
     root = tmp_path / "breakhis"
     summary = draw.generate("breakhis", root, patches=32, groups=16, workers=1)
