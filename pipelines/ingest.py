@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 @click.option("--path-map", default="", help="Token-to-path map; beside the key by default.")
 @click.option("--rehash", is_flag=True, help="Tell changed files by content instead of modification time.")
 @click.option("--set-latest", is_flag=True, help="Train from a filtered or fold data set by default.")
+@click.option("--drawn-over-real", is_flag=True, help="Let synthetic images be the latest after real ones.")
 @click.option("--workers", default=0, help="Parallel shard writers on each machine; by default one more than cores.")
 @engine_option
 @json_option

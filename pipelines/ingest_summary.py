@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pipelines.ingest_job import Outcome
 
 
+DRAWN = "SYNTHETIC DATA: a program drew these images; no model made from them replaces one made from real ones"
+
+
 def summary(outcome: Outcome) -> list[str]:
     """The lines that every ingest ends with."""
     manifest = outcome.manifest
@@ -30,6 +33,7 @@ def summary(outcome: Outcome) -> list[str]:
     absent = manifest.ids_without_file.count
     if absent:
         lines.append(f"ids in the label file without an image: {absent:,}")
+    lines += [DRAWN] if manifest.drawn else []
     lines += [f"WARNING: {text}; never promoted" for text in manifest.flag_reasons]
     return lines + [f"warning: {text}" for text in warnings(manifest)]
 
@@ -83,6 +87,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         k: manifest.get(k)
         for k in ("dataset", "task", "plan_id", "content_digest", "found", "written", "rejects", "flags")
     }
+    facts["drawn"] = manifest.get("drawn", False)
     splits = {s: {k: v for k, v in f.items() if k != "shards"} for s, f in manifest.get("splits", {}).items()}
     return {
         "state": outcome.state,

@@ -119,6 +119,7 @@ def _marks(row: dict[str, Any]) -> str:
     marks = [
         "champion" if row["champion"] else "",
         "patients not proved disjoint" if row["unproven"] else "",
+        "synthetic data" if row["drawn"] else "",
         "best ever" if row["best_ever"] else "",
         f"again {row['from_version']}" if row["from_version"] is not None else "",
         "" if row["kept"] else "pruned",

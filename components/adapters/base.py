@@ -50,6 +50,7 @@ class Discovery:
         ignored: Number of files that are no images of this data set by extension (csv, txt, ...).
         warnings: Sentences for the summary and the manifest.
         fingerprint: `Listing.fingerprint` of the folder.
+        drawn: `Listing.drawn` of the folder.
     """
 
     patches: pa.Table
@@ -61,6 +62,7 @@ class Discovery:
     ignored: int = 0
     warnings: list[str] = dataclasses.field(default_factory=list)
     fingerprint: str = ""
+    drawn: bool = False
 
     @property
     def found(self) -> int:

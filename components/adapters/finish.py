@@ -75,6 +75,7 @@ def finish(
         ignored=listing.ignored,
         warnings=warnings,
         fingerprint=listing.fingerprint,
+        drawn=listing.drawn,
     )
 
 

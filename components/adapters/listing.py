@@ -1,7 +1,6 @@
 """Lists the image files of a folder or bucket once, straight into Arrow columns.
 
-Every later step works on this listing: 277,524 paths as Python objects would cost a hundred megabytes before
-the first image is read.
+Every later step works on this listing: 277,524 paths as Python objects would cost a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from components.adapters import drawn_mark
 from components.core.regular_files import read_regular
 from components.errors import UsageError
 
@@ -34,13 +34,13 @@ class Listing:
     """The image files under a root.
 
     Attributes:
-        files: Columns path (relative to the root, POSIX), size (bytes) and version (mtime_ns, or the object's
-            generation on gs://), sorted by path.
+        files: Columns path (in the root, POSIX), size (bytes) and version (mtime_ns or generation), sorted by path.
         rejects: (path, code, detail) of image files that no adapter needs to look at.
         ignored: Number of files that are no images by extension.
         warnings: Sentences for the summary.
-        fingerprint: Digest of names, sizes and versions of all files; may change with the order in which the file
-            system lists them, never stays the same when a file changes.
+        fingerprint: Digest of names, sizes and versions of all files; may change with the order of listing, never stays
+            the same when a file changes.
+        drawn: Whether it, a folder in it or one around it carries `drawn_mark`, which counts as no file.
     """
 
     files: pa.Table
@@ -48,6 +48,7 @@ class Listing:
     ignored: int
     warnings: list[str]
     fingerprint: str
+    drawn: bool = False
 
 
 def extension_of(name: str) -> str:
@@ -139,6 +140,7 @@ class _Collector:
         self.rejects: list[tuple[str, str, str]] = []
         self.ignored = 0
         self.warnings: list[str] = []
+        self.drawn = False
 
     def extension(self, name: str) -> str:
         """Extension of an image file, empty for any other file."""
@@ -163,6 +165,9 @@ class _Collector:
             self.flush()
 
     def ignore(self, path: str, info: os.stat_result | None) -> None:
+        if path.rpartition("/")[2] == drawn_mark.NAME:
+            self.drawn = True
+            return
         self.ignored += 1
         facts = (info.st_size, info.st_mtime_ns) if info else ()
         self.others.update(f"{path}\0{facts}\0".encode("utf-8", "surrogateescape"))
@@ -208,7 +213,7 @@ class _Collector:
         )
         self.columns = []
         table = pc.take(table, pc.sort_indices(table["path"])).combine_chunks()
-        return Listing(table, sorted(self.rejects), self.ignored, sorted(self.warnings), fingerprint)
+        return Listing(table, sorted(self.rejects), self.ignored, sorted(self.warnings), fingerprint, self.drawn)
 
 
 def _list_folder(root: str, out: _Collector) -> None:
@@ -217,6 +222,7 @@ def _list_folder(root: str, out: _Collector) -> None:
     if not os.path.isdir(root):
         raise UsageError(f"The input {root!r} is not a folder.", "Give the folder that holds the images.")
     real_root = os.path.join(os.path.realpath(root), "")
+    out.drawn = drawn_mark.above(root)
     folders = [""]
     by_ending, longest, extensions = out.by_ending, out.longest, out.extensions
     while folders:

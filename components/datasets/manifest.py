@@ -30,6 +30,19 @@ FLAG_REASONS = {
 }
 
 
+_SHARES_NOBODY = "The data set shares no "
+
+
+def shares_nobody(unit: str, plan_id: str) -> str:
+    """The warning about a data set that has no group in common with the latest one before it.
+
+    Args:
+        unit: What a group is.
+        plan_id: Of the data set before.
+    """
+    return f"{_SHARES_NOBODY}{unit} with {plan_id}, the latest one before it: is it the same collection?"
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardFacts:
     """One shard and its sidecar.
@@ -158,6 +171,7 @@ class Manifest:
         policies: How duplicates, conflicts and rare classes were dealt with.
         near_duplicates: Pairs across splits that look alike.
         files: Path of every other file -> SHA-256.
+        drawn: Whether a program drew the images (`histoline synth`); not in the file where it did not.
         format: `FORMAT` when it was written.
         manifest_digest: Over all of the above; empty until it is written.
     """
@@ -189,6 +203,7 @@ class Manifest:
     policies: Policies
     near_duplicates: NearDuplicates
     files: Mapping[str, str]
+    drawn: bool = False
     format: int = FORMAT
     manifest_digest: str = ""
 
@@ -201,6 +216,11 @@ class Manifest:
     def flag_reasons(self) -> list[str]:
         """Why nothing made from this data set may be promoted, as sentences; empty where there is no reason."""
         return [FLAG_REASONS[name] for name in self.flags]
+
+    @property
+    def shares_nobody(self) -> str:
+        """The warning of that name, empty where it shares a group with the data set before; see `shares_nobody`."""
+        return next((text for text in self.warnings if text.startswith(_SHARES_NOBODY)), "")
 
     def shards(self, split: str) -> tuple[ShardFacts, ...]:
         """Shards of a split, in order."""
@@ -223,6 +243,8 @@ class Manifest:
     def to_document(self) -> dict[str, Any]:
         """Plain JSON values, as reading the file gives them."""
         document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not self.drawn:
+            del document["drawn"]
         return document
 
 

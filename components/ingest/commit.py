@@ -162,6 +162,7 @@ def _describe(config: IngestConfig, plan: IngestPlan) -> dict[str, Any]:
         "ids_without_file": IdsWithoutFile(**plan.ids_without_file),
         "flags": tuple(plan.flags),
         "warnings": tuple(plan.warnings),
+        "drawn": plan.drawn,
     }
 
 

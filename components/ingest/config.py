@@ -51,6 +51,7 @@ class IngestConfig:
         path_map: Token-to-path map; beside the key by default.
         rehash: Content instead of modification times in PLAN_ID.
         set_latest: Move latest.json also for a filtered or fold data set.
+        drawn_over_real: Move it to drawn images although it names real ones.
     """
 
     dataset: str
@@ -81,6 +82,7 @@ class IngestConfig:
     path_map: Path | None = None
     rehash: bool = False
     set_latest: bool = False
+    drawn_over_real: bool = False
 
     def __post_init__(self) -> None:
         adapter = self.adapter

@@ -26,12 +26,14 @@ class Previous:
         where: Its file, for messages.
         folds: All ledgers of the cross-validation that it belongs to, in order.
         latest: The ledger of the data set that latest.json names.
+        latest_id: PLAN_ID of that data set.
     """
 
     ledger: Ledger | None = None
     where: str = ""
     folds: tuple[Ledger, ...] = ()
     latest: Ledger | None = None
+    latest_id: str = ""
 
     def withdrawn(self, key_fingerprint: str) -> frozenset[str]:
         """Groups whose consent was withdrawn, by the ledger to go on from and by the latest data set's.
@@ -79,8 +81,8 @@ def read_previous(storage: Storage, config: IngestConfig) -> Previous:
         _check_untouched(storage, pointer.dataset_dir, text, where)
     latest = Ledger.from_json(text, where)
     if follows:
-        return Previous(latest, where, latest=latest)
-    return dataclasses.replace(previous, latest=latest)
+        return Previous(latest, where, latest=latest, latest_id=pointer.plan_id)
+    return dataclasses.replace(previous, latest=latest, latest_id=pointer.plan_id)
 
 
 def _read_named(path: Path) -> Ledger:

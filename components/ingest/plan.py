@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from components.adapters.base import Discovery
 from components.core import arrow_arrays
 from components.core.json_documents import canonical
 from components.core.machine import give_memory_back
@@ -26,6 +27,7 @@ from components.datasets.layout import ShardSpec
 from components.errors import DataError
 from components.ingest.config import IngestConfig
 from components.ingest.given import Given, read_given
+from components.ingest.latest_before import check_drawn, shares_nobody
 from components.ingest.ledger_choice import Previous, read_previous
 from components.ingest.plan_files import PlanTables, write_plan
 from components.ingest.raw_patches import RawPatches, find_patches
@@ -66,6 +68,8 @@ def _plan(config: IngestConfig, attempt: str) -> IngestPlan:
     given = read_given(config)
     previous = read_previous(storage, config)
     raw = find_patches(config, given, previous)
+    if raw.found.drawn:
+        check_drawn(storage, config)
     plan, tables = make_plan(config, given, previous, raw, attempt)
     plan = dataclasses.replace(plan, committed=is_committed(storage, plan.write.dataset_dir))
     write_plan(storage, plan, tables, shards=not plan.committed and not config.plans_folds_only)
@@ -125,7 +129,7 @@ def make_plan(
             *(["not_provably_patient_disjoint"] if found.unmapped_groups else []),
             *(["not_patient_clustered"] if found.group_unit == "image" else []),
         ],
-        warnings=[*raw.warnings, *splits.plan.warnings],
+        warnings=[*raw.warnings, *splits.plan.warnings, *_of_before(previous, splits.plan.ledger, found)],
         expected=expected_classes(splits.plan, found.group_counts, classes),
         split_table=splits.plan.table,
         ids_without_file={"count": len(found.ids_without_file), "examples": found.ids_without_file[:20]},
@@ -133,6 +137,7 @@ def make_plan(
         committed=False,
         seconds=0.0,
         fingerprint=found.fingerprint,
+        drawn=found.drawn,
     )
     tables = PlanTables(
         patches=patches,
@@ -144,6 +149,14 @@ def make_plan(
         path_map_file=config.path_map_file,
     )
     return plan, tables
+
+
+def _of_before(previous: Previous, ledger: Ledger, found: Discovery) -> list[str]:
+    """What has to be said of the new data set beside the latest one."""
+    if previous.latest is None:
+        return []
+    said = shares_nobody(previous.latest, previous.latest_id, ledger, set(found.group_counts))
+    return [said] if said else []
 
 
 def is_committed(storage: Storage, dataset_dir: str) -> bool:

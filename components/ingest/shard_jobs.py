@@ -80,6 +80,7 @@ class IngestPlan:
         committed: True where this very data set stands already; nothing was written then.
         seconds: Time that planning took, in its own process.
         fingerprint: Of the raw folder, see `components.adapters.listing`.
+        drawn: Whether a program drew the images; likewise.
     """
 
     plan_id: str
@@ -100,3 +101,4 @@ class IngestPlan:
     committed: bool
     seconds: float
     fingerprint: str
+    drawn: bool = False

@@ -21,6 +21,7 @@ from components.prediction.plan import PredictConfig
 from components.prediction.raw_images import known_labels
 from components.prediction.tally import Tally
 from components.prediction.work_folder import Workspace
+from components.promotion.champion import DRAWN
 from components.promotion.find_model import ModelSource
 from components.storage.atomic_files import os_errors, publish
 from components.storage.base import Storage
@@ -195,8 +196,8 @@ def _write_tables(scratch: Path, job: _Job, rejects: pa.Table, drift: Mapping[st
     with os_errors("writing", job.files["table"]):
         out.write_table(scratch / job.files["rejects"], [rejects], REJECT_SCHEMA, ())
         told = {"histoline.drift": json.dumps(drift)}
-        if job.model.caveat:
-            told["histoline.unproven"] = job.model.caveat
+        told |= {"histoline.unproven": job.model.caveat} if job.model.unproven else {}
+        told |= {"histoline.drawn": DRAWN} if job.model.drawn else {}
         schema = out.output_schema(len(job.model.classes)).with_metadata(told)
         return out.write_table(scratch / job.files["table"], tally.watch(job.tables()), schema, job.model.classes)
 
@@ -239,6 +240,7 @@ def _summary(model: ModelSource, plan: PredictionPlan, rejects: pa.Table, reques
         "parts": len(plan.parts),
         "request": request,
         "unproven": model.unproven,
+        "drawn": model.drawn,
         "warnings": [*plan.warnings, *([model.caveat] if model.caveat else [])],
         "note": "Research use only, not a medical device.",
     }

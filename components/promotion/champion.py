@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core import json_documents
-from components.errors import DataError, TemporaryError
+from components.errors import DataError, TemporaryError, UsageError
 from components.promotion import version_digests
 from components.storage.atomic_files import StorageConflict, StorageMissing
 from components.storage.base import Storage
@@ -58,6 +58,7 @@ class Promotion:
         source_digest: Of the code that made it; likewise.
         unproven: Why it was promoted although its data set is not proved to be patient-disjoint; else empty.
         decision_by: What was decided by: one test `split`, or `folds` by patient, out of which `metrics` then are.
+        drawn: Whether a program drew the images that it was trained on.
     """
 
     version: int
@@ -79,6 +80,7 @@ class Promotion:
     source_digest: str = ""
     unproven: str = ""
     decision_by: str = "split"
+    drawn: bool = False
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Promotion:
@@ -88,7 +90,15 @@ class Promotion:
     @property
     def caveat(self) -> str:
         """What must be said wherever the model or something made from it is shown; mostly nothing."""
-        return unproven_caveat(self.unproven)
+        return caveat(self.unproven, self.drawn)
+
+
+DRAWN = "Trained on synthetic images, which a program drew: its figures say nothing of real tissue."
+
+
+def caveat(unproven: str, drawn: bool) -> str:
+    """What must be said of a promoted model, in sentences; empty where there is nothing."""
+    return " ".join(filter(None, [DRAWN if drawn else "", unproven_caveat(unproven)]))
 
 
 def unproven_caveat(reason: str) -> str:
@@ -262,6 +272,25 @@ def version_dir(storage: Storage, folder: str, version: int) -> Path:
     tree = storage.local_tree(f"{folder}/{version}")
     version_digests.check(tree, storage.uri(f"{folder}/{version}"))
     return tree
+
+
+def check_drawn(what: str, drawn: bool, champion: Champion | None) -> None:
+    """Refuses that a model of drawn images takes the place of one of real ones, by hand too.
+
+    Args:
+        what: The model, for the message.
+        drawn: Whether a program drew the images that it was trained on.
+        champion: That it would replace.
+
+    Raises:
+        UsageError: It would.
+    """
+    if drawn and champion is not None and not champion.current.drawn:
+        raise UsageError(
+            f"{what} was trained on synthetic images, and champion {champion.current.version} on real ones: it never"
+            " takes its place, not by hand either.",
+            "Keep synthetic data in a workspace of their own.",
+        )
 
 
 def compared(champion: Champion | None) -> dict[str, Promotion]:

@@ -34,6 +34,7 @@ from components.promotion.gate_facts import (
     gate_policy,
     opponents,
     other_way,
+    real_champion,
     way_warning,
 )
 from components.promotion.gate_types import GateInputs, GateModel, GatePolicy
@@ -249,6 +250,9 @@ def _gate_inputs(
         group_unit=inputs.manifest.group_unit,
         look=look,
         incomparable=other_way(inputs.record.decision_by, inputs.promoted.get("champion")),
+        drawn=inputs.manifest.drawn,
+        real_champion=real_champion(inputs.manifest, inputs.promoted),
+        remark=inputs.manifest.shares_nobody,
     )
 
 

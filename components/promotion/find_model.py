@@ -30,6 +30,7 @@ class ModelSource:
         digest: SHA-256 over its files.
         facts: assets.extra/histoline.json.
         unproven: Why it was promoted although its data set is not proved to be patient-disjoint; mostly empty.
+        drawn: Whether a program drew the images that it was trained on.
     """
 
     root: str
@@ -38,11 +39,12 @@ class ModelSource:
     digest: str
     facts: dict[str, Any]
     unproven: str = ""
+    drawn: bool = False
 
     @property
     def caveat(self) -> str:
         """What must be said of everything that is made with it; mostly nothing."""
-        return champions.unproven_caveat(self.unproven)
+        return champions.caveat(self.unproven, self.drawn)
 
     @property
     def uri(self) -> str:
@@ -167,18 +169,19 @@ def _source(storage: Storage, path: str, version: str) -> ModelSource:
         raise DataError(
             f"The model {storage.uri(path)} can't be used: {error}.", "Export it again, or choose another model."
         ) from None
-    return ModelSource(storage.root, path, version, model_digest(folder), facts, _unproven(storage, path))
+    return ModelSource(storage.root, path, version, model_digest(folder), facts, *_told(storage, path))
 
 
-def _unproven(storage: Storage, path: str) -> str:
-    """What was accepted when it was promoted: a version says it itself, of a run's model the run's record does."""
+def _told(storage: Storage, path: str) -> tuple[str, bool]:
+    """`unproven` and `drawn` of a model: a version says them itself, of a run's model the run's record does."""
     record = f"{path.rpartition('/')[0]}/{run_record.NAME}".lstrip("/")
     for file, key in ((f"{path}/{champions.PROMOTION}", ""), (record, "promotion")):
         if not storage.exists(file):
             continue
         try:
             document = json.loads(storage.read_bytes(file))
-            return str((document[key] if key else document).get("unproven", ""))
+            entry = (document[key] or {}) if key else document
+            return str(entry.get("unproven", "")), bool(document.get("drawn", False))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return ""
+    return "", False

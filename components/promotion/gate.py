@@ -21,11 +21,11 @@ __all__ = ["Check", "Comparison", "GateDecision", "GateInputs", "GateModel", "Ga
 def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision:
     """Decides whether the candidate is promoted.
 
-    In this order: the data must be provably patient-disjoint, the floors met, the exported model sound, the
-    colour baseline beaten (or what the policy says of it), and, unless it is the first model, the champion beaten (or
-    not inferior, where the policy says so); and none of it on weak evidence. Comparisons use the same resamples of
-    groups for both models and leave out the test groups that the other model was trained on; what decides is as
-    certain as this look at the test split asks for.
+    In this order: drawn images never replace real ones, the data must be provably patient-disjoint, the floors met, the
+    exported model sound, the colour baseline beaten (or what the policy says of it), and, unless it is the first model,
+    the champion beaten (or not inferior, where the policy says so); and none of it on weak evidence. Comparisons use
+    the same resamples of groups for both models and leave out the test groups that the other model was trained on; what
+    decides is as certain as this look at the test split asks for.
 
     Args:
         inputs: Facts and arrays.
@@ -68,7 +68,7 @@ def decide(inputs: GateInputs, policy: GatePolicy | None = None) -> GateDecision
     return GateDecision(
         decision="refused" if failed else "promoted",
         code=failed.code if failed else code,
-        reason=f"{reason}.",
+        reason=f"{reason}. {inputs.remark}".rstrip(),
         metric=metric_of(inputs),
         checks=tuple(checks),
         comparisons=tuple(comparisons.values()),
@@ -97,7 +97,15 @@ def _soundness(inputs: GateInputs) -> list[Check]:
     def check(code: str, passed: bool, good: str, bad: str) -> Check:
         return Check(code, passed, good if passed else bad)
 
+    drawn = check(
+        "drawn_data",
+        not inputs.real_champion,
+        "its images are synthetic (a program drew them), and so are those of every champion that it could replace",
+        f"its images are synthetic (a program drew them), and champion {inputs.real_champion} was trained on real ones:"
+        " such a model never replaces it",
+    )
     return [
+        *([drawn] if inputs.drawn else []),
         check(
             "leaky_split",
             inputs.disjointness != "leaky" and not seen,

@@ -10,7 +10,7 @@ import numpy as np
 
 from components.core.array_types import Array
 from components.datasets.manifest import Manifest
-from components.promotion.champion import Promotion
+from components.promotion.champion import Promotion, caveat
 from components.promotion.evaluation_inputs import PromotedModel
 from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
 from components.training.recipe_parts import Gate
@@ -87,6 +87,12 @@ def disjointness(manifest: Manifest) -> tuple[Disjointness, str]:
     return ("unproven", reason) if manifest.flags else ("disjoint", "")
 
 
+def real_champion(manifest: Manifest, promoted: Mapping[str, PromotedModel]) -> str:
+    """The champion that a model of drawn images may not replace; empty where there is none, or images are real."""
+    champion = promoted.get("champion")
+    return str(champion.entry.version) if manifest.drawn and champion and not champion.entry.drawn else ""
+
+
 def opponents(
     promoted: Mapping[str, PromotedModel],
     manifest: Manifest,
@@ -104,8 +110,9 @@ def opponents(
     models, warnings = {}, []
     for name, model in promoted.items():
         entry, trained_on = model.entry, model.trained_on
-        if entry.caveat:
-            warnings.append(f"Version {entry.version} ({name.replace('_', ' ')}): {entry.caveat}")
+        said = caveat(entry.unproven, entry.drawn and not manifest.drawn)
+        if said:
+            warnings.append(f"Version {entry.version} ({name.replace('_', ' ')}): {said}")
         scored = None
         if entry.decision_by == "folds":  # each patch was answered by a model that has never seen it
             trained_on = frozenset()

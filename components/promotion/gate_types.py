@@ -109,6 +109,9 @@ class GateInputs:
         look: Which look at the test split this is, 1 for the first; see `components.metrics.error_spending`.
         incomparable: Why the champion's figures can't be compared with the candidate's, as a clause; empty where they
             can.
+        drawn: Whether a program drew the images.
+        real_champion: Then the champion that was trained on real ones; empty where there is none.
+        remark: What must be said with the decision, a sentence; empty where nothing must.
     """
 
     labels: npt.ArrayLike
@@ -126,6 +129,9 @@ class GateInputs:
     group_unit: str = "patient"
     look: int = 1
     incomparable: str = ""
+    drawn: bool = False
+    real_champion: str = ""
+    remark: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +218,7 @@ class GateDecision:
     Attributes:
         decision: `promoted` or `refused`.
         code: `first_model`, `better`, `non_inferior`; or `leaky_split`, `not_provably_disjoint`,
-            `below_floors`, `does_not_answer`, `too_few_groups`, `no_interval`, `baseline_not_beaten`,
+            `drawn_data`, `below_floors`, `does_not_answer`, `too_few_groups`, `no_interval`, `baseline_not_beaten`,
             `worse`, `not_distinguishable`, `inferior_to_champion`, `inferior_to_best_ever`, `weak_evidence`.
         reason: One sentence with the figures.
         metric: Primary metric: `auc` or `macro_f1`.

@@ -117,7 +117,8 @@ def promote(
     Raises:
         UsageError: No reason; the run was not evaluated; it is the champion; its data set is not provably
             patient-disjoint and that was not accepted, or nothing of that kind is to be accepted; its data set is
-            leaky, or its model does not answer: such models are never promoted.
+            leaky, or its model does not answer, or it was trained on drawn images and the champion was not: such models
+            are never promoted.
         DataError: The exported model is not the one that was evaluated.
     """
     unproven = " ".join(accept_unproven.split())
@@ -131,6 +132,7 @@ def promote(
             raise UsageError(
                 f"Run {record.run_id} is the champion already, as version {champion.current.version}."
             )
+        champions.check_drawn(f"Run {record.run_id}", record.drawn, champion)
         entry = _entry(storage, record, gate, "hand", who=who or user(), why=why, unproven=unproven)
         made = _publish_run(storage, home, run_dir, record, champion, entry, clock, held.check)
     return _record_promotion(storage, run_dir, made)
@@ -176,7 +178,8 @@ def rollback(
         clock: Unix time.
 
     Raises:
-        UsageError: No reason; no such version, or it is pruned; nothing to go back to; it is the champion.
+        UsageError: No reason; no such version, or it is pruned; nothing to go back to; it is the champion; it was
+            trained on drawn images and the champion was not.
         DataError: The version's files are not what was published.
     """
     why = _reason(reason)
@@ -194,6 +197,7 @@ def rollback(
             raise UsageError(
                 f"Version {target.version} is the champion already.", "Choose another with --to."
             )
+        champions.check_drawn(f"Version {target.version}", champion.origin(target).drawn, champion)
         source = _kept_copy(storage, home, champion, target)
         entry = dataclasses.replace(
             champion.origin(target), promoted_by="hand", from_version=target.version, raises_best=False,
@@ -250,6 +254,7 @@ def _entry(
         source_digest=record.digests.get("source", ""),
         unproven=unproven,
         decision_by=record.decision_by,
+        drawn=record.drawn,
     )
 
 
@@ -335,6 +340,6 @@ def _publish(
 
 
 def _record_promotion(storage: Storage, run_dir: str, made: Promotion) -> Promotion:
-    warnings = [made.caveat] if made.caveat else []
+    warnings = [said] if (said := champions.unproven_caveat(made.unproven)) else []
     run_record.update(storage, run_dir, version=made.version, promotion=json_documents.plain(made), warnings=warnings)
     return made

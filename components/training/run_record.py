@@ -136,6 +136,7 @@ def create(
         group_unit=manifest.group_unit,  # type: ignore[arg-type]  # one of the three, by the manifest's schema
         classes=manifest.classes,
         flags=manifest.flags,
+        drawn=manifest.drawn,
         digests=dict(digests or {}),
         versions={"histoline": __version__},
     )

@@ -218,6 +218,7 @@ class RunRecord:
         warnings: Sentences.
         decision_by: What the gate decides by: the test `split`, or `folds`, whose pooled figures then stand as `test`.
         folds: Of a run that decides by folds.
+        drawn: Whether a program drew the images of the data set.
     """
 
     format: int
@@ -273,6 +274,7 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     decision_by: Literal["split", "folds"] = "split"
     folds: FoldsRecord | None = None
+    drawn: bool = False
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> RunRecord:

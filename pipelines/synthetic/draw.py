@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.adapters import drawn_mark
 from components.errors import TemporaryError, UsageError
+from components.version import __version__
 from pipelines.synthetic import layouts, stain, textures, tissue
 from pipelines.synthetic.layouts import Drawing, DrawingPlan
 
@@ -95,7 +98,8 @@ def generate(
 ) -> Summary:
     """Draws a data set; equal arguments give equal bytes, whatever the number of workers.
 
-    The tree is drawn beside `output` and renamed when it is whole.
+    The tree is drawn beside `output` and renamed when it is whole. It carries a mark (`drawn_mark`), so that nobody
+    takes it for real data.
 
     Args:
         dataset: `idc`, `breakhis` or `pcam`.
@@ -124,6 +128,7 @@ def generate(
         draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".synth", dir=output.parent))
         try:
             _write(dataset, plan, draft, seed, workers, progress)
+            (draft / drawn_mark.NAME).write_text(drawn_mark.content(_mark(dataset, plan, seed)), encoding="utf-8")
             draft.chmod(0o777 & ~_umask())  # mkdtemp made it private
             draft.rename(output)
         finally:
@@ -253,6 +258,11 @@ def _write(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _mark(dataset: str, plan: DrawingPlan, seed: int) -> dict[str, Any]:
+    facts = {"images": len(plan.drawings), "groups": plan.groups, "seed": seed}
+    return {"made_by": f"histoline synth {dataset}, version {__version__}", **facts}
 
 
 def _check_output(output: Path) -> None:

@@ -158,7 +158,7 @@ def test_types_and_schema_say_the_same():
     agree(RunRecord, schema)
     # What came later is optional, so that older files can still be read: then the type has a default.
     optional = set(schema["properties"]) - set(schema["required"])
-    assert optional == {"bias", "threshold_note", "patient_level", "selective", "decision_by", "folds"}
+    assert optional == {"bias", "threshold_note", "patient_level", "selective", "decision_by", "folds", "drawn"}
     missing = dataclasses.MISSING
     plain = {f.name for f in dataclasses.fields(RunRecord) if f.default is missing and f.default_factory is missing}
     assert not optional & plain

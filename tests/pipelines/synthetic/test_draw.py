@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.adapters import drawn_mark
 from components.errors import TemporaryError, UsageError
 from pipelines.synthetic import draw
 from pipelines.synthetic.layouts import BREAKHIS_TYPES, NESTED_COPY
 
 
 def tree_digest(root: Path) -> dict[str, str]:
-    files = (path for path in root.rglob("*") if path.is_file())
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != drawn_mark.NAME)
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
