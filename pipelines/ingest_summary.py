@@ -43,7 +43,7 @@ def warnings(manifest: Manifest) -> list[str]:
     from components.adapters.downloads import shortfall
 
     rejects = {code: facts.count for code, facts in manifest.rejects.items()}
-    missing = shortfall(manifest.dataset, manifest.found, rejects)
+    missing = "" if manifest.drawn else shortfall(manifest.dataset, manifest.found, rejects)
     return [*manifest.warnings, *([missing] if missing else [])]
 
 

@@ -12,6 +12,7 @@ ADVICE = {
     "leaky_split": "Ingest the data with a split by patient: nothing that was made from these is ever promoted.",
     "not_provably_disjoint": "Tell the ingest who the patients of the patches are. Or promote the model by hand, if you"
     " know that no patient is in two splits.",
+    "drawn_data": "Nothing: the champion stays. Synthetic data are for trying things out, in a workspace of their own.",
     "below_floors": "Look at the learning curves, then try another recipe or longer training. The floors stand in the"
     " recipe.",
     "does_not_answer": "Train it again. If that ends the same way, it is a fault of histoline: please report it.",
