@@ -191,7 +191,6 @@ def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], l
         test = np.bincount(inputs.test.column("label").to_numpy(), minlength=inputs.n_classes)
         floors = with_own_floors(
             floors, asked, inputs.record.task, measured["metrics"]["test"]["values"], test,
-            every=isinstance(inputs, FoldInputs),
         )  # fmt: skip
         if isinstance(inputs, FoldInputs):
             measured["folds"] = inputs.measured(_of_split(scores.predictions, "test"))

@@ -1,4 +1,4 @@
-"""Absolute floors: what TFMA's Evaluator can bound, and what only our own figures can."""
+"""Absolute floors: how a figure is checked, and on which figures a run is decided."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.core.array_types import Array
-from components.training.recipe_parts import FLOORS, LOWER_IS_BETTER, OWN_FLOORS
+from components.core.text import number
+from components.training.recipe_parts import FLOORS, LOWER_IS_BETTER
 
 TITLES = {"auc": "AUC", "pr_auc": "PR-AUC", "macro_f1": "macro-F1"}
 
@@ -30,7 +31,10 @@ def check_floor(name: str, value: float | None, bound: float) -> dict[str, Any]:
     if value is None:
         detail = f"{title} can't be computed"
     elif not passed:
-        detail = f"{title} {value:.3f} is {'above the ceiling' if lower else 'below the floor'} of {bound:g}"
+        shown = number(value)
+        if float(shown) == bound:  # what only rounding hides
+            shown = number(value, 6)
+        detail = f"{title} {shown} is {'above the ceiling' if lower else 'below the floor'} of {bound:g}"
     return {
         "value": value,
         "bound": bound,
@@ -46,21 +50,19 @@ def with_own_floors(
     task: str,
     figures: Mapping[str, Mapping[str, Any]],
     by_class: Array,
-    *,
-    every: bool = False,
 ) -> dict[str, Any]:
-    """The Evaluator's report with the floors that TFMA can't decide, on the run's own figures of test.
+    """The Evaluator's report with all floors decided on the run's own figures of test, those that its report shows.
 
+    TFMA's figure stands beside, as `tfma`: it interpolates curves, and two values of one metric decide nothing.
     `accuracy_over_majority` is the accuracy minus the share of the commonest class, what always naming that class
     would reach.
 
     Args:
-        report: What the Evaluator says: `blessed`, `reason`, and `floors` where it checked any.
+        report: What the Evaluator says: `blessed`, `reason`; `floors` where it checked any, and `overall`, its figures.
         floors: Bound by metric, of the recipe.
         task: `binary` or `subtype`.
         figures: Metric to interval, on test.
         by_class: Test patches of each class, [C].
-        every: Whether all floors are decided here, beside what the Evaluator says: of folds it has no figures.
     """
     majority = float(by_class.max() / by_class.sum())
 
@@ -71,16 +73,19 @@ def with_own_floors(
             return None
         return float(estimate - majority) if over else float(estimate)
 
-    mine = FLOORS[task] if every else OWN_FLOORS[task]
-    own = {name: check_floor(name, value(name), bound) for name, bound in floors.items() if name in mine}
+    own = {name: check_floor(name, value(name), bound) for name, bound in floors.items() if name in FLOORS[task]}
+    overall = report.get("overall") or {}
     for name, item in own.items():
         if name == "accuracy_over_majority" and item["detail"]:
             item["detail"] += f" (the commonest class makes up {majority:.3f} of test)"
+        if name in overall:
+            item["tfma"] = overall[name]
     failed = [item["detail"] for item in own.values() if not item["passed"]]
-    reasons = [str(report["reason"])] if report.get("reason") else []
+    # An Evaluator that checked floors said no more than they do; one that did not had another reason.
+    other = [] if report["blessed"] or report.get("floors") else [str(report["reason"])]
     return {
         **report,
-        "blessed": bool(report["blessed"]) and not failed,
-        "reason": "; ".join([*reasons, *failed]),
-        "floors": {**report.get("floors", {}), **own},
+        "blessed": not other and not failed,
+        "reason": "; ".join([*filter(None, other), *failed]),
+        "floors": own,
     }

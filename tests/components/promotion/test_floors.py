@@ -21,7 +21,7 @@ def judged(floors: dict[str, float], **values: float) -> dict:
 
 def test_an_accuracy_of_the_commonest_class_is_not_enough():
     told = judged({"accuracy_over_majority": 0.05}, accuracy=0.45)
-    assert not told["blessed"] and told["floors"]["log_loss"]["passed"]
+    assert not told["blessed"]
     assert told["floors"]["accuracy_over_majority"]["value"] == pytest.approx(0.01)
     assert told["reason"] == (
         "accuracy over majority 0.010 is below the floor of 0.05 (the commonest class makes up 0.440 of test)"
@@ -37,10 +37,25 @@ def test_macro_f1_and_balanced_accuracy():
     assert missing["reason"] == "macro-F1 can't be computed" and missing["floors"]["macro_f1"]["value"] is None
 
 
-def test_what_tfma_found_stays():
-    report = {"blessed": False, "reason": "AUC 0.500 is below the floor of 0.75"}
-    asked = {"auc": 0.75, "balanced_accuracy": 0.9}
-    told = with_own_floors(report, asked, "binary", figures(balanced_accuracy=0.5), SHARES[:2])
-    assert not told["blessed"] and set(told["floors"]) == {"balanced_accuracy"}
-    assert told["reason"].split("; ") == [report["reason"], "balanced accuracy 0.500 is below the floor of 0.9"]
-    assert with_own_floors(report, {"auc": 0.75}, "binary", {}, SHARES[:2])["reason"] == report["reason"]
+def test_the_figures_of_the_table_decide_and_tfma_stands_beside():
+    tfma = {"auc": 0.752, "pr_auc": 0.377}
+    found = {name: check_floor(name, value, 0.5 if name == "pr_auc" else 0.75) for name, value in tfma.items()}
+    report = {"blessed": False, "reason": "PR-AUC 0.377 is below the floor of 0.5", "floors": found, "overall": tfma}
+    asked = {"auc": 0.75, "pr_auc": 0.5}
+    told = with_own_floors(report, asked, "binary", figures(auc=0.749, pr_auc=0.501), SHARES[:2])
+    assert told["reason"] == "AUC 0.749 is below the floor of 0.75" and not told["blessed"]
+    assert (told["floors"]["auc"]["value"], told["floors"]["auc"]["tfma"]) == (0.749, 0.752)
+    assert told["floors"]["pr_auc"]["passed"] and told["floors"]["pr_auc"]["tfma"] == 0.377
+    again = with_own_floors(told, asked, "binary", figures(auc=0.75, pr_auc=0.501), SHARES[:2])
+    assert again["blessed"] and again["reason"] == "" and again["floors"]["auc"]["tfma"] == 0.752
+
+
+def test_an_evaluator_that_checked_no_floor_had_another_reason():
+    report = {"blessed": False, "reason": "the Evaluator did not bless it"}
+    told = with_own_floors(report, {"auc": 0.5}, "binary", figures(auc=0.9), SHARES[:2])
+    assert not told["blessed"] and told["reason"] == report["reason"] and "tfma" not in told["floors"]["auc"]
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.74996, "0.749960"), (-0.0001, "0.000"), (0.7, "0.700")])
+def test_a_figure_is_shown_so_that_it_can_be_seen_to_miss(value, said):
+    assert f"AUC {said} is below" in check_floor("auc", value, 0.75)["detail"]
