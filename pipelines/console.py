@@ -21,6 +21,7 @@ import click
 
 from components.core.text import nearest
 from components.errors import EXIT_BUG, HistolineError, TemporaryError, UsageError
+from components.storage.atomic_files import FORBIDDEN, FULL, PASSING
 from pipelines.commands import COMMANDS
 
 NAME = "histoline"
@@ -149,10 +150,14 @@ def user_error(error: BaseException) -> HistolineError | None:
     """The error that the user gets as one paragraph; None for a bug, which gets a traceback."""
     if isinstance(error, HistolineError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in FULL:
         return TemporaryError(f"The disk is full: {error}.", "Free space and run again; what is finished is kept.")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in FORBIDDEN:
         return UsageError(f"{error.filename or 'A file'} can't be used: {error.strerror}.", "Check owner and mode.")
+    if error.errno in PASSING:
+        return TemporaryError(f"{error.filename or 'A file'} can't be read or written: {error.strerror}.", "Run again.")
     return None
 
 

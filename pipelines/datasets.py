@@ -147,14 +147,14 @@ def prune(dataset: str, task: str, keep: int, workspace: str, yes: bool, as_json
 def forget(groups_file: str, pseudonymise: str, workspace: str, yes: bool, as_json: bool) -> None:
     """Purge every data set that holds these groups (withdrawn consent) and name what was trained on them."""
     from components.adapters.group_files import read_group_list
-    from components.datasets import retention
+    from components.datasets import forgetting
     from components.ingest.pseudonyms import Pseudonymiser
 
     storage = open_workspace(workspace)
     groups = read_group_list(Path(groups_file))
     key = Pseudonymiser.from_file(Path(pseudonymise)) if pseudonymise else None
     tokens = frozenset(key.token("group_id", group) for group in groups) if key else frozenset()
-    found = retention.forget(storage, groups | tokens, key.fingerprint if key else "", dry_run=not yes)
+    found = forgetting.forget(storage, groups | tokens, key.fingerprint if key else "", dry_run=not yes)
     document = {
         "groups": len(groups),
         "purged" if yes else "would_purge": found.held,

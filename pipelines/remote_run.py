@@ -7,11 +7,11 @@ here does anything.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from components.promotion.champion import LIVE
 from components.promotion.served_model import model_digest
 from components.splits.fold_assignment import NAME
+from components.storage.atomic_files import copy_tree
 from components.storage.base import Storage
 from components.training.fold_plan import read_folds
 from components.training.fold_training import FOLDS, OUT_OF_FOLD
@@ -39,7 +39,7 @@ def hand_over(storage: Storage, folder: str) -> None:
         storage.delete_tree(model)  # of an earlier training of this run, by other code
     scratch = storage.scratch(folder)
     try:
-        tree = Path(shutil.copytree(work / model, scratch / "model"))
+        tree = copy_tree(work / model, scratch / "model")
         storage.commit_tree(tree, model, last=LIVE)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -57,7 +57,7 @@ def fetch_back(storage: Storage, folder: str) -> None:
         return
     tmp = model.with_name(".model.fetched")
     shutil.rmtree(tmp, ignore_errors=True)
-    shutil.copytree(storage.local_tree(f"{folder}/model"), tmp)
+    copy_tree(storage.local_tree(f"{folder}/model"), tmp)
     tmp.rename(model)
 
 

@@ -1,20 +1,16 @@
-"""Committed data sets of a workspace: what there is, what may go, and who must be forgotten."""
+"""Committed data sets of a workspace: what there is, and what may go."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from components.datasets import manifest as manifests
 from components.datasets.latest_pointer import read_latest
 from components.datasets.layout import lock_path
 from components.datasets.manifest import Manifest
 from components.errors import HistolineError
-from components.splits.ledger import Ledger
 from components.storage.base import Storage
 
 
@@ -54,7 +50,7 @@ def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[D
         task: Only this one; empty for all.
     """
     found: list[DatasetInfo] = []
-    for home in _homes(storage, dataset, task):
+    for home in homes_of(storage, dataset, task):
         pointer = read_latest(storage, home)
         latest = pointer.plan_id if pointer else None
         plans = [p for p in storage.list_dirs(home) if p != "folds" and not p.startswith(".")]
@@ -63,7 +59,7 @@ def list_datasets(storage: Storage, dataset: str = "", task: str = "") -> list[D
     return found
 
 
-def _homes(storage: Storage, dataset: str = "", task: str = "") -> list[str]:
+def homes_of(storage: Storage, dataset: str = "", task: str = "") -> list[str]:
     """`datasets/DATASET/TASK` of all data sets and tasks, or of those named."""
     return [
         f"datasets/{name}/{each}"
@@ -197,133 +193,5 @@ def named_by_latest(storage: Storage, dataset: str = "", task: str = "") -> dict
     Raises:
         UsageError, DataError: A latest.json is of a newer format, or damaged.
     """
-    pointers = (read_latest(storage, home) for home in _homes(storage, dataset, task))
+    pointers = (read_latest(storage, home) for home in homes_of(storage, dataset, task))
     return {pointer.dataset_dir: "the next ingest goes on from its ledger" for pointer in pointers if pointer}
-
-
-def _read_object(storage: Storage, path: str) -> dict[str, Any]:
-    """A JSON object; empty where the file holds none, since one damaged file must not stop a purge."""
-    try:
-        found = json.loads(storage.read_bytes(path))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def trained_on(storage: Storage, paths: Iterable[str]) -> list[str]:
-    """Models and runs that name one of these data sets, as paths relative to the workspace."""
-    plans = {path.rsplit("/", 1)[-1] for path in paths}
-    names = []
-    for folder, marker, depth in (("models", "assets.extra/histoline.json", 4), ("runs", "run.json", 4)):
-        for path, _ in storage.list_files(folder):
-            if path.endswith("/" + marker):
-                facts = _read_object(storage, path)
-                used = (str(facts.get("plan_id", "")), str(facts.get("dataset_dir", "")).rsplit("/", 1)[-1])
-                if not plans.isdisjoint(used):
-                    names.append("/".join(path.split("/")[:depth]))
-    return sorted(set(names))
-
-
-@dataclasses.dataclass(frozen=True)
-class Forgotten:
-    """What held groups whose consent was withdrawn.
-
-    Attributes:
-        held: Data set -> which of the groups it held, sorted.
-        trained_on: Models and runs that name one of these data sets.
-        not_searched: Data sets pseudonymised with another key.
-    """
-
-    held: dict[str, list[str]]
-    trained_on: list[str]
-    not_searched: list[str]
-
-
-def forget(storage: Storage, groups: frozenset[str], key_fingerprint: str = "", *, dry_run: bool) -> Forgotten:
-    """Purges every data set that holds these groups and makes them tombstones in all ledgers that name them.
-
-    Everything is searched and changed under the locks of all data sets and tasks: an ingest that runs meanwhile could
-    commit the groups again, or write its older copy of a fold's ledger over the tombstones.
-
-    Args:
-        storage: The workspace.
-        groups: As ledgers name them, pseudonyms included.
-        key_fingerprint: Of the key that these pseudonyms were made with; empty without one.
-        dry_run: Only tell what would be purged; takes no lock.
-
-    Raises:
-        TemporaryError: An ingest holds a lock; nothing was changed.
-        UsageError, DataError: A ledger is of a newer format, or damaged.
-    """
-    homes = _homes(storage)
-    with contextlib.ExitStack() as locks:
-        for home in [] if dry_run else homes:
-            locks.enter_context(storage.lock(lock_path(home), owner="histoline datasets forget"))
-        infos = list_datasets(storage)
-        readable = ("", key_fingerprint)
-        opaque = [i.path for i in infos if i.manifest and i.manifest.key_fingerprint not in readable]
-        held = datasets_holding(storage, infos, groups)
-        models = trained_on(storage, held)
-        if not dry_run:
-            for path in sorted(held):
-                purge(storage, path, frozenset(held[path]))
-            for home in homes:
-                _forget_in_folds(storage, home, groups)
-    return Forgotten(held, models, opaque)
-
-
-def datasets_holding(storage: Storage, infos: Iterable[DatasetInfo], groups: frozenset[str]) -> dict[str, list[str]]:
-    """Which of the data sets hold which of the groups: path -> sorted groups."""
-    found = {}
-    for info in infos:
-        path = f"{info.path}/splits.json"
-        if info.manifest is None or not storage.exists(path):
-            continue
-        ledger = _read_ledger(storage, path)
-        held = groups & ledger.splits.keys()
-        if ledger.group_unit == "image":  # a leaky ledger names images; the records name groups
-            held = groups & _groups_of(storage, info.path)
-        if held:
-            found[info.path] = sorted(held)
-    return found
-
-
-def _read_ledger(storage: Storage, path: str) -> Ledger:
-    return Ledger.from_json(storage.read_bytes(path).decode(), storage.uri(path))
-
-
-def _groups_of(storage: Storage, path: str) -> set[str]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(storage.local_copy(f"{path}/patches.parquet"), columns=["group_id"])
-    return set(table.column("group_id").unique().to_pylist())
-
-
-def purge(storage: Storage, path: str, groups: frozenset[str]) -> None:
-    """Deletes a data set but for its ledger, in which the groups become tombstones.
-
-    The ledger stays because it keeps every other patient on its side at the next ingest, which reads it through
-    latest.json and then leaves the tombstones out by itself.
-    """
-    ledger_path = f"{path}/splits.json"
-    ledger = _read_ledger(storage, ledger_path)
-    storage.delete(f"{path}/{manifests.NAME}")  # first, so that a purge cut short leaves nothing committed
-    _write_tombstones(storage, ledger_path, ledger, groups)
-    for file, _ in storage.list_files(path):
-        if file != ledger_path:
-            storage.delete(file)
-
-
-def _forget_in_folds(storage: Storage, home: str, groups: frozenset[str]) -> None:
-    for path, _ in storage.list_files(f"{home}/folds"):
-        ledger = _read_ledger(storage, path)
-        known = groups & ledger.splits.keys()
-        if known:
-            _write_tombstones(storage, path, ledger, frozenset(known))
-
-
-def _write_tombstones(storage: Storage, path: str, ledger: Ledger, groups: frozenset[str]) -> None:
-    """Moves groups from a ledger's splits to its tombstones."""
-    splits = {group: split for group, split in ledger.splits.items() if group not in groups}
-    changed = dataclasses.replace(ledger, splits=splits, tombstones=ledger.tombstones | groups)
-    storage.write_atomic(path, changed.to_json().encode())

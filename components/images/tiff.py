@@ -49,6 +49,8 @@ _RGB8 = b"\x08\0\x08\0\x08\0"
 
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
 _COMPRESSIONS = frozenset((_NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS))
+_PREDICTED = frozenset((_LZW, _DEFLATE, _OLD_DEFLATE))
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _COLOUR_MAP, _YCBCR = 0, 1, 2, 3, 6
 
 
@@ -152,6 +154,10 @@ def _check_tags(directory: _Directory) -> None:
         raise Rejected("truncated", f"damaged: without tag {_PHOTOMETRIC}, which says what the samples are")
     if entries.get(_BITS, (0, 1, 0))[1] not in (1, samples):
         raise Rejected("truncated", f"damaged: bits of {entries[_BITS][1]} samples where there are {samples}")
+    if entries.keys() & {_OFFSETS, _COUNTS} and entries.keys() & {_TILE_OFFSETS, _TILE_COUNTS}:
+        raise Rejected("truncated", "damaged: has strips and tiles")
+    if directory.number(_PREDICTOR, 1) != 1 and directory.number(_COMPRESSION, _NONE) not in _PREDICTED:
+        raise Rejected("truncated", f"damaged: predictor {directory.number(_PREDICTOR, 1)} without LZW or deflate")
     if directory.number(_PLANAR, 1) not in (1, 2):
         raise Rejected("truncated", f"damaged: planar configuration {directory.number(_PLANAR, 1)}")
 
@@ -266,15 +272,34 @@ def _check_segments(page: Any, data: bytes) -> None:
     needed = math.prod(page.chunked)
     if declared != {needed} or len(offsets) != needed or len(counts) != needed:
         raise Rejected("truncated", f"{max(declared)} strips or tiles instead of {needed}")
-    for offset, count in zip(offsets, counts, strict=True):
+    for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         if offset < _FILE_HEADER or count < 1 or offset + count > len(data):
             raise Rejected("truncated", f"pixel data at byte {offset} outside the file of {len(data)} bytes")
         # libjpeg paints what is missing grey and only warns.
         segment = data[offset : offset + count]
-        if page.compression == _JPEG and not segment.rstrip(b"\0").endswith(b"\xff\xd9"):
-            raise Rejected("truncated", f"JPEG data at byte {offset} has no end marker")
+        if page.compression == _JPEG:
+            if not segment.rstrip(b"\0").endswith(b"\xff\xd9"):
+                raise Rejected("truncated", f"JPEG data at byte {offset} has no end marker")
+            width, height = page.tilewidth or page.imagewidth, page.tilelength
+            if not page.is_tiled:
+                strips = -(-page.imagelength // page.rowsperstrip)  # of a plane
+                height = min(page.rowsperstrip, page.imagelength - number % strips * page.rowsperstrip)
+            # tifffile leaves to chance what a smaller one does not cover.
+            if _jpeg_size(segment) != (width, height):
+                raise Rejected("truncated", f"JPEG data at byte {offset} is not of {width}x{height} pixels")
     if page.compression == _NONE and sum(counts) < page.nbytes:
         raise Rejected("truncated", f"{sum(counts)} bytes of pixels where {page.nbytes} are needed")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of a JPEG frame; (0, 0) where none is found."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0
 
 
 def _apply_colour_map(indices: Array, colour_map: Array) -> Array:

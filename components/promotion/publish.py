@@ -26,6 +26,7 @@ from components.promotion.champion import Champion, Promotion
 from components.promotion.gate_facts import disjointness
 from components.promotion.served_model import model_digest
 from components.splits.fold_assignment import NAME
+from components.storage.atomic_files import copy_tree
 from components.storage.base import Storage
 from components.training import run_record
 from components.training.run_types import GateRecord, RunRecord
@@ -76,6 +77,7 @@ def push(
             champion = champions.load(storage, home)
             done = champion.pushed(record.run_id) if champion else None
             if done is not None:
+                storage.sweep(home)  # what the push that published it left, where it was killed behind that
                 return _record_promotion(storage, run_dir, done).version
             if record.decision != "promoted":
                 return None
@@ -325,7 +327,7 @@ def _publish(
     scratch = storage.scratch(home)
     tree = scratch / "model"
     try:
-        shutil.copytree(source, tree)
+        copy_tree(source, tree)
         (tree / champions.PROMOTION).parent.mkdir(exist_ok=True)
         (tree / champions.PROMOTION).write_text(json.dumps(json_documents.plain(made), indent=1) + "\n")
         (tree / model_card.FILE).write_text(card(made, tree), encoding="utf-8")

@@ -44,7 +44,7 @@ def findings(folder: Path) -> list[str]:
         files = {str(name): str(digest) for name, digest in document["files"].items()}
         if document["format"] != FORMAT or hashlib.sha256(canonical(document)).hexdigest() != said:
             return [f"{NAME} was edited"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{NAME} is damaged"]
     there = _digests(folder)
     missing = [f"{name} is missing" for name in files if name not in there]

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from components.errors import TemporaryError, UsageError
@@ -15,11 +15,12 @@ from components.errors import TemporaryError, UsageError
 TMP = ".tmp"
 """Name of every folder that holds temporaries; listings leave it out."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What the system's refusals mean, by error number; `os_errors` says it.
+FULL = {errno.ENOSPC, errno.EDQUOT}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISSING = {errno.ENOENT}
 _BAD_NAME = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
-_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class StorageMissing(UsageError):
@@ -47,12 +48,12 @@ def os_errors(doing: str, path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise TemporaryError(
                 f"The disk is full while {doing} {path}: {reason}.",
                 "Free space and run again; finished shards are kept.",
             ) from error
-        if error.errno in _FORBIDDEN:
+        if error.errno in FORBIDDEN:
             raise UsageError(
                 f"No permission for {doing} {path}: {reason}.",
                 "Give the user who runs this write access, or choose another --workspace.",
@@ -61,7 +62,7 @@ def os_errors(doing: str, path: str | os.PathLike[str]) -> Iterator[None]:
             raise StorageMissing(f"{path} does not exist ({doing}).", "Check the path.") from error
         if error.errno in _BAD_NAME:
             raise UsageError(f"{path} cannot be used for {doing}: {reason}.", "Choose another name.") from error
-        if error.errno in _PASSING:
+        if error.errno in PASSING:
             raise TemporaryError(f"{doing.capitalize()} {path} failed: {reason}.", "Run again.") from error
         raise
 
@@ -125,6 +126,32 @@ def publish(tmp: Path, dst: Path, *, synced: bool = False) -> None:
         tmp.unlink()
         return
     fsync_dir(dst.parent)
+
+
+def copy_tree(source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2) -> Path:
+    """Copies a folder.
+
+    Unlike `shutil.copytree`, which gathers errors in one that has lost their numbers, it stops at the first.
+
+    Args:
+        source: The folder.
+        target: New folder; its parent is there.
+        copy: Copies one file.
+
+    Returns:
+        The target.
+
+    Raises:
+        UsageError, TemporaryError: As `os_errors`.
+    """
+    with os_errors("writing", target):
+        target.mkdir()
+        for entry in sorted(source.iterdir()):
+            if entry.is_dir():
+                copy_tree(entry, target / entry.name, copy)
+            else:
+                copy(str(entry), str(target / entry.name))
+    return target
 
 
 def tmp_near(dst: Path) -> Path:

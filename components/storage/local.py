@@ -17,6 +17,8 @@ from components.storage.atomic_files import (
     TMP,
     StorageConflict,
     StorageMissing,
+    copy_tree,
+    fsync_dir,
     make_dirs,
     os_errors,
     publish,
@@ -123,6 +125,9 @@ class LocalStorage(Storage):
             make_dirs(gone.parent)
             try:
                 os.rename(folder, gone)
+                # Before anything in it goes: a power cut must not bring the manifest back without its shards.
+                fsync_dir(gone.parent)
+                fsync_dir(folder.parent)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -183,7 +188,7 @@ class LocalStorage(Storage):
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     near = tmp_near(folder)
-                    shutil.copytree(local_tmp, near)
+                    copy_tree(local_tmp, near)
                     self.commit_tree(near, prefix, last=last)
                     shutil.rmtree(local_tmp)
                     return

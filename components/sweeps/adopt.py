@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from pathlib import Path
 
 from components.datasets.committed import facts_json
 from components.errors import HistolineError
 from components.promotion.served_model import FACTS
-from components.storage.atomic_files import TMP
+from components.storage.atomic_files import TMP, copy_tree
 from components.storage.base import Storage
 from components.sweeps import record as records
 from components.training.recipe import TrainingConfig
@@ -60,7 +59,7 @@ def take_over(trial: Path, run_dir: Path, config: TrainingConfig) -> None:
             continue
         tmp = run_dir / TMP / uuid.uuid4().hex
         tmp.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(trial / name, tmp)
+        copy_tree(trial / name, tmp)
         if name == "model":
             facts = json.loads((tmp / FACTS).read_text(encoding="utf-8"))
             facts |= {"config": config.to_dict(), "config_digest": config.digest()}

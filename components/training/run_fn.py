@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.datasets.committed import open_dataset
-from components.storage.atomic_files import TMP
+from components.storage.atomic_files import TMP, copy_tree
 from components.storage.open import open_storage
 from components.training.assembly import assemble
 from components.training.cluster import read_cluster
@@ -66,7 +66,7 @@ def _copy_tree(source: Path, target: Path) -> None:
     """Copies a folder so that the target, if it is there, is whole."""
     tmp = target.parent / TMP / uuid.uuid4().hex
     tmp.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, tmp)
+    copy_tree(source, tmp)
     if target.exists():
         shutil.rmtree(target)
     os.rename(tmp, target)

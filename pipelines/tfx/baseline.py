@@ -16,6 +16,7 @@ from typing import Any
 from components.errors import HistolineError
 from components.promotion import champion as champions
 from components.promotion.served_model import NotServable, model_digest, read_facts
+from components.storage.atomic_files import copy_tree
 from components.storage.base import Storage
 
 SERVING = "Format-Serving"
@@ -107,7 +108,7 @@ def place(model: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{uuid.uuid4().hex}"
     try:
-        shutil.copytree(model, temporary, copy_function=_link_or_copy)
+        copy_tree(model, temporary, _link_or_copy)
         os.rename(temporary, target)
     except OSError:
         if not target.exists():  # else another run was faster

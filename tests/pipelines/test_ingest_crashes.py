@@ -1,18 +1,20 @@
-"""An ingest that was cut short, at any write, and what is damaged afterwards: the next one mends it."""
+"""An ingest on a full disk, and what is damaged afterwards: the next one mends it.
+
+One that is cut short at any operation is tried in tests/faults/test_every_n.py.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.datasets import manifest as manifests
 from components.errors import DataError, HistolineError, TemporaryError, UsageError
-from components.storage.local import LocalStorage
 from components.storage.open import open_storage
 from tests.support import ingest_help as help
 from tests.support import trees
@@ -49,66 +51,6 @@ def test_full_disk_is_temporary_and_the_next_run_goes_on(tmp_path: Path, small_d
     grow(small_disk)
     whole = ingest(tmp_path / "raw", tmp_path / "w")
     assert help.everything(ingest(tmp_path / "raw", small_disk).folder) == help.everything(whole.folder)
-
-
-class Stopped(BaseException):
-    """Stands for a SIGKILL, but for clean-up in `finally`, which the tests of real kills do without."""
-
-
-class TestCrashes:
-    """Whatever instant an ingest stops at, the next one comes to the same bytes."""
-
-    @pytest.fixture(scope="class")
-    def raw(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        root = tmp_path_factory.mktemp("raw")
-        trees.idc_tree(root, 9, 2)
-        splits = ingest(root, root / "first").splits
-        shutil.rmtree(root / "first")
-        one, other = (next(g for g, s in splits.items() if s == split) for split in ("train", "test"))
-        shutil.copyfile(root / trees.idc_path(one, 0, 1, 101), root / trees.idc_path(other, 0, 1, 101))
-        (root / trees.idc_path("9004", 1, 951, 951)).write_bytes(b"")
-        return root
-
-    @pytest.mark.integration
-    @pytest.mark.parametrize("name", ["commit_file", "write_atomic", "delete_tree"])
-    def test_before_and_after_each_change_of_the_workspace(
-        self, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-    ) -> None:
-        whole = help.everything(ingest(raw, tmp_path / "whole", max_faults=0.5).folder)
-        real: Callable[..., object] = getattr(LocalStorage, name)
-        stops = 0
-        for after in (False, True):
-            for stop in range(40):
-                calls = iter(range(100))
-
-                def stopping(
-                    *args: object,
-                    stop: int = stop,
-                    after: bool = after,
-                    calls: Iterator[int] = calls,
-                    **kw: object,
-                ):
-                    mine = next(calls)
-                    if mine == stop and not after:
-                        raise Stopped
-                    result = real(*args, **kw)
-                    if mine == stop:
-                        raise Stopped
-                    return result
-
-                workspace = tmp_path / f"{after}-{stop}"
-                monkeypatch.setattr(LocalStorage, name, stopping)
-                try:
-                    ingest(raw, workspace, max_faults=0.5)
-                    break
-                except Stopped:
-                    stops += 1
-                finally:
-                    monkeypatch.setattr(LocalStorage, name, real)
-                result = ingest(raw, workspace, max_faults=0.5)
-                assert help.everything(result.folder) == whole and result.is_latest, (stop, after)
-                assert not list(result.folder.rglob(".tmp"))
-        assert stops > 1
 
 
 class TestRepair:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from components.datasets import retention
+from components.datasets import forgetting, retention
 from components.errors import TemporaryError
 from components.splits.ledger import Ledger
 from components.storage.local import LocalStorage
 from components.storage.open import open_storage
+from tests.support import ingest_help, trees
 from tests.support.cli_help import invoke
 
 HOME = "datasets/idc/binary"
@@ -41,7 +42,7 @@ def workspace(tmp_path: Path) -> Path:
     storage = open_storage(tmp_path)
     storage.write_atomic(FOLD, LEDGER.to_json().encode())
     # A data set that was purged before: only its ledger is left, so that no data set holds the group any more.
-    storage.write_atomic(f"{HOME}/0123456789abcdef/splits.json", b"{}")
+    storage.write_atomic(f"{HOME}/0123456789abcdef/splits.json", Ledger("patient", {}).to_json().encode())
     return tmp_path
 
 
@@ -80,7 +81,7 @@ def test_forget_changes_no_ledger_that_another_process_is_working_on(
 
 
 def test_forget_only_tells_without_the_lock(workspace: Path, ingest: subprocess.Popen[str]) -> None:
-    assert retention.forget(open_storage(workspace), frozenset({"9003"}), dry_run=True).held == {}
+    assert forgetting.forget(open_storage(workspace), frozenset({"9003"}), dry_run=True).held == {}
     assert fold(workspace) == LEDGER
 
 
@@ -92,14 +93,14 @@ def test_forget_waits_for_every_lock_before_it_changes_anything(
     storage.write_atomic(first, LEDGER.to_json().encode())
     wait_at_most(0.2, monkeypatch)
     with pytest.raises(TemporaryError):
-        retention.forget(storage, frozenset({"9003"}), dry_run=False)
+        forgetting.forget(storage, frozenset({"9003"}), dry_run=False)
     assert Ledger.from_json((workspace / first).read_text(), "fold") == LEDGER
 
 
 def test_forget_finds_the_ledgers_of_folds_where_no_data_set_was_ever_written(workspace: Path) -> None:
     storage = open_storage(workspace)
     storage.delete_tree(f"{HOME}/0123456789abcdef")
-    retention.forget(storage, frozenset({"9003", "absent"}), dry_run=False)
+    forgetting.forget(storage, frozenset({"9003", "absent"}), dry_run=False)
     assert fold(workspace).tombstones == {"9003"}
 
 
@@ -115,3 +116,34 @@ def test_prune_deletes_nothing_that_another_process_is_working_on(
     ingest.communicate("go on\n", timeout=60)
     assert [i.plan_id for i in retention.prune(storage, "", "", 1, dry_run=False)] == [unfinished.name]
     assert not unfinished.exists()
+
+
+def test_forget_goes_on_with_a_purge_that_was_cut_short(tmp_path: Path) -> None:
+    """The manifest was gone, so that no committed data set held the patient, and the records stayed."""
+    trees.idc_tree(tmp_path / "raw", 9, 1)
+    made = ingest_help.ingest(tmp_path / "raw", tmp_path / "w")
+    storage, path = open_storage(tmp_path / "w"), f"{HOME}/{made.plan_id}"
+    storage.delete(f"{path}/manifest.json")
+    assert forgetting.forget(storage, frozenset({"9003"}), dry_run=False).held == {path: ["9003"]}
+    assert storage.list_files(path) == [(f"{path}/splits.json", storage.size(f"{path}/splits.json"))]
+    assert made.ledger["tombstones"] == ["9003"]
+    forgetting.forget(storage, frozenset({"9004"}), dry_run=False)
+    assert made.ledger["tombstones"] == ["9003", "9004"], "the ledger that is left is what the next ingest goes by"
+    assert forgetting.forget(storage, frozenset({"9004"}), dry_run=True).held == {}
+
+
+def test_forget_deletes_unfinished_work_that_may_hold_the_patient(tmp_path: Path) -> None:
+    trees.idc_tree(tmp_path / "raw", 9, 1)
+    made = ingest_help.ingest(tmp_path / "raw", tmp_path / "w")
+    (side,) = [split for group, split in made.splits.items() if group == "9003"]
+    for name in ("manifest.json", "splits.json", "patches.parquet"):
+        (made.folder / name).unlink()
+    (made.folder / ".tmp" / "try").mkdir(parents=True)
+    (made.folder / ".tmp" / "try" / "shard").write_bytes(b"pixels")
+    storage, path = open_storage(tmp_path / "w"), f"{HOME}/{made.plan_id}"
+    assert forgetting.forget(storage, frozenset({"absent"}), dry_run=False).held == {}
+    assert list((made.folder / f"Split-{side}").iterdir()) and not (made.folder / ".tmp").exists()
+    (made.folder / "sidecars" / f"{side}-00000-of-00001.parquet").unlink()
+    assert forgetting.forget(storage, frozenset({"absent"}), dry_run=True).held == {path: ["absent"]}, "nobody knows"
+    assert forgetting.forget(storage, frozenset({"9003"}), dry_run=False).held == {path: ["9003"]}
+    assert storage.list_files(path) == []

@@ -18,6 +18,8 @@ AMBIGUOUS = {
     "an offset of one byte": {"changes": {273: (1, 1, -2)}},
     "a width of two values": {"changes": {256: (LONG, 2, 48)}},
     "a planar configuration that is none": {"changes": {284: (SHORT, 1, 7)}},
+    "strips and tiles": {"extra": [(324, LONG, 1, 8)]},
+    "a predictor without compression": {"extra": [(317, SHORT, 1, 2)]},
     "no photometric interpretation": {"changes": {262: None}},
     "bits of three samples where there is one": {"changes": {277: None}},
 }
@@ -35,6 +37,18 @@ def test_more_strips_than_the_image_has_are_refused():
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         tag = file.pages[0].tags[257]
     struct.pack_into("<H" if int(tag.dtype) == SHORT else "<I", data, tag.valueoffset, 5)
+    assert code_of(bytes(data)) == "truncated"
+
+
+@pytest.mark.parametrize("tag", [256, 257])
+def test_a_jpeg_frame_of_another_size_is_refused(tag):
+    """tifffile leaves to chance what the frame does not cover."""
+    data = bytearray(tiff(NOISE, compression="jpeg"))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tags = file.pages[0].tags
+    for changed in {tag, 278 if tag == 257 else tag}:  # the height with the rows of the strip
+        entry = tags[changed]
+        struct.pack_into("<H" if int(entry.dtype) == SHORT else "<I", data, entry.valueoffset, 65535)
     assert code_of(bytes(data)) == "truncated"
 
 
