@@ -53,10 +53,12 @@ airflow: setup ## start Airflow on 127.0.0.1 (builds .venv-airflow; ARGS="--work
 airflowdown: setup ## stop Airflow and everything that it runs
 	.venv/bin/histoline airflow down
 
-lint: setup ## ruff (with docstring rules on public names), the order of the floors, mypy, the DAGs with Airflow
+lint: setup ## ruff (with docstring rules on public names), order of floors, mypy, shell scripts, images, the DAGs
 	$(PYTHON) -m ruff check .
 	.venv/bin/lint-imports
 	$(PYTHON) -m mypy components pipelines schemas
+	.venv/bin/shellcheck --external-sources infra/*.sh infra/images/*.sh .ci/run
+	.venv/bin/hadolint infra/images/*.Dockerfile
 	@bash infra/airflow_setup.sh
 	.venv-airflow/bin/python -m mypy --config-file dags/mypy.ini dags
 

@@ -1,7 +1,10 @@
+# shellcheck shell=bash
 # What setup.sh and airflow_setup.sh share; sourced, not run. They define say and die.
 
 # Lists; that one of their sources is absent must not end them (`set -e` holds in them too).
 on_path() { type -aP "$@" || true; }
+# The argument is a pattern, and versions are sorted as versions.
+# shellcheck disable=SC2012,SC2086
 in_pyenv() { ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/$1 2>/dev/null | sort -rV || true; }
 
 # Prints the real interpreter behind candidate $1 if it is a complete CPython of version $2, told by running it: a shim
