@@ -17,10 +17,10 @@ from click.core import ParameterSource
 
 from components.core import processes
 from components.core.data_roots import read_roots
-from components.errors import TemporaryError
+from components.errors import TemporaryError, UsageError
 from components.storage.local_lock import Flock, hold_flock
 from pipelines import console
-from pipelines.local_airflow import control, database_url, servers, settings
+from pipelines.local_airflow import celery, control, database_url, servers, settings
 from pipelines.local_airflow.settings import Place
 from pipelines.local_airflow.supervisor import Supervisor
 from pipelines.options import json_option, workspace_option
@@ -60,6 +60,14 @@ def _locked(home: Path) -> AbstractContextManager[Flock]:
 @click.option("--database", envvar="HISTOLINE_AIRFLOW_DATABASE", default="",
               help="postgresql://USER@HOST:PORT/NAME; a URL with a password stands in HISTOLINE_AIRFLOW_DATABASE or in"
               " a file of mode 0600 (--database @FILE). An SQLite file in --home by default.")  # fmt: skip
+@click.option("--executor", type=click.Choice(["local", "celery"]), default=None,
+              help="Who runs the tasks: the scheduler's own processes, or Celery's workers, which need PostgreSQL and a"
+              " broker.  [default: local]")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1, 64), default=None,
+              help="Celery workers on this machine.  [default: 2]")  # fmt: skip
+@click.option("--broker", envvar=celery.BROKER_VARIABLE, default="",
+              help="Celery's broker, redis://HOST:PORT/NUMBER; a URL with a password stands in"
+              f" {celery.BROKER_VARIABLE} or in a file of mode 0600 (--broker @FILE).")  # fmt: skip
 @click.option("--wait", type=click.FloatRange(1), default=240.0, show_default=True,
               help="Seconds until all must be healthy.")  # fmt: skip
 @json_option
@@ -71,34 +79,47 @@ def up(
     data_roots: tuple[str, ...],
     port: int | None,
     database: str,
+    executor: str | None,
+    workers: int | None,
+    broker: str,
     wait: float,
     as_json: bool,
 ) -> None:
     """Start the servers, or say where they are if they run already.
 
-    What is not said is as it was at the last start in this --home: workspace, data roots and metadata base.
+    What is not said is as it was at the last start in this --home: workspace, data roots, metadata base, executor,
+    workers and broker.
     """
     folder = _home(home)
     if _was_typed(context, "database"):
-        database_url.refuse_visible_password(database)
+        database_url.refuse_visible_password(database, "--database", "HISTOLINE_AIRFLOW_DATABASE")
+    if _was_typed(context, "broker"):
+        database_url.refuse_visible_password(broker, "--broker", celery.BROKER_VARIABLE)
     before = control.last_place(folder)
     if before is not None:
         # A start with other places would leave the same DAGs looking for their runs where they are not.
         workspace = workspace if _was_given(context, "workspace") else str(before.workspace)
         roots = data_roots or read_roots() or before.data_roots
         database = database or database_url.kept_database(before.database)
+        executor = executor or ("celery" if before.workers else "local")
+        workers = workers or (before.workers if executor == "celery" else None)
+        broker = broker or before.broker
         port_first = before.port
     else:
         roots, port_first = data_roots or read_roots(), settings.DEFAULT_PORT
+    metadata = database_url.metadata_database(folder, database)
+    workers, broker = _workers(executor or "local", workers, broker, metadata)
     place = Place(
         home=folder,
         project=PROJECT,
         python=PROJECT / ".venv-airflow" / "bin" / "python",
         port=port or port_first,
-        database=database_url.metadata_database(folder, database),
+        database=metadata,
         workspace=settings.local_workspace(workspace),
         data_roots=settings.existing_roots(roots),
         command=Path(os.environ.get("HISTOLINE_COMMAND", Path(sys.executable).parent / "histoline")).absolute(),
+        workers=workers,
+        broker=broker,
     )
     control.build_environment(PROJECT)
     with _locked(folder):
@@ -112,6 +133,16 @@ def up(
             supervisor = [sys.executable, "-m", "pipelines.airflow", "supervise", "--home", str(folder)]
             place, document = control.start(place, supervisor, port is not None, wait, console.log)
     console.emit(document, as_json, lambda: _show_up(place, document))
+
+
+def _workers(executor: str, workers: int | None, broker: str, database: str) -> tuple[int, str]:
+    """Number of Celery's workers and URL of their broker; 0 and nothing for the local executor."""
+    if executor == "local":
+        if workers:
+            raise UsageError("--workers is for --executor celery.", "Add it, or leave --workers out.")
+        return 0, ""
+    celery.refuse_sqlite(database)
+    return workers or 2, celery.broker_url(broker)
 
 
 def _was_given(context: click.Context, name: str) -> bool:
@@ -128,6 +159,8 @@ def _show_up(place: Place, document: dict[str, Any]) -> None:
     click.echo(f"Users admin and viewer; their passwords: {place.passwords}")
     click.echo(f"Workspace: {place.workspace}")
     click.echo(f"Raw patches may be read from: {', '.join(place.data_roots) or 'any folder (--data-root narrows it)'}")
+    if place.workers:
+        click.echo(f"Celery workers: {place.workers}, broker {database_url.hide_password(place.broker)}")
     where = "" if place.home == PROJECT / ".airflow" else f" --home {shlex.quote(str(place.home))}"
     console.say(f"Stop it with `histoline airflow down{where}`.")
 
@@ -185,12 +218,14 @@ def supervise(home: str) -> None:
     servers.write_state(place, me, {})
 
     def probe(started: Mapping[str, float]) -> dict[str, bool | None]:
-        return servers.judge(servers.own_health(servers.read_state(place.home)), started)
+        state = servers.read_state(place.home)
+        judged = servers.health(place.home, state, started)
+        return servers.to_restart(state, judged) if state else judged
 
     environment = settings.server_environment(place, os.environ)
     os.umask(settings.PRIVATE_UMASK)
     supervisor = Supervisor(
-        services=servers.services(place),
+        services=servers.services(place, environment),
         environment=environment,
         folder=place.home,
         probe=probe,

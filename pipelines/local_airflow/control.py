@@ -22,6 +22,8 @@ from pipelines.local_airflow.settings import Place
 PLACE = "place.json"
 STOP_SECONDS = 60
 SWEEP_SECONDS = 15
+UNAVAILABLE = 69
+"""Exit code of `infra/airflow_prepare.py` where the broker is missing; its last line says why."""
 
 Say = Callable[[str, str], None]
 """Tells a person something: text and level."""
@@ -61,6 +63,8 @@ def same(place: Place, state: dict[str, Any], port: int | None) -> Place:
         "workspace": (str(place.workspace), state["workspace"]),
         "data roots": (list(place.data_roots), state["data_roots"]),
         "metadata base": (place.database, state["database"]),
+        "number of workers": (place.workers, state.get("workers", 0)),
+        "broker": (place.broker, state.get("broker", "")),
         "port": (port or state["port"], state["port"]),
     }
     other = [name for name, (wanted, is_now) in running.items() if wanted != is_now]
@@ -116,6 +120,8 @@ def _prepare(place: Place) -> None:
             argv, env=environment, cwd=place.home, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             umask=settings.PRIVATE_UMASK,
         )  # fmt: skip
+    if done.returncode == UNAVAILABLE:
+        raise TemporaryError(_tail(log, 1), "Then run `histoline airflow up` again.")
     if done.returncode:
         tail = _tail(log, 5)
         raise UsageError(
@@ -186,6 +192,8 @@ def read_place(folder: Path) -> Place:
         workspace=Path(document["workspace"]),
         data_roots=tuple(json.loads(document["data_roots"])),
         command=Path(document["command"]),
+        workers=int(document.get("workers", 0)),  # an older version knew no workers
+        broker=document.get("broker", ""),
     )
 
 
@@ -231,9 +239,8 @@ def status(folder: Path) -> dict[str, Any]:
         name: server["pid"] is not None and processes.is_alive(server["pid"], server["started"])
         for name, server in state["services"].items()
     }
-    answer = servers.own_health(state)
     since = {name: _started_unix(server) for name, server in state["services"].items() if alive[name]}
-    health = servers.judge(answer, since)
+    health = servers.health(folder, state, since)
     rows = {
         name: {
             "pid": server["pid"] if alive[name] else None,
@@ -254,6 +261,8 @@ def status(folder: Path) -> dict[str, Any]:
         "workspace": state["workspace"],
         "data_roots": state["data_roots"],
         "database": database_url.hide_password(state["database"]),
+        "executor": "celery" if state.get("workers") else "local",
+        "broker": database_url.hide_password(state.get("broker", "")) or None,
         "passwords": str(folder / "passwords.json"),
         "home": str(folder),
         "supervisor": {"pid": state["supervisor"]["pid"] if supervised else None, "alive": supervised},

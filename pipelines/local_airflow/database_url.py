@@ -1,4 +1,4 @@
-"""The URL of Airflow's metadata base: where it may stand, and how it may be shown."""
+"""URLs of Airflow's metadata base and broker: where they may stand, and how they may be shown."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def metadata_database(home: Path, url: str) -> str:
     Raises:
         UsageError: For anything else.
     """
-    if url.startswith("@"):
-        url = _from_file(url[1:])
+    url = from_private_file(url, "--database")
     if not url:
         return f"sqlite:///{home / 'airflow.db'}"
     scheme, separator, rest = url.partition("://")
@@ -33,20 +32,36 @@ def metadata_database(home: Path, url: str) -> str:
     return f"{POSTGRESQL}://{rest}"
 
 
-def _from_file(name: str) -> str:
-    path = Path(name).expanduser()
+def from_private_file(url: str, option: str) -> str:
+    """What was typed, or what stands in the file that was typed as `@FILE`.
+
+    Args:
+        url: As typed.
+        option: That it was typed for.
+
+    Raises:
+        UsageError: The file can't be read, or others may read it, too.
+    """
+    if not url.startswith("@"):
+        return url
+    path = Path(url[1:]).expanduser()
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise UsageError(f"The metadata base's URL can't be read from {path}: {error}.", "Check --database.") from error
+        raise UsageError(f"The URL of {option} can't be read from {path}: {error}.", f"Check {option}.") from error
     if mode & 0o077:
         raise UsageError(f"Others may read {path}, which holds a password.", f"Run: chmod 600 {path}")
     return text
 
 
-def refuse_visible_password(url: str) -> None:
+def refuse_visible_password(url: str, option: str, variable: str) -> None:
     """Refuses a password on the command line, where lists of processes and make show it.
+
+    Args:
+        url: As typed.
+        option: That it was typed for.
+        variable: That may hold it instead.
 
     Raises:
         UsageError: The URL holds one.
@@ -54,7 +69,7 @@ def refuse_visible_password(url: str) -> None:
     if urllib.parse.urlsplit(url).password is not None:
         raise UsageError(
             "A password on the command line can be read in every list of processes.",
-            "Put the whole URL into HISTOLINE_AIRFLOW_DATABASE, or into a file of mode 0600: --database @FILE.",
+            f"Put the whole URL into {variable}, or into a file of mode 0600: {option} @FILE.",
         )
 
 
@@ -64,7 +79,7 @@ def kept_database(database: str) -> str:
 
 
 def hide_password(url: str) -> str:
-    """A data base's URL as it may be shown."""
+    """A URL of a data base or broker as it may be shown."""
     parts = urllib.parse.urlsplit(url)
     if parts.password is None:
         return url

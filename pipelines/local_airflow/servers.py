@@ -1,4 +1,4 @@
-"""Airflow's three servers: their commands, their health, and the state that their supervisor leaves in a file."""
+"""Airflow's servers and workers: their commands, their health, and the state that their supervisor leaves in a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core import processes
+from pipelines.local_airflow import celery
 from pipelines.local_airflow.settings import Place, write_private
 from pipelines.local_airflow.supervisor import Service
 
@@ -21,21 +23,43 @@ HEALTH_SECONDS = 10
 STATE = "servers.json"
 
 
-def services(place: Place) -> tuple[Service, ...]:
-    """Scheduler, DAG processor and web server; in the order in which they stop.
+def services(place: Place, environ: Mapping[str, str]) -> tuple[Service, ...]:
+    """Scheduler, DAG processor, Celery's workers and web server; in the order in which they stop.
 
     The web server is last, so that tasks which are ended can still say so.
+
+    Args:
+        place: Where.
+        environ: Of the servers: names the queues that workers listen to.
     """
     airflow = (str(place.python), "-m", "airflow")
+    logs = place.home / "servers"
     commands = {
         # Its log server would listen on all interfaces; with tasks on this machine nobody needs it.
         "scheduler": ("scheduler", "--skip-serve-logs"),
         "dag-processor": ("dag-processor",),
-        "api-server": ("api-server",),
     }
-    return tuple(
-        Service(name, (*airflow, *command), place.home / "servers" / f"{name}.log")
-        for name, command in commands.items()
+    listened = ",".join(dict.fromkeys([*celery.queues(environ).values(), celery.QUEUES["HISTOLINE_QUEUE"]]))
+    workers = [
+        Service(
+            name,
+            (
+                str(place.python), str(place.project / "infra" / "airflow_worker.py"), "--celery-hostname",
+                f"{name}@%h", "--queues", listened, "--skip-serve-logs", "--without-mingle", "--without-gossip",
+            ),
+            logs / f"{name}.log",
+            celery.folder(place.home, name),
+            {
+                "TMPDIR": str(celery.folder(place.home, name)),
+                "HISTOLINE_WORKER_HEARTBEAT": str(celery.heartbeat(place.home, name)),
+            },
+        )
+        for name in celery.names(place.workers)
+    ]  # fmt: skip
+    return (
+        *(Service(name, (*airflow, *command), logs / f"{name}.log") for name, command in commands.items()),
+        *workers,
+        Service("api-server", (*airflow, "api-server"), logs / "api-server.log"),
     )
 
 
@@ -96,10 +120,35 @@ def judge(answer: Mapping[str, Any] | None, started: Mapping[str, float]) -> dic
     return health
 
 
-def _unix(time: object) -> float:
+def health(home: Path, state: Mapping[str, Any] | None, started: Mapping[str, float]) -> dict[str, bool | None]:
+    """Health of each server and worker that was started; see `judge`.
+
+    Args:
+        home: AIRFLOW_HOME.
+        state: That the supervisor left.
+        started: Unix time at which each was started.
+    """
+    workers = celery.names(state.get("workers", 0)) if state else ()
+    judged = judge(own_health(state), {name: since for name, since in started.items() if name not in workers})
+    now = time.time()
+    return judged | {name: celery.is_well(home, name, started[name], now) for name in workers if name in started}
+
+
+def to_restart(state: Mapping[str, Any], judged: Mapping[str, bool | None]) -> dict[str, bool | None]:
+    """Health as it counts towards a restart: a worker that can't reach its broker is not to blame.
+
+    It goes on with its tasks, and connects again by itself; a restart would end them.
+    """
+    workers = celery.names(state.get("workers", 0))
+    if all(judged.get(name, True) for name in workers) or celery.broker_answers(state["broker"]):
+        return dict(judged)
+    return {name: None if name in workers and not well else well for name, well in judged.items()}
+
+
+def _unix(moment: object) -> float:
     try:
         # Python 3.10 knows neither Z nor fractions of any length; a whole second is enough here.
-        return datetime.datetime.fromisoformat(re.sub(r"\.\d+", "", str(time)).replace("Z", "+00:00")).timestamp()
+        return datetime.datetime.fromisoformat(re.sub(r"\.\d+", "", str(moment)).replace("Z", "+00:00")).timestamp()
     except ValueError:
         return 0.0
 
@@ -113,6 +162,8 @@ def write_state(place: Place, supervisor: processes.Process, states: Mapping[str
         "workspace": str(place.workspace),
         "data_roots": list(place.data_roots),
         "database": place.database,
+        "workers": place.workers,
+        "broker": place.broker,
         "supervisor": {"pid": supervisor.pid, "started": supervisor.started},
         "services": dict(states),
     }

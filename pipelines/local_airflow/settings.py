@@ -21,6 +21,7 @@ from pathlib import Path
 
 from components.core.processes import MARK
 from components.errors import UsageError
+from pipelines.local_airflow import celery
 from pipelines.local_airflow.supervisor import environment_of, folder_is_private
 
 USERS = ("admin", "viewer")
@@ -43,7 +44,9 @@ HANDED_ON_BEGINNINGS = ("HISTOLINE_", "CUDA_", "NVIDIA_", "TF_", "XLA_", "OMP_",
 PRIVATE_UMASK = 0o077
 """Of Airflow's servers: metadata file and logs are for their owner."""
 
-NEVER_HANDED_ON = ("HISTOLINE_RESULT_JSON", "HISTOLINE_LOG_FORMAT", "HISTOLINE_AIRFLOW_DATABASE", MARK)
+NEVER_HANDED_ON = (
+    "HISTOLINE_RESULT_JSON", "HISTOLINE_LOG_FORMAT", "HISTOLINE_AIRFLOW_DATABASE", "HISTOLINE_AIRFLOW_BROKER", MARK,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Place:
         workspace: Folder that runs are read from and written to.
         data_roots: Folders that raw patches may be read from; empty for any.
         command: The pipelines' `histoline`.
+        workers: Celery's worker processes; 0 where the scheduler runs the tasks itself (LocalExecutor).
+        broker: URL through which they get their tasks; empty without workers.
     """
 
     home: Path
@@ -69,6 +74,8 @@ class Place:
     workspace: Path
     data_roots: tuple[str, ...]
     command: Path
+    workers: int = 0
+    broker: str = ""
 
     @property
     def url(self) -> str:
@@ -205,8 +212,8 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
             "dags_folder": str(place.project / "dags"),
             "plugins_folder": str(place.project / "dags" / "plugins"),
             "load_examples": "False",
-            "executor": "LocalExecutor",
-            "parallelism": "4",
+            "executor": "CeleryExecutor" if place.workers else "LocalExecutor",
+            "parallelism": str(max(4, celery.CONCURRENCY * place.workers)),
             "dags_are_paused_at_creation": "False",
             # "user:role" pairs; never all_admins, which lets any local process and any rebound web page in.
             "simple_auth_manager_users": ",".join(f"{user}:{user}" for user in USERS),
@@ -265,6 +272,7 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
         "email": {"default_email_on_failure": "False", "default_email_on_retry": "False"},
         "metrics": {"statsd_on": "False", "otel_on": "False"},
         "usage_data_collection": {"enabled": "False"},
+        **(celery.configuration(place.broker, place.database) if place.workers else {}),
     }
 
 
@@ -312,6 +320,7 @@ def server_environment(place: Place, environ: Mapping[str, str]) -> dict[str, st
         "HISTOLINE_COMMAND": str(place.command),
         "HISTOLINE_POOL": environ.get("HISTOLINE_POOL") or POOL,
         "HISTOLINE_GPU_POOL": environ.get("HISTOLINE_GPU_POOL") or GPU_POOL,
+        **(celery.queues(environ) if place.workers else {}),
         **({"HISTOLINE_DATA_ROOTS": os.pathsep.join(place.data_roots)} if place.data_roots else {}),
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",

@@ -29,11 +29,15 @@ class Service:
         name: What people call it.
         argv: Its command.
         log: File that gets its output.
+        folder: Its working folder, made where it is missing; the supervisor's where it has none of its own.
+        variables: What its environment has beside, or instead of, the supervisor's.
     """
 
     name: str
     argv: tuple[str, ...]
     log: Path
+    folder: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,16 @@ class Supervisor:
         with log.open("ab") as output:
             output.write(f"--- {now()} {' '.join(server.service.argv)}\n".encode())
             output.flush()
+            folder = server.service.folder or self.folder
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 server.process = subprocess.Popen(
                     server.service.argv,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(self.environment),
-                    cwd=self.folder,
+                    env={**self.environment, **server.service.variables},
+                    cwd=folder,
                     start_new_session=True,
                 )
             except OSError as error:

@@ -105,6 +105,27 @@ def test_another_server_on_the_port_is_not_taken_for_ours(home: Path) -> None:
         server.wait()
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--executor", "celery", "--broker", "redis://h/0"), "must be PostgreSQL"),
+        (("--executor", "celery", "--database", "postgresql://h/d"), "needs a broker: a Redis server"),
+        (("--executor", "celery", "--database", "postgresql://h/d", "--broker", "redis://:s3cret@h/0"),
+         "HISTOLINE_AIRFLOW_BROKER"),
+        (("--workers", "2"), "--executor celery"),
+    ],
+)  # fmt: skip
+def test_workers_need_postgresql_and_a_broker(
+    home: Path, options: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for name in ("HISTOLINE_AIRFLOW_DATABASE", "HISTOLINE_AIRFLOW_BROKER"):
+        monkeypatch.delenv(name, raising=False)
+    assert invoke("airflow", "up", "--home", home, *options) == 64
+    told = capsys.readouterr().err
+    assert says in told and "s3cret" not in told
+    assert not home.exists()
+
+
 def test_what_is_not_said_is_as_at_the_last_start(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -130,7 +151,15 @@ def test_what_is_not_said_is_as_at_the_last_start(
     assert started[1] == started[0]
     assert invoke(*up, "--workspace", other, "--port", "8556") == 0
     assert started[2] == dataclasses.replace(started[0], workspace=other, port=8556)
+    assert invoke(*up, "--executor", "celery", "--broker", "redis://h/0") == 0
+    assert (started[3].workers, started[3].broker) == (2, "redis://h:6379/0")
+    assert invoke(*up, "--workers", "3") == 0
+    assert started[4] == dataclasses.replace(started[3], workers=3)
+    assert invoke(*up) == 0
+    assert started[5] == started[4]
+    assert invoke(*up, "--executor", "local") == 0
+    assert started[6] == dataclasses.replace(started[3], workers=0, broker="")
     assert invoke(*up, "--data-root", tmp_path / "nosuch") == 64
     assert invoke(*up, "--database", "postgresql://u:s3cret@h/d") == 64
     assert "s3cret" not in capsys.readouterr().err
-    assert len(started) == 3
+    assert len(started) == 7

@@ -50,7 +50,7 @@ def test_it_listens_on_this_machine_only_and_asks_for_a_password(place: Place) -
     assert stored["api"]["host"] == "127.0.0.1"
     assert stored["core"]["simple_auth_manager_all_admins"] == "False"
     assert stored["core"]["simple_auth_manager_users"] == "admin:admin,viewer:viewer"
-    assert "--skip-serve-logs" in servers.services(place)[0].argv
+    assert "--skip-serve-logs" in servers.services(place, {})[0].argv
     # All three must move together, or tasks talk to another Airflow.
     assert stored["api"]["port"] == "8123"
     assert stored["api"]["base_url"] == "http://127.0.0.1:8123"
@@ -138,9 +138,9 @@ def test_passwords_are_not_shown() -> None:
 def test_a_password_is_not_typed_but_read_from_a_private_file(tmp_path: Path) -> None:
     url = "postgresql://u:s3cret@h:1/d"
     with pytest.raises(UsageError, match="HISTOLINE_AIRFLOW_DATABASE") as caught:
-        database_url.refuse_visible_password(url)
+        database_url.refuse_visible_password(url, "--database", "HISTOLINE_AIRFLOW_DATABASE")
     assert "s3cret" not in str(caught.value)
-    database_url.refuse_visible_password("postgresql://u@h:1/d")
+    database_url.refuse_visible_password("postgresql://u@h:1/d", "--database", "X")
     file = tmp_path / "url"
     file.write_text(f"{url}\n")
     file.chmod(0o640)

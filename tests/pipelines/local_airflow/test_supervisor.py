@@ -26,12 +26,16 @@ class Watched:
     """A supervisor in a thread, and the states that it saved."""
 
     def __init__(
-        self, folder: Path, argv: tuple[str, ...], probe: Callable[[Any], Mapping[str, bool | None]] | None = None
+        self,
+        folder: Path,
+        argv: tuple[str, ...],
+        probe: Callable[[Any], Mapping[str, bool | None]] | None = None,
+        own: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.states: list[dict[str, dict[str, Any]]] = []
         self.supervisor = Supervisor(
-            services=[Service("one", argv, folder / "logs" / "one.log")],
+            services=[Service("one", argv, folder / "logs" / "one.log", **(own or {}))],
             environment={"PATH": os.environ["PATH"], "ONLY": "this"},
             folder=folder,
             probe=probe or (lambda started: {}),
@@ -65,6 +69,18 @@ def test_patience_grows_up_to_its_limit(deaths: int) -> None:
     wait = backoff(deaths, limits)
     assert limits.backoff_first <= wait <= limits.backoff_most
     assert wait <= backoff(deaths + 1, limits)
+
+
+def test_a_service_may_have_a_folder_and_variables_of_its_own(tmp_path: Path) -> None:
+    code = "import os, time; print(os.getcwd(), os.environ['ONLY'], os.environ['MORE'], flush=True); time.sleep(600)"
+    own, log = tmp_path / "a" / "b", tmp_path / "logs" / "one.log"
+    own.parent.write_text("")  # where the folder can't be made, it is tried again
+    variables = {"ONLY": "that", "MORE": "too"}
+    with Watched(tmp_path, (sys.executable, "-c", code), own={"folder": own, "variables": variables}) as watched:
+        watched.wait_for(lambda: watched.last["restarts"] >= 2)
+        assert "could not be started" in watched.last["last_event"]
+        own.parent.unlink()
+        watched.wait_for(lambda: f"{own} that too" in log.read_text())
 
 
 def test_a_service_runs_in_a_session_of_its_own_with_only_the_given_environment(tmp_path: Path) -> None:
