@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from components.core.text import number
 from components.errors import UsageError
 from pipelines import console
 from pipelines.options import json_option, name_and_flags, parts_option, workspace_option
@@ -99,7 +100,7 @@ def make_report(storage: Storage, folder: str) -> None:
 def show(document: dict[str, Any]) -> None:
     """Prints the result for people."""
     click.echo(document["reason"])
-    figures = ", ".join(f"{k} {v:.3f}" for k, v in document["metrics"].items() if v is not None)
+    figures = ", ".join(f"{k} {number(v)}" for k, v in document["metrics"].items() if v is not None)
     click.echo(f"Unseen data: {figures}")
     click.echo(f"Run:         {document['run_dir']}")
     if document["report"]:

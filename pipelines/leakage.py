@@ -66,7 +66,7 @@ def command(dataset: str, task: str, data: str, seeds: int, workspace: str, as_j
         found = json_documents.plain(measure(storage, folder, manifest, config, seeds, home))
         held.check()
         storage.write_atomic(f"{home}/{DOCUMENT}", json_documents.dump(found, SCHEMA))
-        storage.write_atomic(f"{home}/{PAGE}", leakage_page.render(found).encode("utf-8", "replace"))
+        storage.write_atomic(f"{home}/{PAGE}", leakage_page.render(found, manifest.drawn).encode("utf-8", "replace"))
     found = {**found, "page": storage.uri(f"{home}/{PAGE}")}
     console.leave_result({**{name: found[name] for name in ("sentence", "metric", "page")}, "state": "done"})
     console.emit(found, as_json, lambda: show(found))

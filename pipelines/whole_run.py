@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from components.core.text import number
 from components.errors import HistolineError
 from pipelines import console
 from pipelines.options import metadata_server
@@ -85,7 +86,7 @@ def result_left_behind(storage: Storage, folder: str) -> Iterator[None]:
 
 def show(document: dict[str, Any], folder: str) -> None:
     """Prints a run's end for people."""
-    figures = ", ".join(f"{k} {v:.3f}" for k, v in document["metrics"].items() if v is not None)
+    figures = ", ".join(f"{k} {number(v)}" for k, v in document["metrics"].items() if v is not None)
     click.echo(document["reason"] or document["state"])
     if figures:
         click.echo(f"{'Out of fold:' if document.get('folds') else 'Test split: '} {figures}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from components.core.text import number
 from components.metrics.bootstrap import TOO_FEW_GROUPS, BootstrapPlan
 from components.metrics.error_spending import confidence_at
 from components.promotion.gate_comparisons import compare, detectable_difference, power_of
@@ -179,8 +180,7 @@ def _champion_check(inputs: GateInputs, policy: GatePolicy, comparisons: Mapping
     if policy.criterion == "better":
         if champion.high < 0:
             return "worse", Check("worse", False, f"it is worse than the {name}: {shown}")
-        could = f", while only a difference of {champion.smallest_detectable:.3f} or more was likely to be found"
-        detail = f"it cannot be told apart from the {name}: {shown}{could}"
+        detail = f"it cannot be told apart from the {name}: {shown}{_likely_found(champion)}"
         return "not_distinguishable", Check("not_distinguishable", False, detail)
     if not champion.low > -policy.margin:
         detail = f"it may be more than {policy.margin:g} below the {name}: {shown}"
@@ -199,6 +199,14 @@ def _champion_check(inputs: GateInputs, policy: GatePolicy, comparisons: Mapping
     also = "" if best is None else " nor below the best model ever promoted"
     detail = f"it is at most {policy.margin:g} below the {name}{also}: {shown}"
     return "non_inferior", Check("non_inferior", True, detail)
+
+
+def _likely_found(comparison: Comparison) -> str:
+    """What a comparison that found nothing could have found, as a clause."""
+    if not comparison.result.difference.standard_error:
+        return ", the same on every resample: both models answer alike"
+    least = number(comparison.smallest_detectable, 3 if (comparison.smallest_detectable or 0) >= 0.0005 else 6)
+    return f", while only a difference of {least} or more was likely to be found"
 
 
 def _no_interval(inputs: GateInputs, comparison: Comparison) -> Check:

@@ -23,6 +23,7 @@ FILE = "README.md"
 RESEARCH_ONLY = "Research use only. Not a medical device: not for diagnosis, and not for decisions about patients."
 WEAK_EVIDENCE = "Weak evidence: some classes have too few groups, so all were pooled."
 _PROMOTION = "\n## Promotion\n"
+_TAGS = ("histopathology", "breast-cancer", "research-use-only", "histoline")
 
 
 def escape(text: Any) -> str:
@@ -120,7 +121,7 @@ def _front_matter(record: RunRecord) -> str:
     document: dict[str, Any] = {
         "library_name": "keras",
         "pipeline_tag": "image-classification",
-        "tags": ["histopathology", "breast-cancer", "research-use-only", "histoline"],
+        "tags": [*_TAGS, *(["synthetic-data"] if record.drawn else [])],
         "model-index": [{"name": name, "results": [result] if metrics else []}],
     }
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))

@@ -62,6 +62,7 @@ class Line:
         version: That was pushed, None where none was.
         champion: Whether that version, or a rollback to it, is served.
         page: Link to the report, relative to the index; empty where there is none.
+        drawn: Whether a program drew the images.
     """
 
     run_id: str
@@ -78,6 +79,7 @@ class Line:
     version: int | None
     champion: bool
     page: str
+    drawn: bool
 
     @property
     def short(self) -> str:
@@ -194,7 +196,7 @@ def _line(record: RunRecord, page: str, origin: str) -> Line:
         run_id=record.run_id, dataset=record.dataset, task=record.task, created=record.created,
         model=str(record.config.get("model", "")), verdict=verdict(record), reason=reason(record),
         metric=TITLES[metric], estimate=value.get("estimate"), low=value.get("low"), high=value.get("high"),
-        version=record.version, champion=record.run_id == origin, page=page.partition("/")[2],
+        version=record.version, champion=record.run_id == origin, page=page.partition("/")[2], drawn=record.drawn,
     )  # fmt: skip
 
 

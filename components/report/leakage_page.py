@@ -139,17 +139,19 @@ def picture(found: Document, name: str = "gap") -> Markup:
         return inline(figure, name, title)
 
 
-def render(found: Document) -> str:
+def render(found: Document, drawn: bool = False) -> str:
     """The page, self-contained and without scripts.
 
     Args:
         found: Of `document`.
+        drawn: Whether a program drew the images.
     """
     return str(
         environment()
         .get_template("leakage.html")
         .render(
             found=found,
+            drawn=drawn,
             unit=found["group_unit"],
             picture=picture(found),
             rows=[(name, found["metrics"][name]) for name in TITLES if name in found["metrics"]],

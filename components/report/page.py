@@ -133,7 +133,7 @@ def _images(evidence: Evidence, share: float) -> dict[str, Any]:
 
 def _context(evidence: Evidence) -> dict[str, Any]:
     record, test = evidence.record, evidence.test
-    sources = published(record.dataset, record.task)
+    sources = [] if record.drawn else published(record.dataset, record.task)
     champion = evidence.champion.current if evidence.champion else None
     shift = record.drift or {}
     caveat = unproven_caveat(str((record.promotion or {}).get("unproven", "")))

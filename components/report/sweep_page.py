@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.datasets import manifest as manifests
+from components.errors import HistolineError
 from components.report import figures, sweep_figures
 from components.report.lineage import flatten
 from components.report.measures import TITLES
@@ -64,10 +66,19 @@ def write(storage: Storage, folder: str) -> str:
     """
     sweep = records.read(storage, folder)
     run, link = _run(storage, sweep)
-    page = render(sweep, records.read_trials(storage, folder, sweep), run, link)
+    drawn = _is_drawn(storage, sweep.dataset_dir)
+    page = render(sweep, records.read_trials(storage, folder, sweep), run, link, drawn)
     path = f"{folder}/{records.PAGE}"
     storage.write_atomic(path, page.encode("utf-8", "replace"), tmp_dir=f"{folder}/.tmp")
     return path
+
+
+def _is_drawn(storage: Storage, dataset_dir: str) -> bool:
+    """Whether a program drew the images; no where the data set is gone."""
+    try:
+        return manifests.load(storage, dataset_dir).drawn
+    except HistolineError:
+        return False
 
 
 def _run(storage: Storage, sweep: SweepRecord) -> tuple[RunRecord | None, str]:
@@ -83,7 +94,8 @@ def _run(storage: Storage, sweep: SweepRecord) -> tuple[RunRecord | None, str]:
 
 
 def render(
-    sweep: SweepRecord, trials: Mapping[int, TrialRecord], run: RunRecord | None = None, link: str = ""
+    sweep: SweepRecord, trials: Mapping[int, TrialRecord], run: RunRecord | None = None, link: str = "",
+    drawn: bool = False,
 ) -> str:  # fmt: skip
     """The page, self-contained and without scripts.
 
@@ -92,11 +104,13 @@ def render(
         trials: trial.json by number.
         run: run.json of the winner's run.
         link: To that run's page, relative to this one; empty where there is none.
+        drawn: Whether a program drew the images.
     """
     lines = ordered(sweep, trials)
     done = [line for line in lines if line.value]
     text = environment().get_template("sweep.html").render(
         sweep=sweep,
+        drawn=drawn,
         metric=TITLES[sweep.metric],
         unit=sweep.group_unit,
         lines=lines,

@@ -11,6 +11,7 @@ import numpy as np
 
 from components.core.array_types import Array
 from components.core.machine import exact_float32
+from components.core.text import number
 from components.datasets.committed import DatasetFiles
 from components.errors import DataError
 from components.metrics import calibration
@@ -116,7 +117,7 @@ def _groups(table: Any) -> Array:
 def describe(fitted: Calibrated) -> str:
     """What was found, for the log."""
     parts = [fitted.bias] if isinstance(fitted.bias, float) else fitted.bias
-    text = f"temperature {fitted.temperature:.3f}, bias {' '.join(f'{value:+.3f}' for value in parts)}"
+    text = f"temperature {fitted.temperature:.3f}, bias {' '.join(number(value, sign=True) for value in parts)}"
     if fitted.threshold is not None:
         text += f", threshold {fitted.threshold:.4f}"
     return f"{text}. {fitted.threshold_note}" if fitted.threshold_note else text

@@ -60,5 +60,7 @@ def test_several_classes_and_no_interval() -> None:
     bare = Gap(none, none, Interval(float("nan"), reason="too_few_groups"), (0.5,), (0.5,))
     found = json_documents.plain(leakage_page.document(facts, {"macro_f1": bare}))
     assert found["metric"] == "macro_f1" and json_documents.problem(found, "leakage.schema.json") == ""
+    assert "Synthetic data" in leakage_page.render(found, drawn=True)
     page = leakage_page.render(found)
+    assert "Synthetic data" not in page
     assert "no interval: too few groups" in page and "<b>" not in page

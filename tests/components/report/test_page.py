@@ -75,6 +75,13 @@ def test_what_to_do_now_and_where_to_go(binary: Studio, poor: Evidence, poor_pag
     assert orientation.advice(failed) == ""
 
 
+def test_synthetic_data_are_said_to_be_and_no_published_figure_stands_beside_them(poor: Evidence, poor_page: str) -> None:
+    assert "synthetic data" not in poor_page and "Cruz-Roa" in poor_page
+    text = page.render(dataclasses.replace(poor, record=dataclasses.replace(poor.record, drawn=True)))
+    assert '<span class="badge drawn">synthetic data</span>' in text and "A program drew these images" in text
+    assert "Cruz-Roa" not in text and ">published<" not in text and "these images are synthetic" in text
+
+
 def test_every_refusal_of_the_gate_has_its_advice() -> None:
     source = (Path(page.__file__).parents[1] / "promotion" / "gate.py").read_text()
     codes = set(re.findall(r'check\(\n? *"(\w+)"', source)) | set(re.findall(r'Check\(\n? *"(\w+)",\n? *False', source))
