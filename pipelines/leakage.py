@@ -42,8 +42,11 @@ SCHEMA = "leakage.schema.json"
 @click.option(
     "--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Any other field of the recipe; repeatable."
 )
+@click.option("--picture", default="", metavar="FILE.svg", help="Write the picture of the page as a file too.")
 @json_option
-def command(dataset: str, task: str, data: str, seeds: int, workspace: str, as_json: bool, **given: Any) -> None:
+def command(
+    dataset: str, task: str, data: str, seeds: int, picture: str, workspace: str, as_json: bool, **given: Any
+) -> None:
     """Measure how much a random split would have promised too much.
 
     The same recipe is trained on the patient split and on random splits of the same patches, equally large, under the
@@ -51,10 +54,12 @@ def command(dataset: str, task: str, data: str, seeds: int, workspace: str, as_j
     where it stood.
     """
     from components.core import json_documents
-    from components.report import leakage_page
+    from components.report import leakage_page, svg
     from components.training import run_inputs
 
     check_dataset(dataset, task)
+    if picture and not Path(picture).absolute().parent.is_dir():
+        raise UsageError(f"--picture {picture}: there is no folder {Path(picture).parent}.", "Make it first.")
     storage = open_workspace(workspace)
     folder, manifest = run_inputs.find_dataset(storage, dataset, task, data)
     refuse(manifest, storage.uri(folder))
@@ -68,6 +73,9 @@ def command(dataset: str, task: str, data: str, seeds: int, workspace: str, as_j
         storage.write_atomic(f"{home}/{DOCUMENT}", json_documents.dump(found, SCHEMA))
         storage.write_atomic(f"{home}/{PAGE}", leakage_page.render(found, manifest.drawn).encode("utf-8", "replace"))
     found = {**found, "page": storage.uri(f"{home}/{PAGE}")}
+    if picture:
+        Path(picture).write_text(svg.standalone(leakage_page.picture(found)), encoding="utf-8")
+        found["picture"] = picture
     console.leave_result({**{name: found[name] for name in ("sentence", "metric", "page")}, "state": "done"})
     console.emit(found, as_json, lambda: show(found))
 
@@ -220,6 +228,8 @@ def show(found: dict[str, Any]) -> None:
     title = f"\nMeans over {len(found['seeds'])} seeds, 95 % intervals by {unit}"
     console.table(title, ("metric", "split at random", f"split by {unit}", f"random minus {unit}"), rows)
     click.echo(f"\n{found['page']}")
+    if "picture" in found:
+        click.echo(found["picture"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -75,6 +76,23 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
     label = escape(title)
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" aria-label="{label}">'
     return Markup(re.sub(r"\n\s*", "\n", f"{opening}{rest}".strip()))  # matplotlib escapes text
+
+
+def standalone(picture: str) -> str:
+    """A picture of `inline` as a file of its own, in the page's colours, on paper of its own, light or dark.
+
+    The paper is painted, so that it can be read where the page around it is dark and the reader's system is not.
+
+    Args:
+        picture: The `<svg>` element.
+    """
+    style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{([^}]*)\}", style)
+    colours = f":root {{{light}}} @media (prefers-color-scheme: dark) {{ :root {{{dark}}} }}"
+    opening, _, rest = str(picture).partition(">")  # Markup would escape what is put in
+    opening = opening.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)  # HTML needs no such line
+    sheet = f"<style>{colours} text {{ font-family: 'DejaVu Sans', Verdana, sans-serif; }}</style>"
+    return f'{opening}>\n{sheet}\n<rect width="100%" height="100%" style="fill: var(--paper)"/>{rest}\n'
 
 
 def _variable(colour: str) -> str:

@@ -145,9 +145,9 @@ class Serving(ServingGraph):
         self._chunk = max(1, CHUNK_PIXELS // models.pixels_per_image(model))
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
-        return self._answer(self._logits(images))
+    def pixel_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """See `ServingGraph`."""
+        return self._logits(images)
 
     @property
     def explains(self) -> bool:
@@ -207,22 +207,22 @@ class _Untracked:
         return self._run(images)
 
 
-def probabilities(
+def logits_of(
     serving: ServingGraph, batches: Iterable[Any]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Labels and probabilities, as the exported model will give them.
+    """Labels and logits, which `ServingGraph.probability` makes into what the exported model will give.
 
     Args:
-        serving: The graph, with its temperature and bias.
+        serving: The graph; its temperature and bias play no part.
         batches: (uint8[B, H, W, 3], int32[B]) each.
 
     Returns:
-        (int32[N], float32[N] or [N, C]).
+        (int32[N], float32[N, C]).
     """
     labels, answers = [], []
     for images, numbers in batches:
         labels.append(np.asarray(numbers))
-        answers.append(serving.serve_pixels(images)["probability"].numpy())
+        answers.append(serving.pixel_logits(images).numpy())
     return np.concatenate(labels), np.concatenate(answers)
 
 

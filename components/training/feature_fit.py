@@ -43,6 +43,9 @@ Extractor = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 SAID_EVERY_S = 20.0
 """How often a pass says how far it is."""
 
+TRAINED_IN = ("runs", "sweeps", "leakage")
+"""Folders of a workspace in which models are trained; all share one cache."""
+
 CODE = ("models/*.py", "colour_spaces.py", "stain_normalisation.py", "stain_targets.py")
 """What features are made by, in this folder: changed code makes them anew."""
 
@@ -235,7 +238,7 @@ class FeatureFit:
 def cache_home(run_dir: Path) -> Path:
     """`cache/features` of the workspace that a run's folder lies in, or of the folder itself elsewhere."""
     for parent in run_dir.resolve().parents:
-        if parent.name in ("runs", "sweeps"):
+        if parent.name in TRAINED_IN:
             return parent.parent / "cache" / "features"
     return run_dir / "cache" / "features"
 

@@ -260,13 +260,13 @@ def keep_test(serving: Serving, view: DatasetFiles, config: TrainingConfig, file
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from components.training.export import probabilities
+    from components.training.export import logits_of
     from components.training.input_pipeline import open_split
 
     reader = open_split(view, "test", cache=False)
-    labels, found = probabilities(serving, reader.evaluation(max(32, config.batch_size)))
+    labels, logits = logits_of(serving, reader.evaluation(max(32, config.batch_size)))
     columns: dict[str, Any] = {name: view.table("test", [name])[name] for name in ("patch_id", "group_id")}
-    columns |= {"label": labels, "probability": _column(found)}
+    columns |= {"label": labels, "probability": _column(serving.probability(logits).numpy())}
     file.parent.mkdir(parents=True, exist_ok=True)
     tmp = file.with_name(f".{file.name}")
     pq.write_table(pa.table(columns), tmp, compression="zstd")

@@ -52,10 +52,9 @@ class MeanServing(ServingGraph):
         """Whether every member can show where it looked."""
         return len(self._explain) == len(self._of_examples)
 
-    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
-        answer: dict[str, tf.Tensor] = self.serve_examples([_record(image) for image in np.asarray(images)])
-        return answer
+    def pixel_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """See `ServingGraph`."""
+        return self._logits_of_examples(tf.constant([_record(image) for image in np.asarray(images)]))
 
     def _logits_of_examples(self, examples: tf.Tensor) -> tf.Tensor:
         return self._mean([answer(examples=examples) for answer in self._of_examples])

@@ -17,7 +17,7 @@ from components.errors import DataError
 from components.metrics import calibration
 from components.metrics.calibration_fit import fit_calibration, weights_bias
 from components.metrics.threshold import operating_point
-from components.training.export import probabilities
+from components.training.export import logits_of
 from components.training.input_pipeline import Reader
 from components.training.recipe import TrainingConfig
 from components.training.serving_graph import ServingGraph
@@ -63,11 +63,12 @@ def calibrate(
     """
     exact_float32()
     batch = max(32, config.batch_size)
-    labels, raw = probabilities(serving, evaluation.evaluation(batch))
+    labels, logits = logits_of(serving, evaluation.evaluation(batch))
+    raw = serving.probability(logits).numpy()
     groups = eval_groups(data, labels)
     fitted = fit_calibration(labels, raw, groups, weights_bias(weights, len(data.classes)))
     serving.set_calibration(fitted.temperature, fitted.bias)
-    _, calibrated = probabilities(serving, evaluation.evaluation(batch))
+    calibrated = serving.probability(logits).numpy()
     record: dict[str, Any] = {
         "before": _reliability(labels, raw),
         "after": _reliability(labels, calibrated),

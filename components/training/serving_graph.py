@@ -76,9 +76,13 @@ class ServingGraph(tf.Module):
         """Whether `explain` can show anything."""
         raise NotImplementedError
 
-    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Answers stored images, uint8[N, H, W, 3]; for calibration, not exported as a signature."""
+    def pixel_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Stored images, uint8[N, H, W, 3], to float32[N, C]; for calibration, not exported as a signature."""
         raise NotImplementedError
+
+    def probability(self, logits: tf.Tensor) -> tf.Tensor:
+        """What the graph answers to logits, float32[N, C], with temperature and bias as they are now."""
+        return self._answer(logits)["probability"]
 
     def _logits_of_examples(self, examples: tf.Tensor) -> tf.Tensor:
         """Serialised Examples to float32[N, C]."""

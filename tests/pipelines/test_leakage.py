@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,6 +22,7 @@ from components.errors import UsageError
 from components.metrics.leakage import TestPart
 from components.promotion import test_set_reuse
 from components.training import leakage_trials
+from components.training.feature_fit import cache_home
 from components.training.leakage_trials import Trial
 from pipelines import leakage
 from tests.support import ingest_help, model_help
@@ -42,6 +45,9 @@ def knows_patients(config: Any, view: DatasetFiles, folder: Path, source: str, *
     labels, groups = table["label"].to_numpy(), np.array(table["group_id"].to_pylist())
     seen = np.isin(groups, view.groups("train"))
     noise = np.random.default_rng(config.seed).normal(0, 1, labels.size)
+    # Both splits and all seeds share what runs and sweeps know of an image.
+    workspace = next(parent for parent in folder.parents if (parent / "datasets").is_dir())
+    assert cache_home(folder) == workspace.resolve() / "cache" / "features"
     log(f"{folder.name}: {seen.mean():.2f} seen")
     return Trial(TestPart(labels, groups, 1 / (1 + np.exp(-noise - 2.4 * seen * (labels - 0.5))), 0.5), 1, 0.5)
 
@@ -65,7 +71,14 @@ def test_what_a_random_split_promises_too_much(workspace: Path, monkeypatch: pyt
     assert not (workspace / "runs").exists() and not (workspace / "models").exists()
     looks = json.loads((workspace / test_set_reuse.path("idc", "binary")).read_text())
     assert [entry["runs"] for entry in looks["splits"].values()] == [[f"leakage:{page.parent.name}"]]
-    again = call(workspace, "--seeds", "2", "--set", "gate.n_resamples=300")
+    file = workspace / "gap.svg"
+    again = call(workspace, "--seeds", "2", "--set", "gate.n_resamples=300", "--picture", str(file))
+    assert ElementTree.parse(file).getroot().tag.endswith("svg") and str(file) in again.stdout
+    colours = file.read_text().split("</style>")[0]
+    assert all(f"{name}:" in colours for name in set(re.findall(r"var\((--\w+)\)", file.read_text())))
+    assert "prefers-color-scheme: dark" in colours
+    nowhere = call(workspace, "--picture", str(workspace / "none/gap.svg")).exception
+    assert isinstance(nowhere, UsageError) and "there is no folder" in str(nowhere)
     assert found["sentence"] in again.stdout and "random minus patient" in again.stdout
     assert len(list((workspace / "leakage/idc/binary").iterdir())) == 1, "the same comparison, the same place"
 

@@ -83,7 +83,7 @@ def test_what_is_served_is_the_mean_of_what_the_members_serve(
         check(found, *set_to)
     bulk = loaded.signatures["bulk_inference"](examples=tf.constant(raw(pixels)))
     np.testing.assert_array_equal(bulk["probability"], found["probability"])
-    np.testing.assert_array_equal(serving.serve_pixels(pixels)["probability"], found["probability"])
+    np.testing.assert_allclose(serving.probability(serving.pixel_logits(pixels)), found["probability"], atol=1e-6)
     told = json.loads((out / export.FACTS).read_text())
     assert (told["temperature"], told["bias"], told["threshold"]) == pytest.approx((1.6, 0.25, 0.6))
     assert loaded.explain(tf.constant(raw(pixels)), tf.ones(9, tf.int64)).shape == (9, SIDE, SIDE)
