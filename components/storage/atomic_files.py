@@ -135,7 +135,7 @@ def copy_tree(source: Path, target: Path, copy: Callable[[str, str], object] = s
 
     Args:
         source: The folder.
-        target: New folder; its parent is there.
+        target: New folder; parents are made.
         copy: Copies one file.
 
     Returns:
@@ -145,7 +145,7 @@ def copy_tree(source: Path, target: Path, copy: Callable[[str, str], object] = s
         UsageError, TemporaryError: As `os_errors`.
     """
     with os_errors("writing", target):
-        target.mkdir()
+        target.mkdir(parents=True)
         for entry in sorted(source.iterdir()):
             if entry.is_dir():
                 copy_tree(entry, target / entry.name, copy)
