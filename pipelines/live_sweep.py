@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from components.core.text import number
+from components.sweeps import stopping
 from components.sweeps.sweep_types import ADAPTIVE, SweepRecord, Trial, TrialRecord
 from components.training import epoch_line
 from pipelines.live import Screen, duration, grid, on_terminal
@@ -152,6 +153,6 @@ class SweepView:
             return "trains", epoch, figure, duration(self._now() - self._begun)
         if found is None:
             return "waits", "", "", ""
-        states = {"done": "done", "failed": "failed", "stopped": "ended early", "running": "trains elsewhere"}
+        state = "trains elsewhere" if not found.over else stopping.outcome(found)
         epochs = f"{found.epochs_run}/{found.epochs}" if found.epochs else ""
-        return states[found.state], epochs, number(found.score, absent=""), duration(found.seconds)
+        return state, epochs, number(found.score, absent=""), duration(found.seconds)

@@ -97,7 +97,7 @@ def _winner(
 
 def _show(document: dict[str, Any]) -> None:
     rows = [
-        (line["trial"], line["recipe"], ", ".join(f"{k}={v}" for k, v in line["values"].items()), line["state"],
+        (line["trial"], line["recipe"], ", ".join(f"{k}={v}" for k, v in line["values"].items()), line["outcome"],
          number(line["score"]), f"{line['seconds']:.0f} s", line["reason"][:120])
         for line in sorted(document["results"], key=lambda line: -(line["score"] or 0.0))
     ]  # fmt: skip

@@ -6,6 +6,7 @@ whoever starts it. Several of these loops, on several machines too, may work on 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -21,6 +22,7 @@ from components.datasets import manifest as manifests
 from components.errors import EXIT_TEMPORARY, TemporaryError
 from components.storage.base import Storage
 from components.sweeps import record as records
+from components.sweeps import stopping
 from components.sweeps.sweep_types import ADAPTIVE, SweepRecord, Trial, TrialFailure, TrialRecord
 from components.sweeps.trial import resumable, seconds_left
 from pipelines import live_sweep
@@ -71,7 +73,10 @@ class _Loop:
             known = records.read_trials(self.storage, self.folder, sweep)
             if self.view is not None:
                 self.view.update(sweep, known, time_left(sweep, known))
-            if sweep.choice is not None or self._spent(sweep, known):
+            if sweep.choice is not None:
+                return
+            if self._spent(sweep, known):
+                self._cut(known)
                 return
             waiting = [t.number for t in sweep.trials if t.number not in known or not known[t.number].over]
             waiting += [n for n, t in known.items() if t.over and resumable(t, known, sweep)]
@@ -97,6 +102,26 @@ class _Loop:
             return False
         self.log(f"the budget of {sweep.search.minutes:g} minutes is spent")
         return True
+
+    def _cut(self, known: dict[int, TrialRecord]) -> None:
+        """Ends trials whose process was killed, and which the budget lets nobody go on with."""
+        for trial in known.values():
+            if trial.over:
+                continue
+            with contextlib.suppress(TemporaryError):  # another process works on it, and ends it after its epoch
+                lock = records.trial_lock(self.storage, self.folder, trial.number, "histoline sweep cuts a trial", 0)
+                with lock:
+                    now = records.read_trial(self.storage, self.folder, trial.number)
+                    if now is None or now.over:
+                        continue
+                    after = f"{now.epochs_run} of {now.epochs} epochs" if now.epochs else "its process was killed"
+                    changes: dict[str, Any] = {
+                        "state": "stopped", "ended": time.time(), "score": max(now.curve, default=None),
+                        "reason": f"{stopping.BUDGET} after {after}.",
+                    }  # fmt: skip
+                    ended = dataclasses.replace(now, **changes)
+                    records.write_trial(self.storage, self.folder, ended)
+                    self.log(f"trial {trial.number}: {stopping.CUT}, {ended.reason}")
 
     def _is_free(self, number: int) -> bool:
         """Whether no other process works on a trial."""
@@ -174,7 +199,7 @@ def progress(sweep: SweepRecord, trial: Trial, ended: TrialRecord, known: dict[i
     if ended.error is not None:
         text = f"{head}: failed. {ended.error.message}"
     elif ended.state == "stopped":
-        text = f"{head}: {metric} {number(ended.score)}, ended early: {ended.reason}"
+        text = f"{head}: {metric} {number(ended.score)}, {stopping.outcome(ended)}: {ended.reason}"
     else:
         value = ended.figures[sweep.metric]
         limits = "" if value.get("low") is None else f" ({number(value['low'])} to {number(value['high'])})"

@@ -191,11 +191,14 @@ def result(storage: Storage, folder: str) -> dict[str, Any]:
 
 
 def _line(number: int, recipe: str, values: Mapping[str, Any], trial: TrialRecord | None) -> dict[str, Any]:
+    from components.sweeps.stopping import outcome
+
     return {
         "trial": number,
         "recipe": recipe,
         "values": dict(values),
         "state": trial.state if trial else "planned",
+        "outcome": outcome(trial),
         "score": trial.score if trial else None,
         "seconds": trial.seconds if trial else 0.0,
         "parameters": trial.parameters if trial else None,

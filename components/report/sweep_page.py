@@ -17,6 +17,7 @@ from components.report.measures import TITLES
 from components.report.page import FILE, environment, verdict
 from components.storage.base import Storage
 from components.sweeps import record as records
+from components.sweeps import stopping
 from components.sweeps.sweep_types import SweepRecord, Trial, TrialRecord
 from components.training import run_record
 from components.training.run_types import RunRecord
@@ -42,6 +43,7 @@ class Line:
         within: Within one standard error of the best.
         winner: It was chosen.
         best: It has the best estimate.
+        outcome: What became of it, in words.
         why: Why it failed or was ended early.
     """
 
@@ -54,6 +56,7 @@ class Line:
     within: bool
     winner: bool
     best: bool
+    outcome: str
     why: str
 
 
@@ -115,6 +118,7 @@ def render(
         unit=sweep.group_unit,
         lines=lines,
         done=done,
+        cut=sum(stopping.was_cut(trial) for trial in trials.values()) if sweep.search.minutes else 0,
         others=[line for line in lines if not line.value],
         more=[name for name in MORE if any(name in line.trial.figures for line in done if line.trial)],
         differs=_differs(sweep, done),
@@ -153,6 +157,7 @@ def _line(sweep: SweepRecord, trial: Trial, found: TrialRecord | None) -> Line:
         within=choice is not None and trial.number in choice.within,
         winner=choice is not None and trial.number == choice.winner,
         best=choice is not None and trial.number == choice.best,
+        outcome=stopping.outcome(found),
         why=why,
     )
 

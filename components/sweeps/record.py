@@ -93,6 +93,14 @@ def begin(
                 f"Sweep {sweep_id!r} was begun with other {'options' if same_data else 'data'}.",
                 "Choose another --sweep-id, or none.",
             )
+        if record.choice is not None:
+            if search.minutes not in (None, record.search.minutes):
+                raise UsageError(
+                    f"Sweep {sweep_id!r} has chosen trial {record.choice.winner}, and --minutes {search.minutes:g}"
+                    " would change nothing: no trial of it runs any more.",
+                    "Start a new sweep with another --sweep-id, or repeat this one without --minutes.",
+                )
+            return record
         return record if record.search == search else update(storage, folder, search=search)
     for other in (find_run(storage, sweep_id), find_sweep(storage, sweep_id)):
         if other is not None:

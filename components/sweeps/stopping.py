@@ -23,12 +23,27 @@ FINISHED = 3
 BUDGET = "the budget of time was spent"
 """How the reason of a trial begins that may go on once there is more time."""
 
+CUT = "cut by the budget"
+"""What such a trial is called on pages, terminals and in JSON."""
+
 Look = Callable[[Sequence[float], int], None]
 """Gets the curve of a trial and the epochs of its recipe."""
 
 
 class EndedEarly(Exception):
     """Ends a trial; says why, in a sentence without its full stop."""
+
+
+def was_cut(trial: TrialRecord) -> bool:
+    """Whether the budget ended a trial, not what it had learnt."""
+    return trial.state == "stopped" and trial.reason.startswith(BUDGET)
+
+
+def outcome(trial: TrialRecord | None) -> str:
+    """What became of a trial, in the words of pages, terminals and JSON; None for one that has not begun."""
+    if trial is None:
+        return "not begun"
+    return CUT if was_cut(trial) else {"stopped": "ended early"}.get(trial.state, trial.state)
 
 
 def best_until(curve: Sequence[float], share: float) -> float:

@@ -54,7 +54,7 @@ def run(storage: Storage, folder: str, number: int, *, log: Log, wait_seconds: f
 def resumable(trial: TrialRecord, all_trials: dict[int, TrialRecord], sweep: SweepRecord) -> bool:
     """Whether a trial that the budget ended may go on: the sweep has more time by now."""
     left = seconds_left(all_trials, sweep)
-    return trial.state == "stopped" and trial.reason.startswith(stopping.BUDGET) and (left is None or left > 0)
+    return stopping.was_cut(trial) and (left is None or left > 0)
 
 
 def seconds_left(all_trials: dict[int, TrialRecord], sweep: SweepRecord) -> float | None:

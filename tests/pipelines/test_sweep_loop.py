@@ -7,15 +7,18 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.errors import DataError, TemporaryError, UsageError
+from components.report import sweep_page
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.sweeps import conclude, record
 from components.sweeps.sweep_types import Search, Trial, TrialFailure, TrialRecord
-from pipelines import step, sweep, sweep_loop
+from components.sweeps.trial import resumable
+from pipelines import step, sweep, sweep_loop, sweep_steps
 from tests.support import manifests
 
 FOLDER = "sweeps/idc/binary/one"
@@ -108,6 +111,38 @@ def test_time_that_is_spent_ends_the_sweep_and_more_time_goes_on_with_it(tmp_pat
     record.update(storage, FOLDER, search=dataclasses.replace(search, minutes=9))
     sweep_loop.run_trials(storage, FOLDER, lambda line: None, runner)
     assert ran == [0, 1, 1, 2]
+
+
+def test_a_killed_trial_that_the_budget_lets_nobody_go_on_with_is_cut(tmp_path: Path) -> None:
+    storage, lines = begun(tmp_path, 4, minutes=1), list[str]()
+    end(storage, 0, seconds=61.0)
+    for number in (1, 2):  # SIGKILL left the first so; on the second another process works
+        trial = TrialRecord(1, number, "running", "", "", epochs_run=2, epochs=9, curve=(0.6, 0.7), seconds=1.0)
+        record.write_trial(storage, FOLDER, trial)
+    context: Any = multiprocessing.get_context("fork")
+    locked, ready = context.Event(), context.Event()
+
+    def other() -> None:
+        with record.trial_lock(storage, FOLDER, 2, "another"):
+            locked.set()
+            ready.wait(60)
+
+    process = context.Process(target=other)
+    process.start()
+    assert locked.wait(60)
+    sweep_loop.run_trials(storage, FOLDER, lines.append, lambda number: 1 // 0)
+    ready.set()
+    process.join()
+    found = record.read_trials(storage, FOLDER, record.read(storage, FOLDER))
+    assert [found[number].state for number in found] == ["done", "stopped", "running"]
+    assert (found[1].score, found[1].reason) == (0.7, "the budget of time was spent after 2 of 9 epochs.")
+    assert "trial 1: cut by the budget, the budget of time was spent after 2 of 9 epochs." in lines
+    told = sweep_steps.result(storage, FOLDER)["results"]
+    assert [line["outcome"] for line in told] == ["done", "cut by the budget", "running", "not begun"]
+    page = sweep_page.render(record.read(storage, FOLDER), found)
+    assert "1 cut by the budget of 1 minutes" in page and "<td>cut by the budget</td>" in page
+    # More time goes on with it.
+    assert resumable(found[1], found, dataclasses.replace(record.read(storage, FOLDER), search=Search("list", ())))
 
 
 def test_where_no_trial_was_trained_to_its_end_the_reasons_are_told(tmp_path: Path) -> None:

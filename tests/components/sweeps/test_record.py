@@ -11,7 +11,7 @@ from components.errors import DataError, UsageError
 from components.storage.base import Storage
 from components.storage.open import open_storage
 from components.sweeps import record
-from components.sweeps.sweep_types import Search, SweepRecord, Trial, TrialFailure, TrialRecord
+from components.sweeps.sweep_types import Choice, Search, SweepRecord, Trial, TrialFailure, TrialRecord
 from tests.support import manifests, schemas
 
 FOLDER = "sweeps/idc/binary/one"
@@ -56,6 +56,14 @@ def test_a_repeated_sweep_keeps_its_trials_and_may_get_more_time_but_nothing_els
         begin(storage, search=dataclasses.replace(SEARCH, seed=1))
     with pytest.raises(UsageError, match="begun with other data"):
         begin(storage, plan_id="y")
+
+
+def test_more_time_after_the_choice_is_refused_and_a_repeated_sweep_is_not(storage: Storage) -> None:
+    begin(storage)
+    record.update(storage, FOLDER, state="done", choice=Choice(0, 0, "the only one", (0,), {}))
+    with pytest.raises(UsageError, match="has chosen trial 0, and --minutes 9 would change nothing"):
+        begin(storage, search=dataclasses.replace(SEARCH, minutes=9.0))
+    assert begin(storage).search == begin(storage, search=dataclasses.replace(SEARCH, minutes=None)).search == SEARCH
 
 
 def test_a_name_is_given_once_in_a_workspace(storage: Storage) -> None:
