@@ -20,7 +20,7 @@ COPY --from=airflow --chown=10001:10001 /opt/airflow /opt/airflow
 COPY --from=airflow /entrypoint /entrypoint
 COPY --from=airflow /opt/histoline/infra /opt/histoline/infra
 COPY --from=airflow /opt/histoline/dags /opt/histoline/dags
-RUN ldconfig
+RUN /sbin/ldconfig
 # Airflow's programs come first; the steps are started by their whole path.
 ENV PATH=/opt/airflow-venv/bin:/opt/histoline/.venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONWARNINGS=ignore \
