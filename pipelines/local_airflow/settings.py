@@ -271,7 +271,6 @@ def configuration(place: Place, random: Mapping[str, str]) -> dict[str, dict[str
         },
         "email": {"default_email_on_failure": "False", "default_email_on_retry": "False"},
         "metrics": {"statsd_on": "False", "otel_on": "False"},
-        "usage_data_collection": {"enabled": "False"},
         **(celery.configuration(place.broker, place.database) if place.workers else {}),
     }
 
