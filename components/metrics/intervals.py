@@ -81,6 +81,28 @@ def smallest_detectable_difference(
     return (critical_value(confidence, groups) + statistics.NormalDist().inv_cdf(power)) * standard_error
 
 
+def groups_needed(
+    standard_error: float, groups: int, difference: float, confidence: float, *, power: float = 0.80
+) -> int | None:
+    """Groups at which a true difference would probably be found; None where no number of them finds it.
+
+    A standard error over G groups falls as 1 / sqrt(G), so that (critical value + z[power]) * SE reaches the difference
+    at G * ((critical value + z[power]) * SE / difference)^2. The critical value of today's number of groups is used:
+    that of more is a little smaller.
+
+    Args:
+        standard_error: Of the difference, today.
+        groups: That it was measured on.
+        difference: The true one, with the margin where one is allowed.
+        confidence: Two-sided, of the interval whose lower limit must pass 0.
+        power: Probability of finding it.
+    """
+    if difference <= 0:
+        return None
+    least = smallest_detectable_difference(standard_error, groups, confidence=confidence, power=power)
+    return max(1, math.ceil(groups * (least / difference) ** 2))
+
+
 def chance_of_passing(standard_error: float, groups: int, difference: float, confidence: float) -> float:
     """Probability that the lower limit of a difference lies above 0, where the true difference is this.
 

@@ -103,6 +103,7 @@ class Evidence:
         notes: What is missing, in sentences.
         error_maps: Where the model looked in its worst errors; None where it was not asked.
         tfx: What TFX and ML Metadata know of the run; None where it left nothing.
+        before: RUN_ID of the last run of data set and task that was judged before this one began, and has a page.
     """
 
     folder: str
@@ -116,6 +117,7 @@ class Evidence:
     notes: tuple[str, ...]
     error_maps: ErrorMaps | None = None
     tfx: TfxDocument | None = None
+    before: str = ""
 
     @property
     def test(self) -> SplitPredictions | None:
@@ -187,7 +189,25 @@ def collect(storage: Storage, folder: str) -> Evidence:
             rivals = _rivals(storage, home, record, comparison, splits["test"])
     images = DatasetImages(storage, record.dataset_dir)
     maps, tfx = _error_maps(storage, folder), tfx_document.read(storage, folder)
-    return Evidence(folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps, tfx)
+    return Evidence(
+        folder, record, manifest, champion, splits, rivals, rejects, images, tuple(notes), maps, tfx,
+        _before(storage, record),
+    )  # fmt: skip
+
+
+def _before(storage: Storage, record: RunRecord) -> str:
+    home, found = f"runs/{record.dataset}/{record.task}", ("", "")
+    for run_id in storage.list_dirs(home):
+        folder = f"{home}/{run_id}"
+        if run_id == record.run_id or not storage.exists(f"{folder}/report/index.html"):
+            continue
+        try:
+            other = run_record.read(storage, folder)
+        except HistolineError:
+            continue
+        if other.decision in ("promoted", "refused") and found < (other.created, run_id) < (record.created, ""):
+            found = (other.created, run_id)
+    return found[1]
 
 
 def _dataset(

@@ -208,6 +208,16 @@ def slice_tables(evidence: Evidence, limit: int = 20) -> list[SliceTable]:
     return [table for table in tables if table.total > 1]
 
 
+def worst_groups(tables: Sequence[SliceTable], unit: str) -> list[str]:
+    """Groups with a wrong call, the smallest share of right ones first; empty where each image is a group.
+
+    Args:
+        tables: As `slice_tables` gives them.
+        unit: What a group is.
+    """
+    return [row.name for table in tables if table.by == unit for row in table.rows if row.right < 1]
+
+
 def _slices(evidence: Evidence, test: SplitPredictions, by: str, column: Array, limit: int) -> SliceTable:
     known = ~np.isin(column, ("", "-1"))
     columns: tuple[str, ...] = MULTICLASS_COLUMNS if evidence.multiclass else BINARY_COLUMNS

@@ -136,6 +136,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
     sources = [] if record.drawn else published(record.dataset, record.task)
     champion = evidence.champion.current if evidence.champion else None
     shift = record.drift or {}
+    slices = measures.slice_tables(evidence)
     caveat = unproven_caveat(str((record.promotion or {}).get("unproven", "")))
     return {
         "run": record,
@@ -148,8 +149,8 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "is_champion": champion is not None and champion.version == record.version,
         "champion": champion,
         "notes": evidence.notes,
-        "advice": orientation.advice(record),
-        "ways": orientation.ways(record, champion),
+        "advice": orientation.advice(record, measures.worst_groups(slices, evidence.unit)),
+        "ways": orientation.ways(record, champion, evidence.before),
         "test": test,
         "prevalence": _prevalence(evidence),
         "size": dataset_card.patch_size(evidence.manifest) if evidence.manifest else "unknown",
@@ -168,7 +169,7 @@ def _context(evidence: Evidence) -> dict[str, Any]:
         "explorer": explorer.explorer(evidence, measures.bootstrap_plan(evidence)),
         "confusion": _confusion(evidence),
         "calibration_rows": _calibration_rows(record),
-        "slices": measures.slice_tables(evidence),
+        "slices": slices,
         "drift": shift,
         "drift_rows": _drift_rows(shift),
         "config": list(lineage.flatten(record.config)),
