@@ -19,6 +19,7 @@ TOGETHER = {
 LONGEST = (
     "test_retraining",
     "test_airflow_faults",
+    "test_airflow_celery",
     "test_airflow_browser",
     "test_soak",
     "test_train",
