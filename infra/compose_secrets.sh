@@ -31,7 +31,7 @@ fi
 database=$(sed 's/=/%3D/g' postgres_password)
 broker=$(sed -n 's/^requirepass //p' redis_settings | sed 's/=/%3D/g')
 printf 'postgresql+psycopg2://airflow:%s@postgres/airflow' "$database" | secret airflow_database
-printf 'db+postgresql://airflow:%s@postgres/airflow' "$database" | secret airflow_results
+printf 'db+postgresql+psycopg2://airflow:%s@postgres/airflow' "$database" | secret airflow_results
 printf 'redis://:%s@redis:6379/0' "$broker" | secret airflow_broker
 random | secret airflow_fernet
 random | secret airflow_jwt

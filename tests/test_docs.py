@@ -17,7 +17,7 @@ from pipelines.sweep_steps import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("components", "pipelines", "schemas", "dags", "infra", "tests", "docs", "benchmarks", ".ci")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "infra/README.md")
 README_LINES = 120
 
 MADE_LATER = ("benchmarks/.work", "tests/e2e/artifacts", "winner.yaml")
