@@ -1,6 +1,6 @@
 # Each target does the set-up it needs; set-up that is up to date costs a moment.
 .DEFAULT_GOAL := help
-.PHONY: help setup airflow airflowdown demo demo-retrain soak fuzz test test-dags e2e lint bench lock clean
+.PHONY: help setup airflow airflowdown demo demo-retrain soak faults fuzz test test-dags e2e lint bench lock clean
 SHELL := /bin/bash
 export PYTHON310 PYTHON312
 # Compiled modules are kept, whatever the shell says: the tests start hundreds of processes.
@@ -27,6 +27,9 @@ demo-retrain: setup ## four weeks of retraining on real Airflow servers, in .dem
 
 soak: setup ## 50 cycles of retraining with random kills, in .demo/soak (half an hour; ARGS="--cycles 10 --seed 1")
 	$(PYTHON) infra/soak.py $(ARGS)
+
+faults: setup ## the fault list, every act at every n, laws and damaged images; prints "N tried, M held" (ten minutes)
+	$(PYTHON) -m tests.faults $(ARGS)
 
 fuzz: setup ## damaged PNG and TIFF files against Pillow in child processes (SECONDS=600 for longer, SEED=1 for others)
 	$(PYTHON) -m tests.faults.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0)

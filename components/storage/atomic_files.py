@@ -60,6 +60,11 @@ def os_errors(doing: str, path: str | os.PathLike[str]) -> Iterator[None]:
             ) from error
         if error.errno in _MISSING:
             raise StorageMissing(f"{path} does not exist ({doing}).", "Check the path.") from error
+        if error.errno == errno.EFBIG and doing == "writing":
+            raise UsageError(
+                f"{path} may not become so large: {reason}.",
+                "Raise the limit of file sizes (ulimit -f), or choose a file system that takes such files.",
+            ) from error
         if error.errno in _BAD_NAME:
             raise UsageError(f"{path} cannot be used for {doing}: {reason}.", "Choose another name.") from error
         if error.errno in PASSING:

@@ -147,29 +147,41 @@ class Trial:
             yield "doing it again gives " + ", ".join(map(" ".join, list(zip(kinds, names, strict=True))[:4]))
 
 
-def main() -> int:
-    """Prints what was tried, and what did not hold; 1 where something did not."""
+def everything(names: Iterable[str] = (), kinds: Iterable[Kind] = KINDS, step: int = 1) -> tuple[int, int]:
+    """Tries acts, and prints what did not hold; how many were tried, and how many held.
+
+    Args:
+        names: Of the acts; none for all.
+        kinds: Ways to fail.
+        step: 1 for every n.
+    """
     from tests.faults.acts import ACTS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--act", choices=ACTS, action="append", help="only this one; may be given often")
-    parser.add_argument("--kind", choices=KINDS, action="append", help="only this one; may be given often")
-    parser.add_argument("--step", type=int, default=1, help="1 for every n")
-    options = parser.parse_args()
     tried, failed = 0, 0
-    for name in options.act or ACTS:
+    for name in names or ACTS:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place).resolve()
             trial = Trial(ACTS[name](folder), folder / "start", folder)
-            for kind in options.kind or KINDS:
-                count, broken = trial.every(kind, options.step)
+            for kind in kinds:
+                count, broken = trial.every(kind, step)
                 wrong = len({each.n for each in broken})
                 tried, failed = tried + count, failed + wrong
                 for each in broken:
                     print(each)
                 print(f"{name}, {kind}: {count} tried, {count - wrong} held", flush=True)
-    print(f"fail at every n: {tried:,} tried, {tried - failed:,} held")
-    return bool(failed)
+    return tried, tried - failed
+
+
+def main() -> int:
+    """Prints what was tried, and what did not hold; 1 where something did not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--act", action="append", help="only this one; may be given often")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only this one; may be given often")
+    parser.add_argument("--step", type=int, default=1, help="1 for every n")
+    options = parser.parse_args()
+    tried, held = everything(options.act or (), options.kind or KINDS, options.step)
+    print(f"fail at every n: {tried:,} tried, {held:,} held")
+    return int(held != tried)
 
 
 if __name__ == "__main__":
