@@ -293,13 +293,13 @@ def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, o
 
 
 def _list_bucket(root: str, out: _Collector) -> None:
-    from components.storage.gcs_client import gcs_errors  # costs a second and 50 MB: only where a bucket is read
+    from components.storage.gcs_client import DEFAULT_RETRY, gcs_errors  # a second and 50 MB: only for a bucket
+    from components.storage.gcs_listing import list_objects
 
     bucket, prefix = open_bucket(root)
     with gcs_errors("listing", root):
-        fields = "items(name,size,generation),nextPageToken"
-        for blob in bucket.list_blobs(prefix=prefix, fields=fields):
-            path = blob.name[len(prefix) :]
+        for found in list_objects(bucket, prefix, DEFAULT_RETRY):
+            path = found.name[len(prefix) :]
             name = path.rpartition("/")[2]
             # Consoles make "folders" as empty objects whose name ends in a slash.
             if not name:
@@ -309,7 +309,7 @@ def _list_bucket(root: str, out: _Collector) -> None:
             elif part := _hidden_part(path):
                 out.reject(path, "bad_name", _hidden_detail(part))
             else:
-                out.add(path, extension, int(blob.size), int(blob.generation))
+                out.add(path, extension, found.size, found.generation)
 
 
 def open_bucket(root: str) -> tuple[Any, str]:
