@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from components.datasets import manifest as manifests
 from components.errors import HistolineError
-from components.report import figures, sweep_figures
+from components.report import figures, parallel_coordinates, sweep_figures
 from components.report.lineage import flatten
 from components.report.measures import TITLES
 from components.report.page import FILE, environment, verdict
@@ -181,6 +181,34 @@ def _differs(sweep: SweepRecord, done: list[Line]) -> dict[str, list[str]]:
     return {field: values for field, values in found.items() if len(set(values)) > 1}
 
 
+def _parallel(sweep: SweepRecord, lines: list[Line]) -> Markup | None:
+    """Trials across parallel axes; None where there are not two of them that differ in anything."""
+    shown = [
+        (line, sweep.trials[line.number], line.trial) for line in lines
+        if line.trial and line.trial.score is not None and line.trial.state in ("done", "stopped")
+    ]  # fmt: skip
+    if len(shown) < 2:
+        return None
+    axes = []
+    if len({line.recipe for line, _, _ in shown}) > 1:
+        axes.append(parallel_coordinates.names("recipe", [line.recipe for line, _, _ in shown]))
+    for field in sweep.search.fields:
+        axes.append(parallel_coordinates.searched(field, [str(trial.values[field.name]) for _, trial, _ in shown]))
+    for title in ("parameters", "pixels"):
+        values = [getattr(found, title) for _, _, found in shown]
+        if len({value for value in values if value is not None}) > 1:
+            axes.append(parallel_coordinates.numbers({"parameters": "weights"}.get(title, title), values, log=True))
+    if not axes:
+        return None
+    axes.append(parallel_coordinates.numbers("minutes", [found.seconds / 60 for _, _, found in shown]))
+    axes.append(parallel_coordinates.numbers(TITLES[sweep.metric], [found.score for _, _, found in shown]))
+    rows = [
+        parallel_coordinates.Row(line.number, line.recipe, bool(line.value), line.winner, line.best)
+        for line, _, _ in shown
+    ]
+    return parallel_coordinates.draw("parallel", axes, rows, TITLES[sweep.metric])
+
+
 def _plots(sweep: SweepRecord, lines: list[Line], done: list[Line]) -> dict[str, list[tuple[Markup, str]]]:
     metric = TITLES[sweep.metric]
     wide: list[tuple[Markup, str]] = []
@@ -218,6 +246,13 @@ def _plots(sweep: SweepRecord, lines: list[Line], done: list[Line]) -> dict[str,
          "winner": line.winner}
         for line in lines if line.trial and line.trial.score is not None and line.trial.state != "failed"
     ]  # fmt: skip
+    lines_of = _parallel(sweep, lines)
+    if lines_of is not None:
+        wide.append((
+            lines_of,
+            f"Every trial as a line, from what it was made of to its {metric}: thick are the best and the chosen one"
+            " (diamonds), dashed and hollow those that ended early, with the best figure that they had by then.",
+        ))  # fmt: skip
     slices = [
         (sweep_figures.slices(f"slice-{i}", field, scored, metric), f"{field.name}: what its values gave")
         for i, field in enumerate(sweep.search.fields)
