@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from pipelines import console
 from pipelines.options import json_option, metadata_server
 from pipelines.train import settle, training_options
 from pipelines.whole_run import result_left_behind
+
+if TYPE_CHECKING:
+    from components.training.cluster import Cluster
 
 
 class Steps(click.Command):
@@ -63,6 +66,8 @@ def command(
     storage = open_storage(given["workspace"])
     folder = run_record.run_dir(dataset, given["task"], run_id)
     cluster = read_cluster()
+    if fold is not None:
+        refuse_fold(stage, cluster)
     if cluster is not None and not cluster.chief:
         if stage != "train":
             click.echo(f"{stage}: nothing to do for {cluster.describe()}, the chief does it")
@@ -72,8 +77,6 @@ def command(
         joined = stages.result(storage, join(storage, folder, cluster, console.log))
         console.emit(joined, as_json, lambda: click.echo("train: done"))
         return
-    if fold is not None and stage != "train":
-        raise UsageError(f"step {stage} has no folds.", "Only `step train` takes --fold.")
     if stage == "validate":
         frozen = (
             run_record.read(storage, folder).dataset_dir if run_record.exists(storage, folder) else None
@@ -101,6 +104,21 @@ def command(
                 run.stage(stage)
     document = stages.result(storage, run_record.read(storage, folder))
     console.emit(document, as_json, lambda: click.echo(document["reason"] or f"{stage}: done"))
+
+
+def refuse_fold(stage: str, cluster: Cluster | None) -> None:
+    """Refuses --fold where there is none to train alone.
+
+    Raises:
+        UsageError: Another stage than train, or TF_CONFIG makes this process one of several workers.
+    """
+    if stage != "train":
+        raise UsageError(f"step {stage} has no folds.", "Only `step train` takes --fold.")
+    if cluster is not None:
+        raise UsageError(
+            "TF_CONFIG is set, but a fold is trained on one machine.",
+            "Unset it, and start step train --fold on each machine: folds are what they share.",
+        )
 
 
 def refuse_options(context: click.Context) -> None:

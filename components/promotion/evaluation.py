@@ -31,6 +31,7 @@ from components.promotion.gate import decide
 from components.promotion.gate_facts import (
     Making,
     disjointness,
+    folds_warning,
     gate_policy,
     opponents,
     other_way,
@@ -183,6 +184,8 @@ def judge(inputs: EvaluationInputs, scores: Scores, floors: Mapping[str, Any], l
     groups = _texts(inputs.test, "group_id")
     models, warnings = opponents(inputs.comparable, inputs.manifest, scores.promoted, groups)
     warnings += [way_warning(name, model.entry) for name, model in inputs.promoted.items() if name not in models]
+    told = (folds_warning(name, model, inputs.record.folds) for name, model in inputs.comparable.items())
+    warnings += filter(None, told)
     measured: dict[str, Any] = {"metrics": {}, "per_group": {}, "recognition": {}, "slices": []}
     measured |= {"patient_level": {}, "selective": {}}
     if scores.predictions is not None:

@@ -19,6 +19,7 @@ from components.promotion import champion as champions
 from components.promotion.champion import Champion, Promotion
 from components.promotion.scoring_process import SPLITS
 from components.promotion.served_model import NotServable, read_facts, read_fitted_groups, read_train_groups
+from components.splits.fold_assignment import NAME, FoldAssignment
 from components.storage.base import Storage
 from components.training.run_types import RunRecord
 from schemas.tables import COLOUR_COLUMNS
@@ -37,6 +38,7 @@ class PromotedModel:
         fitted_on: Groups that it was fitted on; None where it does not say.
         by_gate: The gate first promoted it; not a hand.
         measured_on: Groups that it was measured on out of fold; None where it was decided by a test split.
+        folds: Number of its folds and what was held out of them (`none` or `test`); None where that is not known.
     """
 
     entry: Promotion
@@ -45,6 +47,7 @@ class PromotedModel:
     fitted_on: frozenset[str] | None = None
     by_gate: bool = True
     measured_on: frozenset[str] | None = None
+    folds: tuple[int, str] | None = None
 
     def groups_beyond(self, groups: Array) -> int:
         """How many groups it was measured on out of fold that are not among some."""
@@ -163,10 +166,11 @@ def promoted_models(storage: Storage, home: str, champion: Champion | None) -> d
     for name, entry in champions.compared(champion).items():
         folder = champions.version_dir(storage, home, entry.version)
         by_gate = champion is not None and champion.origin(entry).promoted_by == "gate"
-        measured_on = _measured_on(folder) if entry.decision_by == "folds" else None
+        by_folds = entry.decision_by == "folds"
         models[name] = PromotedModel(
-            entry, folder, read_train_groups(folder), read_fitted_groups(folder), by_gate, measured_on
-        )
+            entry, folder, read_train_groups(folder), read_fitted_groups(folder), by_gate,
+            _measured_on(folder) if by_folds else None, _folds(folder) if by_folds else None,
+        )  # fmt: skip
     return models
 
 
@@ -176,6 +180,15 @@ def _measured_on(folder: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
     return frozenset(pq.read_table(file, columns=["group_id"])["group_id"].to_pylist())
+
+
+def _folds(folder: Path) -> tuple[int, str] | None:
+    """Number and holdout of the folds that a version was decided by; None where it does not say."""
+    try:
+        found = FoldAssignment.from_bytes((folder / "assets.extra" / NAME).read_bytes(), str(folder))
+    except FileNotFoundError:
+        return None
+    return found.folds, found.holdout
 
 
 def own_facts(model_dir: Path, content_digest: str) -> tuple[dict[str, Any], frozenset[str], str]:

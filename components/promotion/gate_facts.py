@@ -14,6 +14,7 @@ from components.promotion.champion import Promotion, caveat
 from components.promotion.evaluation_inputs import PromotedModel
 from components.promotion.gate_types import Disjointness, GateModel, GatePolicy
 from components.training.recipe_parts import Gate
+from components.training.run_types import FoldsRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,4 +150,25 @@ def way_warning(name: str, entry: Promotion) -> str:
     return (
         f"Version {entry.version} ({name.replace('_', ' ')}) was decided by {entry.decision_by}, this run was not: no"
         " figure of it is compared with."
+    )
+
+
+def folds_warning(name: str, model: PromotedModel, folds: FoldsRecord | None) -> str:
+    """What has to be said of a promoted model that was decided by other folds; empty where they are alike.
+
+    Args:
+        name: `champion` or `best_ever`.
+        model: The promoted model.
+        folds: Of this run; None where it decides by a split.
+    """
+    if folds is None or model.folds is None or model.folds == (folds.folds, folds.holdout):
+        return ""
+
+    def told(count: int, holdout: str) -> str:
+        return f"{count} folds {'without the test split' if holdout == 'test' else 'over all splits'}"
+
+    return (
+        f"Version {model.entry.version} ({name.replace('_', ' ')}) was decided by {told(*model.folds)}, this run by"
+        f" {told(folds.folds, folds.holdout)}: their models learnt from other shares of the patients, so that a"
+        " difference is not of the recipes alone."
     )

@@ -122,7 +122,7 @@ def draw(name: str, axes: Sequence[Axis], rows: Sequence[Row], metric: str) -> M
         both = sum(row.winner or row.best for row in rows) > 1
         for i in reversed(range(min(len(rows), MOST))):
             row = rows[i]
-            line = [(x, axis.places[i]) for x, axis in enumerate(axes) if axis.places[i] is not None]
+            line = [(x, place) for x, axis in enumerate(axes) if (place := axis.places[i]) is not None]
             xs, ys = [x for x, _ in line], [y for _, y in line]
             strong = row.winner or row.best
             colour = ORANGE if row.winner else colours[row.family]

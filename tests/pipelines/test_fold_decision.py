@@ -15,6 +15,8 @@ import pytest
 from components.errors import DataError, UsageError
 from components.promotion import champion as champions
 from components.promotion import evaluation
+from components.promotion.evaluation_inputs import promoted_models
+from components.promotion.gate_facts import folds_warning
 from components.report import page
 from components.report.run_comparison import compare, read
 from components.splits.fold_assignment import NAME, FoldAssignment, FoldPlace
@@ -142,6 +144,9 @@ def test_a_champion_by_folds_is_compared_out_of_fold_on_the_patients_that_both_h
     shop.fresh()
     later = {group: place for group, place in folds.groups.items() if group != gone}
     folder = fold_run(shop, "new", folds=dataclasses.replace(folds, groups=later))
+    same = shop.record(folder).folds
+    assert same is not None
+    run_record.update(shop.storage, folder, folds=dataclasses.replace(same, folds=3))
     record = shop.evaluate(folder)
     against = {each["against"]: each for each in record.gate.comparisons}["champion"]
     assert (record.decision, record.code) == ("promoted", "better")
@@ -155,6 +160,13 @@ def test_a_champion_by_folds_is_compared_out_of_fold_on_the_patients_that_both_h
         assert np.isnan(kept) if mine[name]["group_id"] == new else kept == old[name]["probability"]
     assert compare(read(shop.storage, ["old", "new"])).differences[0].result is not None
     page.write(shop.storage, folder)
+    # It was decided by other folds, and that is said.
+    said = f"Version {version} (champion) was decided by 2 folds over all splits, this run by 3 folds over all splits"
+    assert [warning for warning in record.warnings if warning.startswith(said)]
+    home = shop.home.relative_to(shop.root).as_posix()
+    promoted = promoted_models(shop.storage, home, champions.read(shop.storage, home)[0])
+    assert folds_warning("champion", promoted["champion"], same) == ""
+
 
 
 def test_the_way_of_deciding_changes_by_hand_only(shop: Workshop) -> None:

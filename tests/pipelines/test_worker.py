@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -93,6 +94,11 @@ def test_commands_of_a_worker(run: tuple[Storage, str], monkeypatch: pytest.Monk
     assert invoke("train", *args) == 64 and "--run-id" in capsys.readouterr().err
     assert invoke("step", "evaluate", *args, "--run-id", "good") == 0
     assert "nothing to do for worker 1 of 2" in capsys.readouterr().out
+    for text in (OTHER.to_text(), dataclasses.replace(OTHER, index=0).to_text()):
+        monkeypatch.setenv("TF_CONFIG", text)
+        assert invoke("step", "train", *args, "--run-id", "good", "--fold", "1") == 64
+        assert "a fold is trained on one machine" in capsys.readouterr().err
+    monkeypatch.setenv("TF_CONFIG", OTHER.to_text())
     state(run, "done")
     for command in (("train", *args), ("step", "train", *args)):
         assert invoke(*command, "--run-id", "good") == 0, capsys.readouterr().err
