@@ -22,6 +22,7 @@ LONGEST = (
     "test_airflow_celery",
     "test_airflow_browser",
     "test_soak",
+    "test_every_n",
     "test_train",
     "test_trainer",
     "test_two_devices",
