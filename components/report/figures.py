@@ -325,7 +325,9 @@ def trend(name: str, runs: Sequence[Mapping[str, Any]], metric: str, title: str)
         if best:
             values = [runs[i]["estimate"] for i in best]
             axes.plot(place[best], values, "o", color=ORANGE, fillstyle="none", markersize=15, label="champion")
-        days = [f"{run['when']:%Y-%m-%d}" for run in runs]
+        # A day alone says nothing where all runs are of it.
+        one_day = len({run["when"].date() for run in runs}) == 1
+        days = [f"{run['when']:{'%m-%d %H:%M' if one_day else '%Y-%m-%d'}}" for run in runs]
         step = max(1, -(-len(runs) // 8))
         axes.set_xticks(place[::step], days[::step])
         axes.set(xlim=(0.4, len(runs) + 0.6), ylabel=metric)

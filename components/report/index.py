@@ -184,7 +184,7 @@ def family(runs: RunsOfTask) -> Family:
         by = "the gate" if current.promoted_by == "gate" else f"hand ({current.who})"
         again = f", version {current.from_version} again" if current.from_version is not None else ""
         served = f"version {current.version} of run {current.run_id}{again}, promoted by {by} on {current.when[:10]}"
-        served += f". {current.caveat}" if current.caveat else ""
+        served += f". {current.caveat.rstrip('.')}" if current.caveat else ""
     title = f"{runs.dataset} {runs.task}"
     return Family(title, tuple(lines), served, _plot(f"trend-{runs.dataset}-{runs.task}", title, lines))
 

@@ -59,6 +59,13 @@ def test_unchanged_runs_are_folded_and_long_names_are_short(studio: Studio) -> N
     assert 'class="is-promoted main"' in table and 'class="is-refused"' in table
 
 
+def test_runs_on_synthetic_data_carry_a_chip(studio: Studio) -> None:
+    chip = '<span class="badge drawn">synthetic data</span>'
+    assert chip not in (studio.root / index.write(studio.storage)).read_text(encoding="utf-8")
+    studio.begun("drawn", state="done", decision="refused", reason="Refused.", drawn=True)
+    assert (studio.root / index.write(studio.storage)).read_text(encoding="utf-8").count(chip) == 1
+
+
 def test_damaged_records_are_named_and_do_no_harm(studio: Studio) -> None:
     (studio.root / "runs/idc/binary/poor/run.json").write_text("{")
     families, broken = index.families(studio.storage)

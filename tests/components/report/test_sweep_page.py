@@ -26,6 +26,8 @@ def test_the_page_says_what_was_chosen_why_and_what_failed() -> None:
     assert "Synthetic data" in sweep_page.render(sweep, trials, drawn=True)
     page = sweep_page.render(sweep, trials)
     assert "Synthetic data" not in page
+    # A phone shows rows of runs as blocks that name a version; trials have other columns.
+    assert '<table class="trials"' in page and '<table class="runs"' not in page
     assert sweep.choice is not None and str(sweep.choice.reason).partition(":")[0] in page
     assert "<script" not in page and CSP.split(";")[0] in page.replace("&#39;", "'")
     assert "loss became nan in epoch 1" in page and "clearly behind after 4 of 8 epochs" in page
