@@ -107,12 +107,12 @@ def read_file(root: str, path: str) -> bytes | None:
         TemporaryError: The bucket did not answer.
     """
     if root.startswith(GCS_SCHEME):
-        from components.storage.gcs_client import gcs_errors
+        from components.storage.gcs_client import gcs_errors, retry_for
 
         bucket, prefix = open_bucket(root)
         with gcs_errors("reading", f"{root}/{path}"):
-            blob = bucket.get_blob(prefix + path)
-            return None if blob is None else bytes(blob.download_as_bytes())
+            blob = bucket.get_blob(prefix + path, retry=retry_for())
+            return None if blob is None else bytes(blob.download_as_bytes(retry=retry_for()))
     full = os.path.join(root, path)
     try:
         return read_regular(full)
@@ -293,12 +293,12 @@ def _add_link(entry: os.DirEntry[str], path: str, hidden: str, real_root: str, o
 
 
 def _list_bucket(root: str, out: _Collector) -> None:
-    from components.storage.gcs_client import DEFAULT_RETRY, gcs_errors  # a second and 50 MB: only for a bucket
+    from components.storage.gcs_client import gcs_errors, retry_for  # a second and 50 MB: only for a bucket
     from components.storage.gcs_listing import list_objects
 
     bucket, prefix = open_bucket(root)
     with gcs_errors("listing", root):
-        for found in list_objects(bucket, prefix, DEFAULT_RETRY):
+        for found in list_objects(bucket, prefix, retry_for()):
             path = found.name[len(prefix) :]
             name = path.rpartition("/")[2]
             # Consoles make "folders" as empty objects whose name ends in a slash.

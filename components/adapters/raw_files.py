@@ -99,10 +99,10 @@ class GcsSource:
         self._pool = ThreadPoolExecutor(self.THREADS)
 
     def _read(self, path: str) -> bytes:
-        from components.storage.gcs_client import gcs_errors
+        from components.storage.gcs_client import gcs_errors, retry_for
 
         with gcs_errors("reading", f"{self._root}/{path}"):
-            return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())
+            return bytes(self._bucket.blob(self._prefix + path).download_as_bytes(retry=retry_for()))
 
     def read_many(self, paths: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Rejected]:
         """See `Source`."""

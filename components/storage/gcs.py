@@ -24,6 +24,7 @@ from components.storage import local_cache
 from components.storage.atomic_files import TMP, StorageConflict, StorageMissing, os_errors
 from components.storage.base import ABSENT, HeldLock, Storage, check_path
 from components.storage.gcs_client import (
+    RETRY_SECONDS,
     bucket,
     conditional_write,
     crc32c_bytes,
@@ -52,7 +53,7 @@ class GcsStorage(Storage):
 
     is_local = False
 
-    def __init__(self, root: str, *, retry_seconds: float = 120.0) -> None:
+    def __init__(self, root: str, *, retry_seconds: float = RETRY_SECONDS) -> None:
         name, _, prefix = root.removeprefix("gs://").rstrip("/").partition("/")
         if not name:
             raise UsageError(f"{root!r} names no bucket.", "Give gs://BUCKET/PREFIX.")

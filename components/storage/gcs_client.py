@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import logging
+import math
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,13 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from components.errors import TemporaryError, UsageError
 from components.storage.atomic_files import StorageConflict, StorageMissing
 
+RETRY_SECONDS = 120.0
+"""How long one request is repeated."""
+
+TELL_SECONDS = 10.0
+"""A process says at most this often that it tries again."""
+
+_log = logging.getLogger(__name__)
 _LOGIN = "Run `gcloud auth application-default login`, or point GOOGLE_APPLICATION_CREDENTIALS at a key file."
 
 
@@ -42,10 +52,25 @@ def _bucket(name: str, emulator: str, pid: int) -> storage.Bucket:  # a forked c
         return client.bucket(name)
 
 
-def retry_for(seconds: float) -> Retry:
-    """Returns the library's own retry rule (network, 408, 429, 5xx) with another end."""
-    rule: Retry = DEFAULT_RETRY.with_timeout(seconds)
-    return rule
+def retry_for(seconds: float = RETRY_SECONDS) -> Retry:
+    """Returns the library's own retry rule (network, 408, 429, 5xx; 1 s, doubled up to 60 s) that tells, with an end.
+
+    Args:
+        seconds: How long one request is repeated.
+    """
+    return Retry(predicate=DEFAULT_RETRY._predicate, timeout=seconds, on_error=_tell)
+
+
+_told = -math.inf
+
+
+def _tell(error: Exception) -> None:
+    """Says that requests are repeated, now and then: where one fails, hundreds do."""
+    global _told
+    if time.monotonic() - _told > TELL_SECONDS:
+        _told = time.monotonic()
+        why = " ".join(str(error).split())[:200]
+        _log.warning("Google Storage does not answer as it should; trying again: %s", why)
 
 
 @contextlib.contextmanager

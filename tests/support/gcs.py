@@ -45,13 +45,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def emulator() -> Iterator[str]:
-    """Runs an empty emulator and yields its URL, for STORAGE_EMULATOR_HOST."""
+def emulator(seen_at: str = "") -> Iterator[str]:
+    """Runs an empty emulator and yields its URL, for STORAGE_EMULATOR_HOST.
+
+    Args:
+        seen_at: HOST:PORT by which callers reach it, where something stands in between: answers name it.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
     process = subprocess.Popen(
-        [binary(), *arguments, "-public-host", f"127.0.0.1:{port}"],
+        [binary(), *arguments, "-public-host", seen_at or f"127.0.0.1:{port}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
