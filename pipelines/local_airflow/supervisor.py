@@ -166,6 +166,8 @@ class Supervisor:
         log = server.service.log
         log.parent.mkdir(parents=True, exist_ok=True)
         rotate(log)
+        # Also of a start that fails: measured from an earlier one, it would count as a long life.
+        server.since_clock = time.time()
         with log.open("ab") as output:
             output.write(f"--- {now()} {' '.join(server.service.argv)}\n".encode())
             output.flush()

@@ -77,8 +77,9 @@ def test_a_service_may_have_a_folder_and_variables_of_its_own(tmp_path: Path) ->
     own.parent.write_text("")  # where the folder can't be made, it is tried again
     variables = {"ONLY": "that", "MORE": "too"}
     with Watched(tmp_path, (sys.executable, "-c", code), own={"folder": own, "variables": variables}) as watched:
-        watched.wait_for(lambda: watched.last["restarts"] >= 2)
+        watched.wait_for(lambda: watched.last["restarts"] >= 3)
         assert "could not be started" in watched.last["last_event"]
+        assert watched.last["last_event"].endswith("again 0.2 s later"), "patience grows"
         own.parent.unlink()
         watched.wait_for(lambda: f"{own} that too" in log.read_text())
 
