@@ -165,6 +165,7 @@ def test_train_goes_on_on_the_other_worker_when_its_worker_is_killed(pair: Pair)
     assert pair.worker_of(pair.step("train"))[0] == next(name for name in WORKERS if name != pair.killed)
     status = airflow.status()
     assert not status["healthy"] and status["services"][pair.killed]["pid"] is None
+    folder.unlink()
     assert airflow.finished("idc_train", pair.run) == "success", airflow.logs()
     tries = {name: task["try_number"] for name, task in airflow.tasks("idc_train", pair.run).items()}
     assert tries.pop("train") == 2
@@ -175,5 +176,4 @@ def test_train_goes_on_on_the_other_worker_when_its_worker_is_killed(pair: Pair)
 
 
 def test_a_worker_comes_back_once_its_machine_does(pair: Pair) -> None:
-    celery.folder(pair.airflow.home, pair.killed).unlink()
     wait_for(lambda: pair.airflow.status()["healthy"], f"{pair.killed} to be well again")
