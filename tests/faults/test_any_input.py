@@ -45,7 +45,7 @@ PLACES = st.sampled_from(["{}", "sub/{}", "9000/0/{}", "{}/0/9000_idx5_x1_y1_cla
 FORMS = st.sampled_from(["{}", "{}.png", "{}_idx5_x1_y1_class0.png", "9000_idx5_x{}_y1_class1.png", ".{}.png"])
 
 
-@times(20)
+@times(12)
 @given(st.lists(st.tuples(PLACES, FORMS, NAMES), max_size=8))
 def test_any_names_are_patches_or_rejects(tmp_path_factory: pytest.TempPathFactory, names: Any) -> None:
     root = tmp_path_factory.mktemp("raw")
@@ -71,7 +71,7 @@ def test_any_names_are_patches_or_rejects(tmp_path_factory: pytest.TempPathFacto
 TABLES = st.dictionaries(CELLS.filter(lambda key: patch_key(key) == key and key), st.sampled_from("01"), max_size=6)
 
 
-@times(40)
+@times(30)
 @given(TABLES, st.booleans(), st.data())
 def test_label_tables_are_read_as_they_were_written(table: dict[str, str], swapped: bool, data: st.DataObject) -> None:
     order = slice(None, None, -1 if swapped else 1)
@@ -80,7 +80,7 @@ def test_label_tables_are_read_as_they_were_written(table: dict[str, str], swapp
     assert parse_labels(file, "labels.csv").label == {key: int(label) for key, label in table.items()}
 
 
-@times(40)
+@times(30)
 @given(st.data())
 def test_damaged_tables_are_refused_or_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     header = data.draw(st.sampled_from([["id", "label"], ["id", "slide"], ["path", "patient", "slide"]]))
@@ -109,7 +109,7 @@ def refused_or(read: Callable[[], Any]) -> Any:
         return None
 
 
-@times(40)
+@times(30)
 @given(LEDGERS, st.data())
 def test_damaged_ledgers(ledger: Ledger, data: st.DataObject) -> None:
     text = data.draw(
@@ -161,7 +161,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
 
 
 @pytest.mark.parametrize("name", READERS)
-@times(40)
+@times(30)
 @given(data=st.data())
 def test_damaged_documents(
     name: str, documents: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -199,7 +199,7 @@ def same_values(data: bytes, document: dict[str, Any]) -> bool:
     return json_documents.canonical(json.loads(data)) == json_documents.canonical(document)
 
 
-@times(40)
+@times(30)
 @given(st.data())
 def test_damaged_digests_of_a_version(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "version"

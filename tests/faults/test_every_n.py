@@ -49,6 +49,7 @@ def not_synced(tmp: Path, dst: Path, *, synced: bool = False) -> None:
     atomic_files.fsync_dir(dst.parent)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("kind", ["kill", "cut"])
 def test_a_commit_that_is_none_is_seen(kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the temporary file a kill leaves half a file behind, without fsync a power cut leaves an empty one."""

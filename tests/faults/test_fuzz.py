@@ -11,7 +11,7 @@ import pytest
 from components.images import decode
 from tests.faults import fuzz
 
-CASES = 4000
+CASES = 3000
 
 
 def test_damaged_files_have_pillows_pixels_or_are_refused() -> None:
