@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.timetables import trigger as core
 
 from histoline_dags.form import arguments, build_form
@@ -114,3 +114,18 @@ def options(own: DatasetSettings, dag: str, context: Context) -> list[str]:
         return arguments(own.entry[dag], context["params"], context["dag_run"].conf)
     except ValueError as error:
         raise AirflowFailException(f"{error}") from None
+
+
+def skip_without_data(settings: Settings, name: str, task: str) -> None:
+    """Skips the step where nothing is there to train on.
+
+    Args:
+        settings: All of them.
+        name: Of the data set.
+        task: `binary` or `subtype`.
+
+    Raises:
+        AirflowSkipException: No data set is committed under this task.
+    """
+    if not (settings.workspace / "datasets" / name / task / "latest.json").is_file():
+        raise AirflowSkipException(f"no data set committed yet: run {name}_ingest")

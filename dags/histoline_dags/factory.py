@@ -18,7 +18,7 @@ from histoline_dags.assets import (
     model_asset,
     recipe_asset,
 )
-from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options
+from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options, skip_without_data
 from histoline_dags.ids import run_id
 from histoline_dags.light import NumbersOperator
 from histoline_dags.notify import WebhookNotifier
@@ -95,8 +95,8 @@ def train_dag(settings: Settings, name: str) -> DAG:
         task = winner[0] if winner else chosen[0] if chosen else context["params"]["task"]
         if chosen and chosen[0] != task:
             chosen = None
-        if chosen is None and not (settings.workspace / "datasets" / name / task / "latest.json").is_file():
-            raise AirflowSkipException(f"no data set committed yet: run {name}_ingest")
+        if chosen is None:
+            skip_without_data(settings, name, task)
         given = [option for option in given if not option.startswith("--task=")]
         preset = context["params"]["preset"]
         if winner:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowSkipException
 
 from histoline_dags.assets import alias, announce_recipe, recipe_asset
-from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options
+from histoline_dags.build import Context, build_dag, cron_of, limits, on_device, options, skip_without_data
 from histoline_dags.ids import run_id
 from histoline_dags.light import NumbersOperator
 from histoline_dags.operator import StepOperator
@@ -40,8 +39,7 @@ def sweep_dag(settings: Settings, name: str) -> DAG:
 
     def plan(context: Context) -> list[str]:
         given = options(own, "sweep", context)
-        if not (settings.workspace / "datasets" / name / context["params"]["task"] / "latest.json").is_file():
-            raise AirflowSkipException(f"no data set committed yet: run {name}_ingest")
+        skip_without_data(settings, name, context["params"]["task"])
         return [*step("plan", context), *(option for option in given if not option.startswith("--task="))]
 
     def trial(context: Context) -> list[str]:
