@@ -19,7 +19,7 @@ from components.training.recipe import OF_STEPS, TrainingConfig
 
 DEFAULTS = {
     ("idc", "binary"): "idc_features",
-    ("breakhis", "binary"): "breakhis_binary_resnet50",
+    ("breakhis", "binary"): "breakhis_binary_features",
     ("breakhis", "subtype"): "breakhis_subtype_resnet50",
     ("pcam", "binary"): "pcam_features",
 }

@@ -104,7 +104,7 @@ def test_validate_takes_data_task_and_a_fitting_recipe_from_the_event(
     place = commit(tmp_path)
     dag = train_dag(load({"HISTOLINE_WORKSPACE": str(tmp_path)}), "breakhis")
     values = {name: dag.params[name] for name in dag.params}
-    assert (values["task"], values["preset"]) == ("binary", "breakhis_binary_resnet50")
+    assert (values["task"], values["preset"]) == ("binary", "breakhis_binary_features")
     given = {"ti": FakeTi("breakhis_train"), "params": values, "dag_run": SimpleNamespace(conf={})}
 
     with pytest.raises(AirflowSkipException, match="run breakhis_ingest"):  # nothing committed for `binary`
