@@ -96,7 +96,11 @@ def feasibility_table(trouble: Infeasible, classes: Sequence[str], group_unit: s
     return _aligned([["class", "patches", f"{group_unit}s", *trouble.bins, "missing"], *rows], notes=True)
 
 
-def infeasible_error(trouble: Infeasible, classes: Sequence[str], group_unit: str) -> DataError:
+class InfeasibleError(DataError):
+    """Groups that cannot be split as asked; tells ingest's ways out, others name their own."""
+
+
+def infeasible_error(trouble: Infeasible, classes: Sequence[str], group_unit: str) -> InfeasibleError:
     """Error with the feasibility table and the three ways out."""
     names = [classes[index] for index in np.flatnonzero(trouble.missing.any(axis=1))]
     where = (
@@ -107,7 +111,7 @@ def infeasible_error(trouble: Infeasible, classes: Sequence[str], group_unit: st
     settled = " A group that has its place in a ledger or a published split never moves."
     settled = settled if (trouble.fixed >= 0).any() else ""
     table = feasibility_table(trouble, classes, group_unit)
-    return DataError(
+    return InfeasibleError(
         f"{plural(len(trouble.placed), group_unit)} cannot be split so that every class is in {where}; "
         f"not everywhere: {', '.join(names)}.{settled}\n\n{table}\n\n",
         "Add data, or choose: --on-infeasible train-only (these classes are learnt but not measured), "

@@ -15,6 +15,7 @@ from components.errors import DataError, UsageError
 from components.splits.fold_assignment import NAME, FoldAssignment
 from components.splits.folds import plan_folds
 from components.splits.ledger import Ledger
+from components.splits.tables import InfeasibleError
 from components.storage.atomic_files import StorageMissing
 from components.storage.base import Storage
 from components.storage.open import open_storage
@@ -23,6 +24,11 @@ from components.training.run_types import FoldsRecord
 
 ON_INFEASIBLE = ("fail", "train-only")
 """What is done about a class of too few groups for so many folds."""
+
+_WAYS_OUT = (
+    "Ask for fewer --folds, train with --on-infeasible train-only (these classes are learnt but not measured), or "
+    "leave them out at ingest."
+)
 
 
 def settle_folds(
@@ -57,19 +63,22 @@ def settle_folds(
         previous = read_fold_ledgers(storage, home, config.folds, plan)
         for ledger in previous:
             ledger.require(own.group_unit, own.key_fingerprint, storage.uri(fold_path(home, ledger.fold, plan)))
-        plans = plan_folds(
-            {group: row for group, row in counts.items() if group not in held_out},
-            manifest.classes,
-            config.folds,
-            group_unit=own.group_unit,
-            ratios=None if previous else own.ratios,
-            seed=None if previous else own.seed,
-            previous=previous,
-            train_only=[group for group in counts if group.startswith(UNMAPPED_PREFIX)],
-            exclude=own.tombstones,
-            on_infeasible=on_infeasible,
-            key_fingerprint=own.key_fingerprint,
-        )
+        try:
+            plans = plan_folds(
+                {group: row for group, row in counts.items() if group not in held_out},
+                manifest.classes,
+                config.folds,
+                group_unit=own.group_unit,
+                ratios=None if previous else own.ratios,
+                seed=None if previous else own.seed,
+                previous=previous,
+                train_only=[group for group in counts if group.startswith(UNMAPPED_PREFIX)],
+                exclude=own.tombstones,
+                on_infeasible=on_infeasible,
+                key_fingerprint=own.key_fingerprint,
+            )
+        except InfeasibleError as error:
+            raise InfeasibleError(error.what, _WAYS_OUT) from None
         ledgers = [each.ledger for each in plans]
         if tuple(ledgers) != previous:
             for ledger in reversed(ledgers):  # the first fold last: without it there are no folds

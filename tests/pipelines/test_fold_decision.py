@@ -237,8 +237,9 @@ def test_a_class_of_too_few_patients_is_refused_with_the_table_or_trained_on(tmp
     storage = open_storage(tmp_path / "ws")
     config = TrainingConfig(task="subtype", decision="folds", folds=3)
     folder = str(made.folder.relative_to(tmp_path / "ws"))
-    with pytest.raises(DataError, match=r"(?s)adenosis.*3"):
+    with pytest.raises(DataError, match=r"(?s)adenosis.*3") as refused:
         settle_folds(storage, folder, made.manifest, config)
+    assert "--on-infeasible train-only" in refused.value.fix and "drop-class" not in refused.value.fix
     folds = settle_folds(storage, folder, made.manifest, config, "train-only")
     assert folds.train_only_classes == ("adenosis",)
     assert sum(place.test == 0 for place in folds.groups.values()) == 2
