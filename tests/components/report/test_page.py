@@ -13,8 +13,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from components.core.text import number
-from components.report import measures, orientation, page
+from components.report import evidence, measures, orientation, page
 from components.report.evidence import Evidence, collect
+from components.storage.open import open_storage
 from components.training.run_types import Failure
 from tests.support import report_help
 from tests.support.report_help import Studio
@@ -103,13 +104,16 @@ def test_the_advice_names_patients_how_many_more_are_needed_and_drift(poor: Evid
     assert "have moved against the champion's (mean r)" in orientation.advice(moved)
 
 
-def test_the_run_before_is_linked(binary: Studio, poor: Evidence) -> None:
-    good = collect(binary.storage, "runs/idc/binary/good")
-    assert good.before == "" or good.before != "good"
+def test_the_run_before_is_linked(binary: Studio, poor: Evidence, tmp_path: Path) -> None:
     found = orientation.ways(poor.record, None, "good")
     assert orientation.Way("the run before", "../../good/report/index.html") in found
-    page.write(binary.storage, "runs/idc/binary/good")
-    assert collect(binary.storage, "runs/idc/binary/poor").before == "good"
+    storage, folder = open_storage(tmp_path), "runs/idc/binary/good"
+    shutil.copytree(Path(binary.storage.root, folder), tmp_path / folder)
+    storage.write_atomic(f"{folder}/report/index.html", b"its page")
+    for created, before in (("2000-01-01T00:00:00+00:00", ""), ("2999-01-01T00:00:00+00:00", "good")):
+        assert evidence._before(storage, dataclasses.replace(poor.record, created=created)) == before
+    storage.delete(f"{folder}/report/index.html")
+    assert evidence._before(storage, dataclasses.replace(poor.record, created="2999-01-01T00:00:00+00:00")) == ""
 
 
 def test_synthetic_data_are_said_to_be_and_nothing_published_stands_beside_them(poor: Evidence, poor_page: str) -> None:
