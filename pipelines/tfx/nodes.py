@@ -6,6 +6,7 @@ under the same run id, after success (nothing happens), failure, or SIGKILL.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -163,18 +164,20 @@ class NodeRunner:
         mlmd: Any = proto
         with self._metadata(self._connection) as handle:
             store = handle.store
-            if store.get_execution_by_type_and_name(INGEST_TYPE, name):
-                return
-            type_id = store.put_execution_type(mlmd.ExecutionType(name=INGEST_TYPE))
-            execution = mlmd.Execution(
-                type_id=type_id, name=name, last_known_state=mlmd.Execution.COMPLETE
-            )
-            pairs = []
-            for uri, way in ((raw_uri, mlmd.Event.INPUT), (examples_uri, mlmd.Event.OUTPUT)):
-                artifact = max(store.get_artifacts_by_uri(uri), key=lambda a: a.id)
-                pairs.append((artifact, mlmd.Event(artifact_id=artifact.id, type=way)))
-            kind = store.put_context_type(mlmd.ContextType(name=DATASET_TYPE))
-            try:
-                store.put_execution(execution, pairs, [mlmd.Context(type_id=kind, name=name)])
-            except errors.AlreadyExistsError:
-                return  # another run of this data set was faster
+            if store.get_execution_by_type_and_name(INGEST_TYPE, name) is None:
+                kind = store.put_execution_type(mlmd.ExecutionType(name=INGEST_TYPE))
+                made = mlmd.Execution(type_id=kind, name=name, last_known_state=mlmd.Execution.COMPLETE)
+                kind = store.put_context_type(mlmd.ContextType(name=DATASET_TYPE))
+                with contextlib.suppress(errors.AlreadyExistsError):  # another run of this data set was faster
+                    store.put_execution(made, [], [mlmd.Context(type_id=kind, name=name)])
+            execution = store.get_execution_by_type_and_name(INGEST_TYPE, name).id
+            linked = {event.artifact_id for event in store.get_events_by_execution_ids([execution])}
+            # Runs that import one data set in the same moment leave an artifact each; every one came from this ingest.
+            events = [
+                mlmd.Event(artifact_id=artifact.id, execution_id=execution, type=way)
+                for uri, way in ((raw_uri, mlmd.Event.INPUT), (examples_uri, mlmd.Event.OUTPUT))
+                for artifact in store.get_artifacts_by_uri(uri)
+                if artifact.id not in linked
+            ]
+            if events:
+                store.put_events(events)
