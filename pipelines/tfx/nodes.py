@@ -179,5 +179,6 @@ class NodeRunner:
                 for artifact in store.get_artifacts_by_uri(uri)
                 if artifact.id not in linked
             ]
-            if events:
-                store.put_events(events)
+            for event in events:
+                with contextlib.suppress(errors.AlreadyExistsError):  # the other run linked it meanwhile
+                    store.put_events([event])
